@@ -1,0 +1,42 @@
+// Package backends is where results rest: the contract every result backend keeps, and the registry that opens one by
+// URL. backendstest is the contract as tests.
+package backends
+
+import (
+	"context"
+	"iter"
+
+	"github.com/gelery/gelery/protocol"
+)
+
+// Backend stores the results of tasks. All methods may be called concurrently. A driver reconnects by itself for as
+// long as the context of the call lives.
+type Backend interface {
+	// Store writes the batch in one round trip and tells those who wait. A stored SUCCESS is never overwritten: a
+	// later write for its id is silently skipped, as Celery's key-value backends do. Within a batch, records of one
+	// id are written in order. Every record is written or skipped when it returns nil.
+	Store(ctx context.Context, batch []*protocol.ResultMeta) error
+
+	// Get returns the stored meta of a task, or one with state PENDING when nothing is stored.
+	Get(ctx context.Context, id string) (*protocol.ResultMeta, error)
+
+	// Watch yields the meta of each task as it is now and again whenever a newer one is stored, until all are ready;
+	// it then ends. PENDING is yielded once for a task with nothing stored. It learns of changes by push. States may
+	// be skipped when they follow each other fast; the final one never is. An error ends it: the context's, or that
+	// a stored value could not be read (*DecodeError of that task).
+	Watch(ctx context.Context, ids ...string) iter.Seq2[*protocol.ResultMeta, error]
+
+	// Forget removes what is stored of the tasks.
+	Forget(ctx context.Context, ids ...string) error
+
+	Close() error
+}
+
+// DecodeError is a stored result that cannot be read.
+type DecodeError struct {
+	TaskID string
+	Err    error
+}
+
+func (e *DecodeError) Error() string { return "result of task " + e.TaskID + ": " + e.Err.Error() }
+func (e *DecodeError) Unwrap() error { return e.Err }

@@ -1,0 +1,86 @@
+package backends
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gelery/gelery/protocol/serialization"
+)
+
+// Options are what a backend may be told beside the URL.
+type Options struct {
+	// Expires is how long a result is kept: Celery's result_expires. 0 means Celery's default of 24 hours; negative
+	// means for ever.
+	Expires time.Duration
+	// Serializer writes the meta document: Celery's result_serializer. Both sides must use the same one, a stored
+	// document carries no type. Default "json".
+	Serializer string
+	// Accept limits what may be read (result_accept_content). Zero: Serializer only.
+	Accept serialization.Accept
+	// TransportOptions are Celery's result_backend_transport_options by their own names ("global_keyprefix",
+	// "master_name", …). A driver refuses a name it does not know.
+	TransportOptions map[string]any
+	// Logger receives what a driver does on its own. Default slog.Default().
+	Logger *slog.Logger
+}
+
+// Opener connects to the backend at a URL and verifies that it answers.
+type Opener func(ctx context.Context, url string, o Options) (Backend, error)
+
+var (
+	openersMu sync.RWMutex
+	openers   = map[string]Opener{}
+)
+
+// Register makes a driver available under URL schemes. Drivers call it from init; a scheme registered twice panics.
+func Register(open Opener, schemes ...string) {
+	openersMu.Lock()
+	defer openersMu.Unlock()
+	for _, s := range schemes {
+		if _, dup := openers[s]; dup {
+			panic("backends: scheme " + s + " registered twice")
+		}
+		openers[s] = open
+	}
+}
+
+// Open connects to a result backend by URL. The driver's package must be imported:
+//
+//	import _ "github.com/gelery/gelery/backends/redis"
+func Open(ctx context.Context, url string, o Options) (Backend, error) {
+	scheme, _, ok := strings.Cut(url, "://")
+	if !ok {
+		return nil, fmt.Errorf("result backend URL has no scheme; expected for example redis://localhost:6379/1")
+	}
+	openersMu.RLock()
+	open := openers[scheme]
+	openersMu.RUnlock()
+	if open == nil {
+		return nil, fmt.Errorf("result backend URL scheme %q is unknown; known here: %s (is the driver's package imported?)",
+			scheme, strings.Join(Schemes(), ", "))
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if o.Serializer == "" {
+		o.Serializer = "json"
+	}
+	return open(ctx, url, o)
+}
+
+// Schemes lists the registered URL schemes, sorted.
+func Schemes() []string {
+	openersMu.RLock()
+	defer openersMu.RUnlock()
+	names := make([]string, 0, len(openers))
+	for s := range openers {
+		names = append(names, s)
+	}
+	slices.Sort(names)
+	return names
+}
