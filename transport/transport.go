@@ -27,8 +27,8 @@ type Transport interface {
 	// Broadcast sends a message to whoever subscribes to the fanout exchange at this moment, and to nobody later.
 	Broadcast(ctx context.Context, exchange, routingKey string, m *protocol.Message) error
 
-	// Subscribe listens to a fanout exchange. The pattern is a binding key; "#" matches anything, "" only messages
-	// without a routing key. When it returns, the subscription is in force.
+	// Subscribe listens to a fanout exchange. The pattern is a binding key: "worker.#" matches "worker.online", ""
+	// matches messages without a routing key. When it returns, the subscription is in force.
 	Subscribe(ctx context.Context, exchange, pattern string) (Subscription, error)
 
 	// Close ends the connection. Consumers must be closed before.
@@ -100,7 +100,8 @@ const (
 	Ack Verdict = iota
 	// Requeue puts it at the back of its queue, marked redelivered (basic.reject with requeue in Celery's words).
 	Requeue
-	// Return puts it back at the front of its queue, as if it had not been received: what a stopping worker does.
+	// Return puts it back at the front of its queue, marked redelivered: what a stopping worker does with what it
+	// has not finished.
 	Return
 	// Reject removes it without requeue; a broker with dead-letter exchanges dead-letters it.
 	Reject

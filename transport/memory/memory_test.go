@@ -1,0 +1,35 @@
+package memory
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/gelery/gelery/transport"
+	"github.com/gelery/gelery/transport/transporttest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestContract(t *testing.T) {
+	transporttest.Run(t, func(t testing.TB) transporttest.Harness {
+		name := t.Name()
+		url := "memory://" + name
+		return transporttest.Harness{
+			LowFirst: true,
+			Open: func(t testing.TB) transport.Transport {
+				tr, err := transport.Open(t.Context(), url, transport.Options{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return tr
+			},
+			Inject: func(t testing.TB, queue string, raw []byte) {
+				b := brokers[name]
+				b.mu.Lock()
+				defer b.mu.Unlock()
+				b.put(queue, item{raw: raw}, false)
+			},
+		}
+	})
+}

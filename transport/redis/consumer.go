@@ -1,0 +1,228 @@
+package redis
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/gelery/gelery/internal/redisconn"
+	"github.com/gelery/gelery/protocol"
+	"github.com/gelery/gelery/transport"
+)
+
+// maxClaim bounds one claim: Lua's unpack carries a few thousand values at most.
+const maxClaim = 256
+
+// maxDoubtful bounds how many claims with a lost reply are asked for; the rest expire with their lease.
+const maxDoubtful = 8
+
+// consumer receives from a set of queues. Receive's caller owns the claim fields; the lease and sweep actors own
+// themselves; held is shared under mu.
+type consumer struct {
+	t   *redisTransport
+	log *slog.Logger
+	id  string // of this consumer's tags: "gelery:<uuid>"
+
+	queues   []string
+	suffixes [][]byte // how the unacked value of a queue ends: `,"","name"]`
+	waker    *waker
+
+	// Receive's own.
+	claims    uint64
+	doubtful  []string // claims whose replies were lost, to be asked for
+	rotate    int      // which queue stands first: round robin over calls
+	names     []any
+	complaint time.Time // when a list of the wrong type was last logged
+
+	mu   sync.Mutex
+	held map[string]*transport.Delivery // by tag
+
+	ctx       context.Context // done when the consumer closes
+	cancel    context.CancelFunc
+	actors    sync.WaitGroup
+	receiving sync.Mutex // held by Receive, so that Close can wait for the last claim
+}
+
+// Consume implements transport.Transport.
+func (t *redisTransport) Consume(ctx context.Context, o transport.ConsumeOptions) (transport.Consumer, error) {
+	if len(o.Queues) == 0 {
+		return nil, errors.New("no queue to consume from")
+	}
+	c := &consumer{t: t, log: t.log, id: tagPrefix + uuid.NewString(), held: map[string]*transport.Delivery{}}
+	seen := map[string]bool{}
+	for _, q := range o.Queues {
+		if seen[q.Name] {
+			continue
+		}
+		seen[q.Name] = true
+		if err := t.Declare(ctx, q); err != nil {
+			return nil, err
+		}
+		literal, err := json.Marshal(q.Name)
+		if err != nil {
+			return nil, err
+		}
+		c.queues = append(c.queues, q.Name)
+		c.suffixes = append(c.suffixes, []byte(`,"",`+string(literal)+`]`))
+		c.names = append(c.names, string(literal))
+	}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.waker = newWaker(c)
+	c.actors.Go(c.renewLeases)
+	c.actors.Go(c.sweep)
+	return c, nil
+}
+
+// Receive implements transport.Consumer.
+func (c *consumer) Receive(ctx context.Context, max int) ([]transport.Delivery, error) {
+	c.receiving.Lock()
+	defer c.receiving.Unlock()
+	var backoff redisconn.Backoff
+	for {
+		if c.ctx.Err() != nil {
+			return nil, transport.ErrClosed
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, context.Cause(ctx)
+		}
+		batch, err := c.claim(ctx, max)
+		switch {
+		case err != nil && ctx.Err() == nil && c.ctx.Err() == nil:
+			c.complain("receive", err)
+			if backoff.Wait(ctx) != nil {
+				return nil, context.Cause(ctx)
+			}
+		case len(batch) > 0:
+			return batch, nil
+		case err == nil:
+			backoff = redisconn.Backoff{}
+			c.waker.wait(ctx)
+		}
+	}
+}
+
+// complain logs trouble with receiving, at most every ten seconds: it may repeat many times a second.
+func (c *consumer) complain(what string, err error) {
+	if now := time.Now(); now.Sub(c.complaint) > 10*time.Second {
+		c.complaint = now
+		c.log.Error(what+" goes on trying", "broker", c.t.conn.Redacted(), "error", err)
+	}
+}
+
+// claim runs the claim script once and registers what came.
+func (c *consumer) claim(ctx context.Context, max int) ([]transport.Delivery, error) {
+	c.claims++
+	c.rotate++
+	nq, ns := len(c.queues), len(c.t.keys.steps)
+	order := make([]int, nq) // queue numbers as the script counts them → ours
+	keys := make([]string, 2+nq*(ns+1))
+	args := make([]any, 5+nq)
+	keys[0], keys[1] = c.t.keys.unackedKey(), c.t.keys.unackedIndexKey()
+	for i := range nq {
+		q := (i + c.rotate) % nq
+		order[i] = q
+		for s, step := range c.t.keys.steps {
+			keys[2+s*nq+i] = c.t.keys.list(c.queues[q], step)
+		}
+		keys[2+ns*nq+i] = c.t.keys.quarantine(c.queues[q])
+		args[5+i] = c.names[q]
+	}
+	claim := c.id + ":" + strconv.FormatUint(c.claims, 10)
+	args[0], args[1], args[2], args[3], args[4] = claim, min(max, maxClaim), strings.Join(c.doubtful, " "), nq, ns
+	attempt, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	reply, err := claimScript.Run(attempt, c.t.commands, keys, args...).Slice()
+	if err != nil {
+		if redisconn.InDoubt(err) && len(c.doubtful) < maxDoubtful {
+			c.doubtful = append(c.doubtful, claim)
+		}
+		return nil, err
+	}
+	c.doubtful = c.doubtful[:0]
+	return c.register(reply, order)
+}
+
+// register turns the script's reply into deliveries and puts them under the lease.
+func (c *consumer) register(reply []any, order []int) ([]transport.Delivery, error) {
+	if len(reply) != 2 {
+		return nil, fmt.Errorf("claim script answered %d values", len(reply))
+	}
+	messages, _ := reply[0].([]any)
+	bad, _ := reply[1].([]any)
+	batch := make([]transport.Delivery, 0, len(messages))
+	for _, m := range messages {
+		f, _ := m.([]any)
+		if len(f) != 3 {
+			return nil, fmt.Errorf("claim script answered a message of %d fields", len(f))
+		}
+		tag, _ := f[0].(string)
+		n, _ := f[1].(int64)
+		raw, _ := f[2].(string)
+		if tag == "" {
+			c.log.Error("message quarantined", "queue", c.queues[order[n-1]], "reason", "not an envelope", "bytes", len(raw))
+			continue
+		}
+		d := transport.Delivery{Tag: tag, Raw: []byte(raw)}
+		if n > 0 {
+			d.Queue = c.queues[order[n-1]]
+		} else if !c.unwrap(&d) {
+			continue
+		}
+		d.Message, d.Err = protocol.DecodeEnvelope(d.Raw)
+		if d.Message != nil {
+			d.Redelivered = d.Message.Headers.Redelivered || d.Message.Properties.DeliveryInfo.Redelivered
+		}
+		batch = append(batch, d)
+	}
+	c.mu.Lock()
+	for i := range batch {
+		c.held[batch[i].Tag] = &batch[i]
+	}
+	c.mu.Unlock()
+	for _, b := range bad {
+		if f, _ := b.([]any); len(f) == 2 {
+			c.complain(fmt.Sprintf("receive from %v", f[0]), fmt.Errorf("%v", f[1]))
+		}
+	}
+	return batch, nil
+}
+
+// unwrap finds message and queue in an unacked value, for claims whose first reply was lost.
+func (c *consumer) unwrap(d *transport.Delivery) bool {
+	for i, suffix := range c.suffixes {
+		if body, ok := bytes.CutSuffix(d.Raw, suffix); ok && len(body) > 1 && body[0] == '[' {
+			d.Queue, d.Raw = c.queues[i], body[1:]
+			return true
+		}
+	}
+	return false
+}
+
+// Close implements transport.Consumer.
+func (c *consumer) Close(ctx context.Context) error {
+	c.cancel()
+	c.waker.close()
+	c.receiving.Lock() // the last claim has been registered
+	c.receiving.Unlock()
+	c.actors.Wait()
+	c.mu.Lock()
+	batch := make([]transport.Settlement, 0, len(c.held))
+	for _, d := range c.held {
+		batch = append(batch, transport.Settlement{Delivery: d, Verdict: transport.Return})
+	}
+	c.mu.Unlock()
+	if len(batch) == 0 {
+		return nil
+	}
+	_, err := c.Settle(ctx, batch)
+	return err
+}

@@ -1,0 +1,69 @@
+package redis
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+	"go.uber.org/goleak"
+
+	"github.com/gelery/gelery/internal/testservice"
+	"github.com/gelery/gelery/transport"
+	"github.com/gelery/gelery/transport/transporttest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestContractMiniredis(t *testing.T) {
+	transporttest.Run(t, func(t testing.TB) transporttest.Harness { return harness(testservice.Miniredis(t), nil) })
+}
+
+func TestContractRedis(t *testing.T) {
+	transporttest.Run(t, func(t testing.TB) transporttest.Harness { return harness(testservice.Redis(t), nil) })
+}
+
+func TestContractRedisWithPrefix(t *testing.T) {
+	transporttest.Run(t, func(t testing.TB) transporttest.Harness {
+		return harness(testservice.Redis(t), map[string]any{"global_keyprefix": "pre[fix*]:"})
+	})
+}
+
+func harness(url string, o map[string]any) transporttest.Harness {
+	return transporttest.Harness{
+		LowFirst: true,
+		Open:     func(t testing.TB) transport.Transport { return dial(t, url, o) },
+		Inject: func(t testing.TB, queue string, raw []byte) {
+			prefix, _ := o["global_keyprefix"].(string)
+			if err := client(t, url).LPush(t.Context(), prefix+queue, raw).Err(); err != nil {
+				t.Fatal(err)
+			}
+		},
+	}
+}
+
+func dial(t testing.TB, url string, o map[string]any) *redisTransport {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	tr, err := transport.Open(ctx, url, transport.Options{TransportOptions: o,
+		Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tr.(*redisTransport)
+}
+
+// client is a plain client of the same database, to look at keys as an outsider.
+func client(t testing.TB, url string) *goredis.Client {
+	t.Helper()
+	o, err := goredis.ParseURL(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Protocol, o.DisableIdentity = 2, true
+	c := goredis.NewClient(o)
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}

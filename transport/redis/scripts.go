@@ -1,0 +1,209 @@
+package redis
+
+import goredis "github.com/redis/go-redis/v9"
+
+// claimScript receives: in one step it pops messages and records them as unacked, in kombu's own format, so that a
+// message is always either in its list or in the unacked hash and never only in a socket. Python's sweep can restore
+// what it recorded.
+//
+//	KEYS  1 unacked, 2 unacked_index, then the lists, step by step and queue by queue within a step,
+//	      then one quarantine list a queue
+//	ARGV  1 claim id, 2 most messages, 3 ids of earlier claims whose replies were lost, separated by spaces,
+//	      4 number of queues, 5 number of steps, 6… each queue's name as a JSON literal
+//	reply {messages, errors}: messages are {tag, queue number, bytes}, with an empty tag for a quarantined one and
+//	      queue number 0 and the whole unacked value for one that an earlier claim took; errors are {list, text}
+//
+// What earlier claims took is answered first, and alone. Each attempt has an id of its own, so that one which a dying
+// connection delivers late cannot overwrite the entries of another; what it takes then expires with its lease.
+//
+// The messages are stored as they came: cjson only checks them (it would turn [] into {} and round big integers). What
+// is not an envelope must not enter the hash, where it would block every Python sweep; it goes to quarantine.
+// HLEN and ZCARD fail on a key of the wrong type before anything is popped. Pops come in chunks so that the byte bound
+// holds within a chunk's worth.
+var claimScript = goredis.NewScript(`
+local unacked, index = KEYS[1], KEYS[2]
+local claim, max, nq, ns = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[5])
+redis.call('HLEN', unacked)
+redis.call('ZCARD', index)
+local out, bad = {}, {}
+for earlier in string.gmatch(ARGV[3], '%S+') do
+  for i = 1, max do
+    local tag = earlier .. ':' .. i
+    local value = redis.call('HGET', unacked, tag)
+    if not value then break end
+    out[#out + 1] = {tag, 0, value}
+  end
+end
+if #out > 0 then return {out, bad} end
+local t = redis.call('TIME')
+local now = t[1] .. '.' .. string.format('%06d', tonumber(t[2]))
+local bytes, count = 0, 0
+local function envelope(msg)
+  local ok, m = pcall(cjson.decode, msg)
+  return ok and type(m) == 'table' and type(m['properties']) == 'table'
+    and (m['headers'] == nil or type(m['headers']) == 'table')
+end
+local function take(list, q, n)
+  local got = 0
+  while got < n and bytes < 4194304 do
+    local want = math.min(n - got, 32)
+    local msgs = redis.pcall('RPOP', list, want)
+    if not msgs then break end
+    if msgs.err then
+      bad[#bad + 1] = {list, msgs.err}
+      break
+    end
+    if #msgs == 0 then break end
+    local fields, scores = {}, {}
+    for _, msg in ipairs(msgs) do
+      bytes = bytes + #msg
+      if envelope(msg) then
+        count = count + 1
+        local tag = claim .. ':' .. count
+        fields[#fields + 1] = tag
+        fields[#fields + 1] = '[' .. msg .. ',"",' .. ARGV[5 + q] .. ']'
+        scores[#scores + 1] = now
+        scores[#scores + 1] = tag
+        out[#out + 1] = {tag, q, msg}
+      else
+        redis.call('LPUSH', KEYS[2 + ns * nq + q], '{"time": ' .. now .. ', "reason": "not an envelope"}\n' .. msg)
+        out[#out + 1] = {'', q, msg}
+      end
+    end
+    if #fields > 0 then
+      redis.call('HSET', unacked, unpack(fields))
+      redis.call('ZADD', index, unpack(scores))
+    end
+    got = got + #msgs
+    if #msgs < want then break end
+  end
+  return got
+end
+local left = max
+for s = 0, ns - 1 do
+  if nq > 1 then
+    local share = math.ceil(left / nq)
+    for q = 1, nq do
+      if left > 0 then left = left - take(KEYS[2 + s * nq + q], q, math.min(share, left)) end
+    end
+  end
+  for q = 1, nq do
+    if left > 0 then left = left - take(KEYS[2 + s * nq + q], q, left) end
+  end
+end
+return {out, bad}
+`)
+
+// ackScript removes claims: Python's ZREM and HDEL, for a batch. Outside MULTI, so that it also works at maxmemory.
+//
+//	KEYS 1 unacked, 2 unacked_index   ARGV tags   reply: how many were still held
+var ackScript = goredis.NewScript(`
+redis.call('ZREM', KEYS[2], unpack(ARGV))
+return redis.call('HDEL', KEYS[1], unpack(ARGV))
+`)
+
+// giveScript takes claims out of unacked and pushes each somewhere: back to its list, or to quarantine.
+//
+//	KEYS  1 unacked, 2 unacked_index, 3… one target list a claim
+//	ARGV  for each claim: tag, RPUSH or LPUSH, what to push
+//	reply how many were still held; only those are pushed
+var giveScript = goredis.NewScript(`
+local given = 0
+for i = 0, #KEYS - 3 do
+  local tag = ARGV[3 * i + 1]
+  if redis.call('HDEL', KEYS[1], tag) == 1 then
+    redis.call('ZREM', KEYS[2], tag)
+    redis.call(ARGV[3 * i + 2], KEYS[3 + i], ARGV[3 * i + 3])
+    given = given + 1
+  end
+end
+return given
+`)
+
+// renewScript moves held claims to now in unacked_index. It removes before it adds, and only adds what was there: a
+// lone ZADD is refused at maxmemory, and a claim that someone restored must not come back to life.
+//
+//	KEYS 1 unacked_index   ARGV tags   reply: the numbers (from 1) of the tags that were gone
+var renewScript = goredis.NewScript(`
+local t = redis.call('TIME')
+local now = t[1] .. '.' .. string.format('%06d', tonumber(t[2]))
+local lost = {}
+for i, tag in ipairs(ARGV) do
+  if redis.call('ZREM', KEYS[1], tag) == 1 then
+    redis.call('ZADD', KEYS[1], now, tag)
+  else
+    lost[#lost + 1] = i
+  end
+end
+return lost
+`)
+
+// expiredScript lists claims that nobody renews any more, oldest first: Go's own by the lease, all others by the
+// visibility timeout.
+//
+//	KEYS 1 unacked, 2 unacked_index
+//	ARGV 1 visibility timeout in seconds, 2 lease in seconds, 3 prefix of Go's tags, 4 where to go on (offset), 5 page
+//	reply {members looked at, {tag, score, value, tag, score, value, …}}; an entry without a value is removed from
+//	the index on the way, as kombu leaves such behind
+var expiredScript = goredis.NewScript(`
+local t = redis.call('TIME')
+local now = tonumber(t[1]) + tonumber(t[2]) / 1000000
+local old, lease = now - tonumber(ARGV[1]), now - tonumber(ARGV[2])
+local prefix = ARGV[3]
+local page = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', string.format('%.6f', math.max(old, lease)), 'WITHSCORES',
+  'LIMIT', ARGV[4], ARGV[5])
+local out = {}
+for i = 1, #page, 2 do
+  local tag, score = page[i], tonumber(page[i + 1])
+  local own = string.sub(tag, 1, #prefix) == prefix
+  if (own and score <= lease) or (not own and score <= old) then
+    local value = redis.call('HGET', KEYS[1], tag)
+    if value then
+      out[#out + 1] = tag
+      out[#out + 1] = page[i + 1]
+      out[#out + 1] = value
+    else
+      redis.call('ZREM', KEYS[2], tag)
+    end
+  end
+end
+return {#page / 2, out}
+`)
+
+// restoreScript gives an expired claim back: only if it is still the same claim, with the same value, not renewed
+// meanwhile. It needs no lock and no WATCH, so any number of sweepers, Python's included, may race.
+//
+//	KEYS 1 unacked, 2 unacked_index, 3… target lists
+//	ARGV 1 tag, 2 score as read, 3 value as read, 4 push command, 5… what to push to each target
+//	reply 1 if restored
+var restoreScript = goredis.NewScript(`
+if redis.call('ZSCORE', KEYS[2], ARGV[1]) ~= ARGV[2] then return 0 end
+if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[3] then return 0 end
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('HDEL', KEYS[1], ARGV[1])
+for i = 3, #KEYS do redis.call(ARGV[4], KEYS[i], ARGV[2 + i]) end
+return 1
+`)
+
+// publishScript pushes a batch once. Each publisher slot numbers its batches and leaves the last number behind: a
+// batch sent again after a lost reply, or delivered late by a dying connection, is recognized and does nothing.
+//
+//	KEYS 1 the slot's marker, 2… lists   ARGV 1 number of this batch, 2 seconds the marker lives,
+//	then for each list: how many envelopes, and the envelopes
+//	reply 1 if pushed now, 0 if it was there already
+var publishScript = goredis.NewScript(`
+local last = redis.call('GET', KEYS[1])
+if last and tonumber(last) >= tonumber(ARGV[1]) then return 0 end
+local at = 3
+for i = 2, #KEYS do
+  local n = tonumber(ARGV[at])
+  if n == 1 then
+    redis.call('LPUSH', KEYS[i], ARGV[at + 1])
+  else
+    redis.call('LPUSH', KEYS[i], unpack(ARGV, at + 1, at + n))
+  end
+  at = at + n + 1
+end
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+return 1
+`)

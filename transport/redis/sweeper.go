@@ -1,0 +1,166 @@
+package redis
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/gelery/gelery/internal/redisconn"
+	"github.com/gelery/gelery/protocol"
+)
+
+const sweepPage = 200
+
+// expired is a claim nobody renews any more.
+type expired struct {
+	tag, score string
+	value      []byte // unacked value: [envelope, exchange, routing key]
+}
+
+// sweep is the actor that gives back what dead workers held: Go's after the lease, Python's after the visibility
+// timeout. Every consumer sweeps; the restore script makes racing harmless, so there is no lock that a killed sweeper
+// could leave behind (Python's is left for five minutes).
+func (c *consumer) sweep() {
+	for {
+		pause := c.t.options.sweepInterval/2 + rand.N(c.t.options.sweepInterval/2)
+		select {
+		case <-time.After(pause):
+		case <-c.ctx.Done():
+			return
+		}
+		ctx, cancel := context.WithTimeout(c.ctx, time.Minute)
+		if err := c.t.sweepOnce(ctx); err != nil && c.ctx.Err() == nil {
+			c.log.Warn("sweep of dead workers' messages", "error", err)
+		}
+		cancel()
+	}
+}
+
+// sweepOnce looks through the whole index once, page by page. What a page yields is restored newest first, so that
+// the oldest is popped first; entries that stay (others' live claims) are stepped over.
+func (t *redisTransport) sweepOnce(ctx context.Context) error {
+	keys := []string{t.keys.unackedKey(), t.keys.unackedIndexKey()}
+	for offset := 0; ; {
+		reply, err := expiredScript.Run(ctx, t.commands, keys, t.options.visibilityTimeout.Seconds(),
+			t.options.lease.Seconds(), tagPrefix, offset, sweepPage).Slice()
+		if err != nil {
+			return err
+		}
+		looked, _ := reply[0].(int64)
+		fields, _ := reply[1].([]any)
+		var page []expired
+		for f := range slices.Chunk(fields, 3) {
+			tag, _ := f[0].(string)
+			score, _ := f[1].(string)
+			value, _ := f[2].(string)
+			page = append(page, expired{tag, score, []byte(value)})
+		}
+		restored := 0
+		for _, e := range slices.Backward(page) {
+			ok, err := t.restore(ctx, e)
+			if err != nil {
+				return err
+			}
+			if ok {
+				restored++
+			}
+		}
+		if restored > 0 {
+			t.log.Warn("restored messages of a dead worker", "messages", restored)
+		}
+		if looked < sweepPage {
+			return nil
+		}
+		offset += int(looked) - restored
+	}
+}
+
+// restore gives one expired claim back to the front of its queue, or to quarantine if it cannot be read.
+func (t *redisTransport) restore(ctx context.Context, e expired) (bool, error) {
+	keys := []string{t.keys.unackedKey(), t.keys.unackedIndexKey()}
+	args := []any{e.tag, e.score, e.value}
+	lists, envelope, err := t.destination(ctx, e.value)
+	if err != nil {
+		var bad *unreadable
+		if !asUnreadable(err, &bad) {
+			return false, err
+		}
+		t.log.Error("message quarantined", "queue", bad.queue, "reason", bad.Error())
+		keys = append(keys, t.keys.quarantine(bad.queue))
+		args = append(args, "LPUSH", quarantineRecord(bad.Error(), bad.raw))
+	} else if len(lists) == 0 {
+		return false, nil
+	} else {
+		keys = append(keys, lists...)
+		args = append(args, "RPUSH")
+		for range lists {
+			args = append(args, envelope)
+		}
+	}
+	var n int
+	err = redisconn.Do(ctx, t.log, "restore", func(ctx context.Context) (err error) {
+		n, err = restoreScript.Run(ctx, t.commands, keys, args...).Int()
+		return err
+	})
+	return n == 1, err
+}
+
+// unreadable is an unacked value that holds no message.
+type unreadable struct {
+	queue string
+	raw   []byte
+	why   error
+}
+
+func (u *unreadable) Error() string { return fmt.Sprintf("found unacked and not readable: %v", u.why) }
+
+func asUnreadable(err error, target **unreadable) bool {
+	u, ok := err.(*unreadable)
+	*target = u
+	return ok
+}
+
+// destination reads an unacked value: the lists it goes back to, and the envelope marked redelivered. With an exchange
+// in it (a Python worker took it from a named exchange) the binding decides, as it does in Python's sweep; where
+// Python then drops a message without binding, we leave it where it is and find no list.
+func (t *redisTransport) destination(ctx context.Context, value []byte) (lists []string, envelope []byte, err error) {
+	var parts []json.RawMessage
+	var exchange, routingKey string
+	if err := json.Unmarshal(value, &parts); err != nil || len(parts) != 3 {
+		return nil, nil, &unreadable{"unacked", value, fmt.Errorf("not [envelope, exchange, routing key]")}
+	}
+	_ = json.Unmarshal(parts[1], &exchange)
+	if err := json.Unmarshal(parts[2], &routingKey); err != nil || exchange == "" && routingKey == "" {
+		return nil, nil, &unreadable{"unacked", value, fmt.Errorf("no routing key")}
+	}
+	queue := routingKey
+	if exchange != "" {
+		queue = exchange
+	}
+	m, err := protocol.DecodeEnvelope(parts[0])
+	if err != nil {
+		return nil, nil, &unreadable{queue, parts[0], err}
+	}
+	if envelope, err = protocol.MarkRedelivered(parts[0]); err != nil {
+		return nil, nil, &unreadable{queue, parts[0], err}
+	}
+	if exchange == "" {
+		return []string{t.keys.listFor(routingKey, &m.Properties)}, envelope, nil
+	}
+	queues, err := t.bindings.match(ctx, exchange, routingKey)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, q := range queues {
+		lists = append(lists, t.keys.listFor(q, &m.Properties))
+	}
+	if len(lists) == 0 {
+		t.log.Error("message of a dead worker has no queue to go back to: it stays in "+strconv.Quote(t.keys.unackedKey()),
+			"exchange", exchange, "routing_key", routingKey, "task_id", m.Headers.ID)
+	}
+	return lists, envelope, nil
+}

@@ -1,0 +1,304 @@
+// Package transporttest is the contract of a transport as tests. A driver passes by calling Run with a Harness.
+package transporttest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gelery/gelery/protocol"
+	"github.com/gelery/gelery/transport"
+)
+
+// patience bounds every wait of the suite; nothing in it takes long unless it fails.
+const patience = 10 * time.Second
+
+// Harness is one broker under test.
+type Harness struct {
+	// Open returns another connection to the broker. The suite closes it.
+	Open func(t testing.TB) transport.Transport
+	// Inject puts raw bytes into a queue as a foreign producer would; nil if the broker takes only well-formed ones.
+	Inject func(t testing.TB, queue string, raw []byte)
+	// Priorities tells that the broker serves lower numbers first (Redis) or higher ones (RabbitMQ, false).
+	LowFirst bool
+}
+
+// Run runs the suite. newHarness is called once a test and returns an empty broker.
+func Run(t *testing.T, newHarness func(t testing.TB) Harness) {
+	for name, test := range map[string]func(*testing.T, *bench){
+		"PublishReceiveAck":        testPublishReceiveAck,
+		"MessageSurvivesUnchanged": testMessageSurvives,
+		"OrderIsKept":              testOrder,
+		"PrioritiesAreServed":      testPriorities,
+		"MaxIsRespected":           testMax,
+		"ReceiveWaits":             testReceiveWaits,
+		"ReceiveEndsWithContext":   testReceiveContext,
+		"CloseEndsReceive":         testCloseEndsReceive,
+		"ReturnGoesToTheFront":     testReturn,
+		"RequeueGoesToTheBack":     testRequeue,
+		"CloseReturnsWhatIsHeld":   testCloseReturns,
+		"QuarantineKeepsBytes":     testQuarantine,
+		"UndecodableIsNotLost":     testUndecodable,
+		"SettleTwiceIsLost":        testSettleTwice,
+		"ManyQueuesAreFair":        testFair,
+		"TwoConsumersShare":        testTwoConsumers,
+		"ExchangesRoute":           testExchanges,
+		"NoRouteIsAnError":         testNoRoute,
+		"BroadcastReachesAll":      testBroadcast,
+		"DepthsAndPurge":           testDepths,
+		"ConcurrentUse":            testConcurrent,
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHarness(t)
+			test(t, &bench{T: t, Harness: h, transport: open(t, h)})
+		})
+	}
+}
+
+// bench is a test with its broker and one connection.
+type bench struct {
+	*testing.T
+	Harness
+	transport transport.Transport
+}
+
+func open(t testing.TB, h Harness) transport.Transport {
+	t.Helper()
+	tr := h.Open(t)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := tr.Close(ctx); err != nil {
+			t.Errorf("close transport: %v", err)
+		}
+	})
+	return tr
+}
+
+func (b *bench) context() context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	b.Cleanup(cancel)
+	return ctx
+}
+
+// message makes a small task message.
+func message(id string) *protocol.Message {
+	return &protocol.Message{
+		Headers:     protocol.Headers{Lang: "go", Task: "tasks.add", ID: id, RootID: id},
+		Properties:  protocol.Properties{CorrelationID: id},
+		ContentType: "application/json", ContentEncoding: "utf-8", Body: []byte(`[[1,2],{},null]`),
+	}
+}
+
+func (b *bench) publish(queue string, ids ...string) {
+	b.Helper()
+	var batch []transport.Publication
+	for _, id := range ids {
+		batch = append(batch, transport.Publication{Message: message(id), RoutingKey: queue})
+	}
+	if err := b.transport.Publish(b.context(), batch); err != nil {
+		b.Fatalf("publish: %v", err)
+	}
+}
+
+// consume opens a consumer that the test's end closes.
+func (b *bench) consume(queues ...string) transport.Consumer {
+	b.Helper()
+	var o transport.ConsumeOptions
+	for _, q := range queues {
+		o.Queues = append(o.Queues, transport.Queue{Name: q})
+	}
+	c, err := b.transport.Consume(b.context(), o)
+	if err != nil {
+		b.Fatalf("consume: %v", err)
+	}
+	b.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := c.Close(ctx); err != nil {
+			b.Errorf("close consumer: %v", err)
+		}
+	})
+	return c
+}
+
+// receive takes exactly n deliveries.
+func (b *bench) receive(c transport.Consumer, n int) []transport.Delivery {
+	b.Helper()
+	var all []transport.Delivery
+	for len(all) < n {
+		batch, err := c.Receive(b.context(), n-len(all))
+		if err != nil {
+			b.Fatalf("receive after %d of %d: %v", len(all), n, err)
+		}
+		all = append(all, batch...)
+	}
+	return all
+}
+
+func (b *bench) settle(c transport.Consumer, verdict transport.Verdict, reason string, ds ...transport.Delivery) {
+	b.Helper()
+	var batch []transport.Settlement
+	for i := range ds {
+		batch = append(batch, transport.Settlement{Delivery: &ds[i], Verdict: verdict, Reason: reason})
+	}
+	lost, err := c.Settle(b.context(), batch)
+	if err != nil || lost != 0 {
+		b.Fatalf("settle: lost %d, error %v", lost, err)
+	}
+}
+
+// empty asserts that nothing waits and nothing is held in the queue.
+func (b *bench) empty(queue string) {
+	b.Helper()
+	if d := b.depth(queue); d.Messages != 0 || d.Unacked > 0 {
+		b.Errorf("queue %s has %d waiting and %d unacked; expected none", queue, d.Messages, d.Unacked)
+	}
+}
+
+func (b *bench) depth(queue string) transport.Depth {
+	b.Helper()
+	in, ok := b.transport.(transport.Inspector)
+	if !ok {
+		b.Fatalf("%T is no transport.Inspector", b.transport)
+	}
+	d, err := in.Depths(b.context(), []string{queue})
+	if err != nil {
+		b.Fatalf("depths: %v", err)
+	}
+	return d[0]
+}
+
+func ids(ds []transport.Delivery) []string {
+	out := make([]string, len(ds))
+	for i, d := range ds {
+		if d.Message != nil {
+			out[i] = d.Message.Headers.ID
+		}
+	}
+	return out
+}
+
+func (b *bench) wantIDs(ds []transport.Delivery, want ...string) {
+	b.Helper()
+	if got := ids(ds); fmt.Sprint(got) != fmt.Sprint(want) {
+		b.Fatalf("received %v; expected %v", got, want)
+	}
+}
+
+func sequence(n int) []string {
+	out := make([]string, n)
+	for i := range out {
+		out[i] = fmt.Sprintf("id-%04d", i)
+	}
+	return out
+}
+
+func testPublishReceiveAck(t *testing.T, b *bench) {
+	c := b.consume("q")
+	b.publish("q", "one")
+	ds := b.receive(c, 1)
+	b.wantIDs(ds, "one")
+	if ds[0].Redelivered || ds[0].Queue != "q" || ds[0].Tag == "" {
+		t.Errorf("delivery is %+v; expected a fresh one from q with a tag", ds[0])
+	}
+	b.settle(c, transport.Ack, "", ds...)
+	b.empty("q")
+}
+
+func testConcurrent(t *testing.T, b *bench) {
+	const publishers, each = 4, 50
+	c := b.consume("q")
+	var wg sync.WaitGroup
+	for p := range publishers {
+		wg.Go(func() {
+			for i := range each {
+				m := transport.Publication{Message: message(fmt.Sprintf("%d-%d", p, i)), RoutingKey: "q"}
+				if err := b.transport.Publish(b.context(), []transport.Publication{m}); err != nil {
+					t.Errorf("publish: %v", err)
+				}
+			}
+		})
+	}
+	seen := map[string]bool{}
+	for len(seen) < publishers*each {
+		batch, err := c.Receive(b.context(), 7)
+		if err != nil {
+			t.Fatalf("receive after %d: %v", len(seen), err)
+		}
+		for _, d := range batch {
+			if seen[d.Message.Headers.ID] {
+				t.Errorf("%s came twice", d.Message.Headers.ID)
+			}
+			seen[d.Message.Headers.ID] = true
+			wg.Go(func() {
+				if lost, err := c.Settle(b.context(), []transport.Settlement{{Delivery: &d}}); err != nil || lost != 0 {
+					t.Errorf("settle: lost %d, error %v", lost, err)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	b.empty("q")
+}
+
+func testReceiveWaits(_ *testing.T, b *bench) {
+	c := b.consume("q")
+	got := make(chan []transport.Delivery, 1)
+	go func() {
+		ds, _ := c.Receive(b.context(), 5)
+		got <- ds
+	}()
+	b.publish("q", "late")
+	select {
+	case ds := <-got:
+		b.wantIDs(ds, "late")
+	case <-time.After(patience):
+		b.Fatal("Receive did not notice a message")
+	}
+}
+
+func testReceiveContext(t *testing.T, b *bench) {
+	c := b.consume("q")
+	why := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		_, err := c.Receive(ctx, 1)
+		done <- err
+	}()
+	cancel(why)
+	select {
+	case err := <-done:
+		if !errors.Is(err, why) {
+			t.Errorf("Receive returned %v; expected the context's cause", err)
+		}
+	case <-time.After(patience):
+		t.Fatal("Receive outlived its context")
+	}
+	b.publish("q", "after")
+	b.wantIDs(b.receive(c, 1), "after")
+}
+
+func testCloseEndsReceive(t *testing.T, b *bench) {
+	c := b.consume("q")
+	done := make(chan error, 1)
+	go func() {
+		_, err := c.Receive(b.context(), 1)
+		done <- err
+	}()
+	if err := c.Close(b.context()); err != nil {
+		t.Fatalf("close: %v", err)
+	}
+	select {
+	case err := <-done:
+		if !errors.Is(err, transport.ErrClosed) {
+			t.Errorf("Receive returned %v; expected ErrClosed", err)
+		}
+	case <-time.After(patience):
+		t.Fatal("Receive outlived Close")
+	}
+}

@@ -1,0 +1,141 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/gelery/gelery/protocol"
+	"github.com/gelery/gelery/protocol/serialization"
+	"github.com/gelery/gelery/transport"
+)
+
+// admit decides what a delivery is: a task to run now or later, or one that ends here. Nothing a message holds may
+// stop the worker; what cannot be run is put in quarantine, with a FAILURE for whoever waits where it has an id.
+//
+// Revocation and rate limits will be asked here, between the registry and the clock.
+func (w *Worker) admit(ctx context.Context, d *transport.Delivery) {
+	if d.Err != nil {
+		w.refuse(d, nil, nil, d.Err.Error())
+		return
+	}
+	r, err := protocol.DecodeRequest(d.Message, w.accept)
+	if err != nil {
+		w.refuse(d, r, refusalException(err), err.Error())
+		return
+	}
+	definition := w.tasks[r.Task]
+	if definition == nil {
+		w.log.Error("received unregistered task", "task", r.Task, "task_id", r.ID, "queue", d.Queue)
+		x := &protocol.Exception{Type: "NotRegistered", Module: "celery.exceptions", Args: []any{r.Task}}
+		w.refuse(d, r, x, "task is not registered: "+r.Task)
+		return
+	}
+	j := &job{delivery: d, request: r, task: definition}
+	if w.expired(j) {
+		return
+	}
+	if eta, ok := r.ETATime(); ok && time.Until(eta) > 0 {
+		w.parking.park(j, eta)
+		return
+	}
+	w.enqueue(ctx, j)
+}
+
+// enqueue hands a job to the pool. When the worker stops, the job stays held and goes back to its queue.
+func (w *Worker) enqueue(ctx context.Context, j *job) {
+	select {
+	case w.ready <- j:
+	case <-ctx.Done():
+	}
+}
+
+// expired ends a job whose expires has passed, as Celery does: REVOKED with "expired", acknowledged.
+func (w *Worker) expired(j *job) bool {
+	expires, ok := j.request.ExpiresTime()
+	if !ok || time.Now().Before(expires) {
+		return false
+	}
+	w.log.Info("task expired", "task", j.request.Task, "task_id", j.request.ID, "expires", j.request.Expires)
+	o := &outcome{delivery: j.delivery, request: j.request}
+	if !w.ignoresResult(j) {
+		x := &protocol.Exception{Type: "TaskRevokedError", Module: "celery.exceptions", Args: []any{"expired"}}
+		o.meta = w.meta(j, protocol.Revoked, x, "")
+	}
+	w.report(o)
+	return true
+}
+
+// refuse sends a delivery to quarantine.
+func (w *Worker) refuse(d *transport.Delivery, r *protocol.Request, x *protocol.Exception, reason string) {
+	o := &outcome{delivery: d, request: r, verdict: transport.Quarantine, reason: reason}
+	if r != nil && r.ID != "" && x != nil && (r.IgnoreResult == nil || !*r.IgnoreResult) {
+		o.meta = &protocol.ResultMeta{TaskID: r.ID, Status: protocol.Failure, Exception: x, DateDone: time.Now(),
+			GroupID: r.Group, ParentID: r.ParentID}
+	}
+	id := ""
+	if r != nil {
+		id = r.ID
+	}
+	w.log.Error("message quarantined", "queue", d.Queue, "task_id", id, "reason", reason)
+	w.quarantined.Add(1)
+	w.report(o)
+}
+
+// refusalException is what a client that waits for an unreadable task sees, under the names Python knows.
+func refusalException(err error) *protocol.Exception {
+	x := &protocol.Exception{Type: "InvalidTaskError", Module: "celery.exceptions", Args: []any{err.Error()}}
+	var disallowed *serialization.ContentDisallowed
+	if e, ok := errors.AsType[*protocol.RequestError](err); ok {
+		switch {
+		case errors.As(err, &disallowed):
+			return &protocol.Exception{Type: "ContentDisallowed", Module: "kombu.exceptions", Args: []any{disallowed.Error()}}
+		case e.Kind == protocol.Undecodable:
+			return &protocol.Exception{Type: "DecodeError", Module: "kombu.exceptions", Args: []any{e.Err.Error()}}
+		}
+	}
+	return x
+}
+
+// ignoresResult tells whether a task's result is thrown away: the message decides, else the task's definition, else
+// the configuration (Celery 5.6.3; before, a task declared so won over the message).
+func (w *Worker) ignoresResult(j *job) bool {
+	if w.backend == nil {
+		return true
+	}
+	if j.request.IgnoreResult != nil {
+		return *j.request.IgnoreResult
+	}
+	if ignore := j.task.Defaults.IgnoreResult; ignore != nil {
+		return *ignore
+	}
+	return w.client.Config().IgnoreResult
+}
+
+// meta is the result document of a job in some state.
+func (w *Worker) meta(j *job, state protocol.State, x *protocol.Exception, traceback string) *protocol.ResultMeta {
+	r := j.request
+	m := &protocol.ResultMeta{TaskID: r.ID, Status: state, Exception: x, Traceback: traceback, GroupID: r.Group, ParentID: r.ParentID}
+	if state.Ready() {
+		m.DateDone = time.Now()
+	}
+	if w.config.ResultExtended {
+		m.Extended = &protocol.ExtendedMeta{Name: r.Task, Args: r.Args, Kwargs: r.Kwargs, Worker: w.config.Hostname,
+			Retries: r.Retries, Queue: j.delivery.Queue, StampedHeaders: r.StampedHeaders, Stamps: stampValues(r)}
+	}
+	return m
+}
+
+// stampValues decodes the stamps for the extended document; one that is no JSON value is left out.
+func stampValues(r *protocol.Request) map[string]any {
+	if len(r.Stamps) == 0 {
+		return nil
+	}
+	out := make(map[string]any, len(r.Stamps))
+	for name, raw := range r.Stamps {
+		if v, err := serialization.DecodeJSON(raw); err == nil {
+			out[name] = v
+		}
+	}
+	return out
+}

@@ -1,0 +1,115 @@
+package worker
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/gelery/gelery/task"
+	"github.com/gelery/gelery/transport"
+)
+
+// Config is what a worker may be told beside the client's configuration. The zero value of a field means its default;
+// each names the Celery setting or flag it stands for.
+type Config struct {
+	// Queues are what the worker receives from, in the order they are served. A name from the client's Queues means
+	// that queue; any other is a direct queue of that name. Default: the client's default queue. celery worker -Q.
+	Queues []string
+	// Concurrency is how many tasks run at once. Default: the number of CPUs. worker_concurrency, -c.
+	Concurrency int
+	// PrefetchMultiplier times Concurrency is how many messages are held beyond those running: 1 takes only what can
+	// run at once, more hides the round trip. Default 4. worker_prefetch_multiplier.
+	PrefetchMultiplier int
+	// Hostname is the worker's node name; %h is the host's full name, %n its part before the first dot, %d the rest.
+	// Default "celery@%h". celery worker -n.
+	Hostname string
+	// TrackStarted stores STARTED when a task begins, for every task. Default false. task_track_started.
+	TrackStarted bool
+	// ResultExtended stores name, arguments, worker, retries and queue with each result. Default false.
+	// result_extended.
+	ResultExtended bool
+	// StopTimeout is how long a warm stop waits for running tasks before it turns cold. Default: for ever.
+	StopTimeout time.Duration
+	// Logger receives the worker's log. Default: the client's.
+	Logger *slog.Logger
+}
+
+// withDefaults validates c against the client's configuration and fills in the defaults.
+func (c Config) withDefaults(client task.Config) (Config, error) {
+	if len(c.Queues) == 0 {
+		c.Queues = []string{client.Queue}
+	}
+	for i, q := range c.Queues {
+		if q == "" {
+			return c, fmt.Errorf("worker config: Queues[%d]: the name is empty", i)
+		}
+	}
+	if c.Concurrency == 0 {
+		c.Concurrency = runtime.NumCPU()
+	}
+	if c.PrefetchMultiplier == 0 {
+		c.PrefetchMultiplier = 4
+	}
+	switch {
+	case c.Concurrency < 0 || c.Concurrency > maxConcurrency:
+		return c, fmt.Errorf("worker config: Concurrency: %d is not from 1 to %d", c.Concurrency, maxConcurrency)
+	case c.PrefetchMultiplier < 0 || c.PrefetchMultiplier > maxPrefetch:
+		return c, fmt.Errorf("worker config: PrefetchMultiplier: %d is not from 1 to %d", c.PrefetchMultiplier, maxPrefetch)
+	case c.StopTimeout < 0:
+		return c, fmt.Errorf("worker config: StopTimeout: %v is negative", c.StopTimeout)
+	}
+	var err error
+	if c.Hostname, err = nodeName(c.Hostname); err != nil {
+		return c, err
+	}
+	if c.Logger == nil {
+		c.Logger = client.Logger
+	}
+	return c, nil
+}
+
+const (
+	maxConcurrency = 100_000
+	maxPrefetch    = 1_000
+)
+
+// queues resolves the names to the queues to consume from.
+func (c *Config) queues(client task.Config) ([]transport.Queue, error) {
+	out := make([]transport.Queue, 0, len(c.Queues))
+	for _, name := range c.Queues {
+		q := transport.Queue{Name: name}
+		known := name == client.Queue
+		for _, configured := range client.Queues {
+			if configured.Name == name {
+				q, known = configured, true
+			}
+		}
+		if !known && !*client.CreateMissingQueues {
+			return nil, fmt.Errorf("worker config: Queues: %q: %w", name, task.ErrUnknownQueue)
+		}
+		out = append(out, q)
+	}
+	return out, nil
+}
+
+// nodeName expands a node name as Celery does. A name without "@" is put before the host's.
+func nodeName(pattern string) (string, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "localhost"
+	}
+	name, domain, _ := strings.Cut(host, ".")
+	if pattern == "" {
+		pattern = "celery@%h"
+	} else if !strings.Contains(pattern, "@") {
+		pattern += "@%h"
+	}
+	expanded := strings.NewReplacer("%h", host, "%n", name, "%d", domain, "%%", "%").Replace(pattern)
+	if strings.HasPrefix(expanded, "@") || strings.HasSuffix(expanded, "@") || strings.ContainsAny(expanded, " \t\n") {
+		return "", fmt.Errorf("worker config: Hostname: %q is no node name; expected for example worker1@%%h", pattern)
+	}
+	return expanded, nil
+}

@@ -1,0 +1,178 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/gelery/gelery/backends"
+	"github.com/gelery/gelery/protocol"
+	"github.com/gelery/gelery/task"
+	"github.com/gelery/gelery/transport"
+)
+
+// outcome is how a delivery ends. It is applied in one place and in one order: store the result, send what follows,
+// emit the event, settle the delivery. A crash between two steps leaves the delivery with the broker, and whoever gets
+// it next repeats the steps; a SUCCESS that is stored already stays.
+type outcome struct {
+	delivery *transport.Delivery
+	request  *protocol.Request // nil when the message could not be read
+	state    protocol.State
+	meta     *protocol.ResultMeta // what to store; nil: nothing
+	verdict  transport.Verdict
+	reason   string // of a quarantine
+	settled  bool   // acknowledged early: nothing to settle
+}
+
+// maxBatch bounds a batch of outcomes, and with it what one round trip carries.
+const maxBatch = 256
+
+// report hands an outcome to the actors below. After a cold stop nobody applies it: the delivery goes back.
+func (w *Worker) report(o *outcome) {
+	select {
+	case w.outcomes <- o:
+	case <-w.applying.Done():
+	}
+}
+
+// store is the actor that stores results. It takes what has come while it was busy as one batch; with nothing else
+// waiting a batch of one leaves at once.
+func (w *Worker) store(next chan<- []*outcome) {
+	defer close(next)
+	for {
+		var first *outcome
+		select {
+		case o, ok := <-w.outcomes:
+			if !ok {
+				return
+			}
+			first = o
+		case <-w.applying.Done():
+			return
+		}
+		batch := w.gather(first)
+		if !w.storeResults(batch) {
+			return // a cold stop: what is not stored is not acknowledged either, and runs again elsewhere
+		}
+		select {
+		case next <- batch:
+		case <-w.applying.Done():
+			return
+		}
+	}
+}
+
+// gather takes what else is waiting.
+func (w *Worker) gather(first *outcome) []*outcome {
+	batch := append(make([]*outcome, 0, min(maxBatch, 1+len(w.outcomes))), first)
+	for len(batch) < maxBatch {
+		select {
+		case o, ok := <-w.outcomes:
+			if !ok {
+				return batch
+			}
+			batch = append(batch, o)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// storeResults stores what a batch has to store, and goes on trying until it has or a cold stop ends it (false): a
+// backend that is away makes the worker wait, not forget. A result that cannot be stored for its own sake becomes a
+// FAILURE that says so, as in Celery; nothing of the batch was written then, and it is tried again.
+func (w *Worker) storeResults(batch []*outcome) bool {
+	metas := make([]*protocol.ResultMeta, 0, len(batch))
+	for _, o := range batch {
+		if o.meta != nil {
+			metas = append(metas, o.meta)
+		}
+	}
+	for len(metas) > 0 && w.backend != nil {
+		err := w.backend.Store(w.applying, metas)
+		if err == nil {
+			return true
+		}
+		if bad, ok := errors.AsType[*backends.EncodeError](err); ok && refuse(metas, bad) {
+			w.log.Error("result cannot be stored", "task_id", bad.TaskID, "error", bad.Err)
+			continue
+		}
+		w.log.Error("results are not stored, trying again", "tasks", len(metas), "error", err)
+		select {
+		case <-time.After(storePause):
+		case <-w.applying.Done():
+			return false
+		}
+	}
+	return true
+}
+
+// storePause is the wait after the backend refused a batch; while it does not answer, the driver waits by itself.
+const storePause = time.Second
+
+// refuse replaces the result the backend named, once.
+func refuse(metas []*protocol.ResultMeta, bad *backends.EncodeError) bool {
+	for _, m := range metas {
+		if m.TaskID == bad.TaskID && (m.Exception == nil || m.Exception.Type != "EncodeError") {
+			unencodable(m, bad.Err)
+			return true
+		}
+	}
+	return false
+}
+
+// unencodable replaces a result nobody could read.
+func unencodable(m *protocol.ResultMeta, err error) {
+	m.Status, m.DateDone = protocol.Failure, time.Now()
+	m.Result, m.Extended = nil, nil
+	m.Exception = &protocol.Exception{Type: "EncodeError", Module: "kombu.exceptions", Args: []any{err.Error()}}
+	m.Traceback = ""
+}
+
+// settle is the actor that settles deliveries whose results are stored.
+func (w *Worker) settle(batches <-chan []*outcome) {
+	for batch := range batches {
+		settlements := make([]transport.Settlement, 0, len(batch))
+		for _, o := range batch {
+			if !o.settled {
+				settlements = append(settlements, transport.Settlement{Delivery: o.delivery, Verdict: o.verdict, Reason: o.reason})
+			}
+		}
+		if len(settlements) > 0 {
+			lost, err := w.consumer.Settle(w.applying, settlements)
+			switch {
+			case err != nil:
+				w.log.Error("messages were not acknowledged; their tasks may run again", "tasks", len(settlements), "error", err)
+			case lost > 0:
+				w.log.Warn("messages were given to another worker meanwhile; their tasks may run twice", "tasks", lost)
+			}
+		}
+		w.window.free(len(batch))
+	}
+}
+
+// storeStarted stores STARTED before a task begins.
+func (w *Worker) storeStarted(info *task.Info) error {
+	ctx, cancel := context.WithTimeout(w.applying, settleGrace)
+	defer cancel()
+	return info.Report(ctx, protocol.Started, map[string]any{"pid": int64(os.Getpid()), "hostname": w.config.Hostname})
+}
+
+// logOutcome writes Celery's line for an ended task.
+func (w *Worker) logOutcome(j *job, o *outcome, c completion, took time.Duration) {
+	level := slog.LevelInfo
+	if o.state == protocol.Failure {
+		level = slog.LevelError
+	}
+	if !w.log.Enabled(context.Background(), level) {
+		return
+	}
+	attrs := []any{"task", j.request.Task, "task_id", j.request.ID, "state", string(o.state), "seconds", took.Seconds()}
+	if c.err != nil {
+		attrs = append(attrs, "error", c.exception.String(), "traceback", c.traceback)
+	}
+	w.log.Log(context.Background(), level, "task ended", attrs...)
+}

@@ -1,0 +1,160 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/gelery/gelery/protocol"
+	"github.com/gelery/gelery/protocol/value"
+	"github.com/gelery/gelery/task"
+	"github.com/gelery/gelery/transport"
+)
+
+// slot is one goroutine of the pool: it runs one task after the other. Jobs still waiting when ctx is done are left
+// held.
+func (w *Worker) slot(ctx context.Context) {
+	for j := range w.ready {
+		if ctx.Err() != nil {
+			continue
+		}
+		if !w.expired(j) {
+			w.runJob(ctx, j)
+		}
+	}
+}
+
+// runJob runs one task to its outcome.
+func (w *Worker) runJob(ctx context.Context, j *job) {
+	o := &outcome{delivery: j.delivery, request: j.request}
+	if j.task.Defaults.AckEarly {
+		if !w.ackEarly(j) {
+			return
+		}
+		o.settled = true
+	}
+	ignore := w.ignoresResult(j)
+	info := &task.Info{Request: j.request, Hostname: w.config.Hostname, Queue: j.delivery.Queue}
+	if !ignore {
+		info.Report = func(ctx context.Context, state protocol.State, meta any) error {
+			m := w.meta(j, state, nil, "")
+			m.Result, m.Children = meta, info.Children()
+			return w.backend.Store(ctx, []*protocol.ResultMeta{m})
+		}
+		if w.tracksStarted(j) {
+			if err := w.storeStarted(info); err != nil {
+				w.log.Warn("state STARTED was not stored", "task", j.request.Task, "task_id", j.request.ID, "error", err)
+			}
+		}
+	}
+	begun := time.Now()
+	c := w.call(task.NewContext(w.running, info), j)
+	if c.err != nil && w.terminated() {
+		return // a stop is not a failure: the message goes back and the task runs again
+	}
+	w.conclude(o, j, c, ignore, info)
+	w.logOutcome(j, o, c, time.Since(begun))
+	w.report(o)
+}
+
+// completion is what came back from a task, with nothing of the user's code left in it: a canonical value, or an
+// exception with its traceback.
+type completion struct {
+	result    any
+	err       error
+	exception *protocol.Exception
+	traceback string
+}
+
+// call runs the handler and survives whatever it does, but for os.Exit and a fatal runtime error: a panic is an error
+// with a stack, and runtime.Goexit, which no goroutine survives, ends one made for this call only. The result is
+// encoded and the error is described in there too, because both may call methods of the user's types.
+func (w *Worker) call(ctx context.Context, j *job) completion {
+	done := make(chan completion, 1)
+	go func() {
+		c := failure(errGoexit, nil)
+		defer func() {
+			if r := recover(); r != nil {
+				c = failure(panicError(r), debug.Stack())
+			}
+			done <- c
+		}()
+		result, err := j.task.Handler(ctx, j.request)
+		if err == nil {
+			if result, err = value.Of(result); err != nil {
+				err = task.AsPython(fmt.Errorf("result cannot be encoded: %w", err), "kombu.exceptions", "EncodeError")
+			}
+		}
+		if err != nil {
+			c = failure(err, nil)
+			return
+		}
+		c = completion{result: result}
+	}()
+	return <-done
+}
+
+func failure(err error, stack []byte) completion {
+	return completion{err: err, exception: task.ExceptionOf(err), traceback: task.Traceback(err, stack)}
+}
+
+var errGoexit = task.AsPython(errors.New("task ended its goroutine (runtime.Goexit)"), "builtins", "RuntimeError")
+
+// panicError is a panic as a task's error: RuntimeError in Python's eyes.
+func panicError(r any) error {
+	if err, ok := r.(error); ok {
+		return task.AsPython(fmt.Errorf("panic: %w", err), "builtins", "RuntimeError")
+	}
+	return task.AsPython(fmt.Errorf("panic: %v", r), "builtins", "RuntimeError") // fmt survives a String that panics
+}
+
+// conclude turns a completion into the outcome's verdict and result document. Retry will be decided here.
+func (w *Worker) conclude(o *outcome, j *job, c completion, ignore bool, info *task.Info) {
+	var rejected *task.RejectError
+	switch {
+	case c.err == nil:
+		if !ignore {
+			o.meta = w.meta(j, protocol.Success, nil, "")
+			o.meta.Result, o.meta.Children = c.result, info.Children()
+		}
+		o.state = protocol.Success
+		w.succeeded.Add(1)
+	case errors.Is(c.err, task.Ignore):
+		o.state = protocol.Ignored
+	case errors.As(c.err, &rejected):
+		o.state = protocol.Rejected
+		o.verdict = transport.Reject
+		if rejected.Requeue {
+			o.verdict = transport.Requeue
+		}
+	default:
+		o.state = protocol.Failure
+		if !ignore {
+			o.meta = w.meta(j, protocol.Failure, c.exception, c.traceback)
+			o.meta.Children = info.Children()
+		}
+		w.failed.Add(1)
+	}
+}
+
+func (w *Worker) tracksStarted(j *job) bool {
+	if t := j.task.Defaults.TrackStarted; t != nil {
+		return *t
+	}
+	return w.config.TrackStarted
+}
+
+// ackEarly acknowledges before the run, for tasks that must not run twice. Only when the broker has it does the task
+// begin; false leaves the delivery held.
+func (w *Worker) ackEarly(j *job) bool {
+	lost, err := w.consumer.Settle(w.applying, []transport.Settlement{{Delivery: j.delivery, Verdict: transport.Ack}})
+	if err != nil || lost > 0 {
+		w.log.Warn("task not begun: its message could not be acknowledged before", "task", j.request.Task,
+			"task_id", j.request.ID, "lost", lost, "error", err)
+		w.window.free(1)
+		return false
+	}
+	return true
+}

@@ -1,0 +1,171 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gelery/gelery/backends"
+	"github.com/gelery/gelery/protocol/serialization"
+	"github.com/gelery/gelery/task"
+	"github.com/gelery/gelery/transport"
+)
+
+// ErrTerminated is the cause of a task's context when a cold stop ends it, and what Run then returns.
+var ErrTerminated = errors.New("worker was stopped cold")
+
+// settleGrace bounds how long a stop waits for the broker to take back what is held.
+const settleGrace = 10 * time.Second
+
+// Worker receives and runs tasks. It runs once: New, Run, gone.
+type Worker struct {
+	config  Config
+	client  *task.Client
+	backend backends.Backend // nil: results are thrown away
+	tasks   map[string]*task.Definition
+	accept  serialization.Accept
+	queues  []transport.Queue
+	log     *slog.Logger
+
+	consumer transport.Consumer
+	window   *window   // how many deliveries are held
+	ready    chan *job // admitted and due, waiting for a slot; closed when receiving has ended
+	parking  *parking  // admitted and not due
+	outcomes chan *outcome
+
+	runs      atomic.Bool
+	consuming chan struct{} // closed when the worker has begun to receive
+	terminate context.CancelCauseFunc
+	running   context.Context // of the tasks; done only on a cold stop
+	applying  context.Context // of storing and settling; done when a cold stop gives up on them
+	abandon   context.CancelFunc
+
+	succeeded, failed, quarantined atomic.Int64
+}
+
+// New makes a worker for the client's broker and backend, with the tasks of the mux, which it closes.
+func New(client *task.Client, mux *Mux, c Config) (*Worker, error) {
+	c, err := c.withDefaults(client.Config())
+	if err != nil {
+		return nil, err
+	}
+	accept, err := serialization.NewAccept(client.Config().AcceptContent...)
+	if err != nil {
+		return nil, fmt.Errorf("worker config: AcceptContent: %w", err)
+	}
+	queues, err := c.queues(client.Config())
+	if err != nil {
+		return nil, err
+	}
+	held := c.Concurrency * c.PrefetchMultiplier
+	w := &Worker{
+		config: c, client: client, backend: client.Backend(), tasks: mux.freeze(), accept: accept, queues: queues, log: c.Logger,
+		window:    newWindow(held, max(1, (held-c.Concurrency)/3)),
+		ready:     make(chan *job, held),
+		outcomes:  make(chan *outcome, held),
+		consuming: make(chan struct{}),
+	}
+	w.parking = newParking(w)
+	w.running, w.terminate = context.WithCancelCause(context.Background())
+	w.applying, w.abandon = context.WithCancel(context.Background())
+	return w, nil
+}
+
+// Run receives and runs tasks until ctx is done. Then it stops warm: it receives nothing more, waits for the running
+// tasks, stores and acknowledges what they return, and gives everything it has not begun back to the front of its
+// queue. It returns nil after a warm stop, ErrTerminated after a cold one, and an error if it could not begin. A worker
+// runs once.
+func (w *Worker) Run(ctx context.Context) error {
+	if w.runs.Swap(true) {
+		return errors.New("the worker has run already")
+	}
+	defer w.terminate(nil)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(w.running, func() { cancel(ErrTerminated) })() // a cold stop ends receiving too
+	consumer, err := w.client.Transport().Consume(ctx, transport.ConsumeOptions{Queues: w.queues, Prefetch: w.window.size})
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil // stopped before it began
+		}
+		return fmt.Errorf("worker %s: consume: %w", w.config.Hostname, err)
+	}
+	w.consumer = consumer
+	w.log.Info("ready", "worker", w.config.Hostname, "queues", w.config.Queues, "concurrency", w.config.Concurrency)
+	close(w.consuming)
+
+	var receiving, pool, reporting sync.WaitGroup
+	receiving.Go(func() { w.receive(ctx) })
+	receiving.Go(func() { w.parking.run(ctx) })
+	for range w.config.Concurrency {
+		pool.Go(func() { w.slot(ctx) })
+	}
+	batches := make(chan []*outcome, 1)
+	reporting.Go(func() { w.store(batches) })
+	reporting.Go(func() { w.settle(batches) })
+
+	receiving.Wait()
+	w.log.Info("stopping", "worker", w.config.Hostname)
+	close(w.ready)
+	finished := make(chan struct{})
+	go func() {
+		pool.Wait()
+		close(w.outcomes)
+		reporting.Wait()
+		close(finished)
+	}()
+	w.awaitStop(finished)
+	w.abandon()
+
+	closing, cancelClosing := context.WithTimeout(context.Background(), settleGrace)
+	defer cancelClosing()
+	if err := consumer.Close(closing); err != nil {
+		w.log.Error("held messages could not be given back; they return when their lease ends", "error", err)
+	}
+	w.log.Info("stopped", "worker", w.config.Hostname, "succeeded", w.succeeded.Load(), "failed", w.failed.Load(),
+		"quarantined", w.quarantined.Load())
+	if w.terminated() {
+		return ErrTerminated
+	}
+	return nil
+}
+
+// awaitStop waits for the running tasks and their outcomes. A cold stop, asked for or because StopTimeout has passed,
+// cancels the tasks and waits only a little longer for those that obey.
+func (w *Worker) awaitStop(finished <-chan struct{}) {
+	var timeout <-chan time.Time
+	if w.config.StopTimeout > 0 {
+		timer := time.NewTimer(w.config.StopTimeout)
+		defer timer.Stop()
+		timeout = timer.C
+	}
+	select {
+	case <-finished:
+		return
+	case <-timeout:
+		w.log.Warn("running tasks did not end in time, stopping cold", "timeout", w.config.StopTimeout)
+		w.Terminate()
+	case <-w.running.Done():
+	}
+	select {
+	case <-finished:
+	case <-time.After(2 * time.Second):
+		w.log.Warn("tasks still run after a cold stop; they go back to their queue and will run again")
+	}
+}
+
+// Terminate turns a warm stop cold, or stops a running worker cold: the contexts of running tasks are cancelled with cause
+// ErrTerminated, and what does not end at once is given back to its queue, to run again elsewhere.
+func (w *Worker) Terminate() { w.terminate(ErrTerminated) }
+
+func (w *Worker) terminated() bool { return w.running.Err() != nil }
+
+// Consuming is closed when the worker has begun to receive.
+func (w *Worker) Consuming() <-chan struct{} { return w.consuming }
+
+// Hostname is the worker's node name.
+func (w *Worker) Hostname() string { return w.config.Hostname }
