@@ -15,6 +15,9 @@ type Backend interface {
 	// Store writes the batch in one round trip and tells those who wait. A stored SUCCESS is never overwritten: a
 	// later write for its id is silently skipped, as Celery's key-value backends do. Within a batch, records of one
 	// id are written in order. Every record is written or skipped when it returns nil.
+	//
+	// A record that cannot be encoded is an *EncodeError, and then nothing of the batch was written: replace that
+	// record and store again. After any other error some of it may have been written; storing again is harmless.
 	Store(ctx context.Context, batch []*protocol.ResultMeta) error
 
 	// Get returns the stored meta of a task, or one with state PENDING when nothing is stored.
@@ -40,3 +43,14 @@ type DecodeError struct {
 
 func (e *DecodeError) Error() string { return "result of task " + e.TaskID + ": " + e.Err.Error() }
 func (e *DecodeError) Unwrap() error { return e.Err }
+
+// EncodeError is a result that cannot be stored because the serializer has no form for it or it is too large.
+type EncodeError struct {
+	TaskID string
+	Err    error
+}
+
+func (e *EncodeError) Error() string {
+	return "encode result of task " + e.TaskID + ": " + e.Err.Error()
+}
+func (e *EncodeError) Unwrap() error { return e.Err }

@@ -50,18 +50,3 @@ type ExtendedMeta struct {
 	StampedHeaders []string
 	Stamps         map[string]any
 }
-
-// ResultTuple is Celery's [[id, parent], children] form of a result. Children is nil for a task and not nil for a
-// group.
-type ResultTuple struct {
-	ID       string
-	Parent   *ResultTuple
-	Children []ResultTuple
-}
-
-// Exception is a Python exception as results carry it.
-type Exception struct {
-	Type   string // class name, e.g. "ValueError"
-	Module string // e.g. "builtins"
-	Args   []any  // the constructor's arguments, canonical values
-}

@@ -11,6 +11,7 @@ import (
 
 	goredis "github.com/redis/go-redis/v9"
 
+	"github.com/gelery/gelery/protocol"
 	"github.com/gelery/gelery/transport"
 )
 
@@ -57,11 +58,7 @@ func (t *redisTransport) unackedByQueue(ctx context.Context) (map[string]int64, 
 			return nil, err
 		}
 		for i := 1; i < len(page); i += 2 {
-			var parts []json.RawMessage
-			var queue string
-			if json.Unmarshal([]byte(page[i]), &parts) == nil && len(parts) == 3 {
-				_ = json.Unmarshal(parts[2], &queue)
-			}
+			_, _, queue, _ := protocol.SplitUnacked([]byte(page[i]))
 			counts[queue]++
 		}
 		if cursor = next; cursor == 0 {

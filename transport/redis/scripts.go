@@ -143,7 +143,7 @@ return lost
 //
 //	KEYS 1 unacked, 2 unacked_index
 //	ARGV 1 visibility timeout in seconds, 2 lease in seconds, 3 prefix of Go's tags, 4 where to go on (offset), 5 page
-//	reply {members looked at, {tag, score, value, tag, score, value, …}}; an entry without a value is removed from
+//	reply {members looked at (fewer when 4 MiB of values have come together), {tag, score, value, tag, score, value, …}}; an entry without a value is removed from
 //	the index on the way, as kombu leaves such behind
 var expiredScript = goredis.NewScript(`
 local t = redis.call('TIME')
@@ -152,13 +152,15 @@ local old, lease = now - tonumber(ARGV[1]), now - tonumber(ARGV[2])
 local prefix = ARGV[3]
 local page = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', string.format('%.6f', math.max(old, lease)), 'WITHSCORES',
   'LIMIT', ARGV[4], ARGV[5])
-local out = {}
+local out, bytes = {}, 0
 for i = 1, #page, 2 do
+  if bytes > 4194304 then return {i / 2, out} end
   local tag, score = page[i], tonumber(page[i + 1])
   local own = string.sub(tag, 1, #prefix) == prefix
   if (own and score <= lease) or (not own and score <= old) then
     local value = redis.call('HGET', KEYS[1], tag)
     if value then
+      bytes = bytes + #value
       out[#out + 1] = tag
       out[#out + 1] = page[i + 1]
       out[#out + 1] = value
@@ -170,19 +172,26 @@ end
 return {#page / 2, out}
 `)
 
-// restoreScript gives an expired claim back: only if it is still the same claim, with the same value, not renewed
-// meanwhile. It needs no lock and no WATCH, so any number of sweepers, Python's included, may race.
+// restoreScript gives expired claims back: each only if it is still the same claim, with the same value, not renewed
+// meanwhile. It needs no lock and no WATCH, so any number of sweepers, Python's included, may race. All in one step,
+// so that a consumer that waits does not take the newest, which is pushed first, before the oldest is back.
 //
-//	KEYS 1 unacked, 2 unacked_index, 3… target lists
-//	ARGV 1 tag, 2 score as read, 3 value as read, 4 push command, 5… what to push to each target
-//	reply 1 if restored
+//	KEYS 1 unacked, 2 unacked_index, 3… targets, in the order of the claims
+//	ARGV for each claim: tag, score as read, value as read, push command, what to push, number of targets
+//	reply how many were restored
 var restoreScript = goredis.NewScript(`
-if redis.call('ZSCORE', KEYS[2], ARGV[1]) ~= ARGV[2] then return 0 end
-if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[3] then return 0 end
-redis.call('ZREM', KEYS[2], ARGV[1])
-redis.call('HDEL', KEYS[1], ARGV[1])
-for i = 3, #KEYS do redis.call(ARGV[4], KEYS[i], ARGV[2 + i]) end
-return 1
+local restored, target = 0, 3
+for i = 1, #ARGV, 6 do
+  local tag, n = ARGV[i], tonumber(ARGV[i + 5])
+  if redis.call('ZSCORE', KEYS[2], tag) == ARGV[i + 1] and redis.call('HGET', KEYS[1], tag) == ARGV[i + 2] then
+    redis.call('ZREM', KEYS[2], tag)
+    redis.call('HDEL', KEYS[1], tag)
+    for t = target, target + n - 1 do redis.call(ARGV[i + 3], KEYS[t], ARGV[i + 4]) end
+    restored = restored + 1
+  end
+  target = target + n
+end
+return restored
 `)
 
 // publishScript pushes a batch once. Each publisher slot numbers its batches and leaves the last number behind: a

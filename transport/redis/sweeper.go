@@ -2,7 +2,7 @@ package redis
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -59,54 +59,46 @@ func (t *redisTransport) sweepOnce(ctx context.Context) error {
 			value, _ := f[2].(string)
 			page = append(page, expired{tag, score, []byte(value)})
 		}
-		restored := 0
-		for _, e := range slices.Backward(page) {
-			ok, err := t.restore(ctx, e)
-			if err != nil {
-				return err
-			}
-			if ok {
-				restored++
-			}
+		restored, err := t.restore(ctx, page)
+		if err != nil {
+			return err
 		}
 		if restored > 0 {
 			t.log.Warn("restored messages of a dead worker", "messages", restored)
 		}
-		if looked < sweepPage {
+		if looked == 0 {
 			return nil
 		}
 		offset += int(looked) - restored
 	}
 }
 
-// restore gives one expired claim back to the front of its queue, or to quarantine if it cannot be read.
-func (t *redisTransport) restore(ctx context.Context, e expired) (bool, error) {
+// restore gives expired claims back to the front of their queues, or to quarantine where they cannot be read.
+func (t *redisTransport) restore(ctx context.Context, page []expired) (restored int, err error) {
 	keys := []string{t.keys.unackedKey(), t.keys.unackedIndexKey()}
-	args := []any{e.tag, e.score, e.value}
-	lists, envelope, err := t.destination(ctx, e.value)
-	if err != nil {
-		var bad *unreadable
-		if !asUnreadable(err, &bad) {
-			return false, err
+	args := make([]any, 0, 6*len(page))
+	for _, e := range slices.Backward(page) {
+		lists, envelope, err := t.destination(ctx, e.value)
+		command := "RPUSH"
+		if bad, ok := errors.AsType[*unreadable](err); ok {
+			t.log.Error("message quarantined", "queue", bad.queue, "reason", bad.Error())
+			lists, envelope, command = []string{t.keys.quarantine(bad.queue)}, quarantineRecord(bad.Error(), bad.raw), "LPUSH"
+		} else if err != nil {
+			return 0, err
 		}
-		t.log.Error("message quarantined", "queue", bad.queue, "reason", bad.Error())
-		keys = append(keys, t.keys.quarantine(bad.queue))
-		args = append(args, "LPUSH", quarantineRecord(bad.Error(), bad.raw))
-	} else if len(lists) == 0 {
-		return false, nil
-	} else {
-		keys = append(keys, lists...)
-		args = append(args, "RPUSH")
-		for range lists {
-			args = append(args, envelope)
+		if len(lists) > 0 {
+			keys = append(keys, lists...)
+			args = append(args, e.tag, e.score, e.value, command, envelope, len(lists))
 		}
 	}
-	var n int
+	if len(args) == 0 {
+		return 0, nil
+	}
 	err = redisconn.Do(ctx, t.log, "restore", func(ctx context.Context) (err error) {
-		n, err = restoreScript.Run(ctx, t.commands, keys, args...).Int()
+		restored, err = restoreScript.Run(ctx, t.commands, keys, args...).Int()
 		return err
 	})
-	return n == 1, err
+	return restored, err
 }
 
 // unreadable is an unacked value that holds no message.
@@ -118,35 +110,27 @@ type unreadable struct {
 
 func (u *unreadable) Error() string { return fmt.Sprintf("found unacked and not readable: %v", u.why) }
 
-func asUnreadable(err error, target **unreadable) bool {
-	u, ok := err.(*unreadable)
-	*target = u
-	return ok
-}
-
 // destination reads an unacked value: the lists it goes back to, and the envelope marked redelivered. With an exchange
 // in it (a Python worker took it from a named exchange) the binding decides, as it does in Python's sweep; where
 // Python then drops a message without binding, we leave it where it is and find no list.
 func (t *redisTransport) destination(ctx context.Context, value []byte) (lists []string, envelope []byte, err error) {
-	var parts []json.RawMessage
-	var exchange, routingKey string
-	if err := json.Unmarshal(value, &parts); err != nil || len(parts) != 3 {
-		return nil, nil, &unreadable{"unacked", value, fmt.Errorf("not [envelope, exchange, routing key]")}
-	}
-	_ = json.Unmarshal(parts[1], &exchange)
-	if err := json.Unmarshal(parts[2], &routingKey); err != nil || exchange == "" && routingKey == "" {
-		return nil, nil, &unreadable{"unacked", value, fmt.Errorf("no routing key")}
+	raw, exchange, routingKey, err := protocol.SplitUnacked(value)
+	if err != nil {
+		return nil, nil, &unreadable{"unacked", value, err}
 	}
 	queue := routingKey
 	if exchange != "" {
 		queue = exchange
 	}
-	m, err := protocol.DecodeEnvelope(parts[0])
-	if err != nil {
-		return nil, nil, &unreadable{queue, parts[0], err}
+	m, err := protocol.DecodeEnvelope(raw)
+	if err == nil && queue == "" {
+		err = errors.New("neither exchange nor routing key")
 	}
-	if envelope, err = protocol.MarkRedelivered(parts[0]); err != nil {
-		return nil, nil, &unreadable{queue, parts[0], err}
+	if err != nil {
+		return nil, nil, &unreadable{queue, raw, err}
+	}
+	if envelope, err = protocol.MarkRedelivered(raw); err != nil {
+		return nil, nil, &unreadable{queue, raw, err}
 	}
 	if exchange == "" {
 		return []string{t.keys.listFor(routingKey, &m.Properties)}, envelope, nil

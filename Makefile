@@ -1,0 +1,46 @@
+# `make help` lists what there is. Every target ends by itself: each has a time limit.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+FUZZTIME ?= 2m
+BENCH ?= .
+PKG ?= ./...
+LIMIT := $(shell command -v timeout >/dev/null && echo timeout --kill-after=30)
+limit = $(if $(LIMIT),$(LIMIT) $(1))
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## builds ./gelery
+	@$(call limit,600) go build -o gelery ./cmd/gelery
+
+.PHONY: dev
+dev: ## a broker, a worker with demo tasks and a scheduler, all in this terminal
+	@go run ./cmd/gelery dev
+
+.PHONY: test
+test: ## everything, against real servers and every Celery version; installs what is missing
+	@scripts/test.sh
+
+.PHONY: unit
+unit: ## the tests that need nothing installed
+	@$(call limit,900) go test -timeout 10m $(PKG)
+
+.PHONY: race
+race: ## the same under the race detector
+	@$(call limit,1800) go test -race -timeout 20m $(PKG)
+
+.PHONY: lint
+lint: ## format, vet and golangci-lint (installed into .bin)
+	@$(call limit,1800) scripts/lint.sh
+
+.PHONY: fuzz
+fuzz: ## each fuzz target in turn, FUZZTIME=2m each, PKG=./... to choose
+	@FUZZTIME=$(FUZZTIME) PKG=$(PKG) scripts/fuzz.sh
+
+.PHONY: bench
+bench: ## benchmarks; BENCH=regexp and PKG=./... to choose
+	@$(call limit,1800) go test -timeout 25m -run '^$$' -bench '$(BENCH)' -benchmem $(PKG)

@@ -1,0 +1,587 @@
+// Package backendstest is the contract of backends.Backend as tests. Every driver passes them.
+package backendstest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/gelery/gelery/backends"
+	"github.com/gelery/gelery/protocol"
+)
+
+// Opener opens one more backend on a store, as another process would, and closes it when the test ends.
+type Opener func(t testing.TB, o backends.Options) backends.Backend
+
+// Run runs the contract. NewStore makes an empty store for one test.
+func Run(t *testing.T, newStore func(t testing.TB) Opener) {
+	tests := []struct {
+		name string
+		test func(t *testing.T, open Opener)
+	}{
+		{"StoreAndGet", testStoreAndGet},
+		{"Serializers", testSerializers},
+		{"SuccessStays", testSuccessStays},
+		{"OrderWithinBatch", testOrderWithinBatch},
+		{"EncodeErrorWritesNothing", testEncodeErrorWritesNothing},
+		{"Forget", testForget},
+		{"Expires", testExpires},
+		{"BigValues", testBigValues},
+		{"LargeBatch", testLargeBatch},
+		{"WatchBeforeStore", testWatchBeforeStore},
+		{"WatchAfterStore", testWatchAfterStore},
+		{"WatchForgotten", testWatchForgotten},
+		{"WatchMany", testWatchMany},
+		{"WatchSameTwice", testWatchSameTwice},
+		{"WatchNothing", testWatchNothing},
+		{"WatchCancelled", testWatchCancelled},
+		{"WatchBreak", testWatchBreak},
+		{"WatchAndClose", testWatchAndClose},
+		{"SlowWatcherGetsFinalState", testSlowWatcher},
+		{"Concurrent", testConcurrent},
+		{"Close", testClose},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			tt.test(t, newStore(t))
+		})
+	}
+}
+
+// wait is how long anything in here may take.
+const wait = 60 * time.Second
+
+func deadline(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), wait)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func success(id string, result any) *protocol.ResultMeta {
+	return &protocol.ResultMeta{TaskID: id, Status: protocol.Success, Result: result,
+		DateDone: time.Date(2026, 11, 22, 10, 10, 48, 555758000, time.UTC)}
+}
+
+func failure(id string) *protocol.ResultMeta {
+	return &protocol.ResultMeta{TaskID: id, Status: protocol.Failure, Traceback: "at line 1",
+		Exception: &protocol.Exception{Type: "ValueError", Module: "builtins", Args: []any{"bad", int64(42)}},
+		DateDone:  time.Date(2026, 11, 22, 10, 10, 48, 0, time.UTC)}
+}
+
+func state(id string, s protocol.State) *protocol.ResultMeta {
+	return &protocol.ResultMeta{TaskID: id, Status: s, Result: map[string]any{"pid": int64(7)}}
+}
+
+func mustStore(t *testing.T, b backends.Backend, batch ...*protocol.ResultMeta) {
+	t.Helper()
+	if err := b.Store(deadline(t), batch); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mustGet(t *testing.T, b backends.Backend, id string) *protocol.ResultMeta {
+	t.Helper()
+	m, err := b.Get(deadline(t), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.TaskID != id {
+		t.Errorf("meta of %q names %q", id, m.TaskID)
+	}
+	return m
+}
+
+func wantState(t *testing.T, b backends.Backend, id string, want protocol.State) {
+	t.Helper()
+	if got := mustGet(t, b, id).Status; got != want {
+		t.Errorf("state of %s is %s, want %s", id, got, want)
+	}
+}
+
+// watching ranges over a Watch in the background. It sends each state, and closes the channel at the end; the error,
+// if any, is there then.
+type watching struct {
+	states chan protocol.State
+	err    error
+}
+
+func watch(ctx context.Context, b backends.Backend, ids ...string) *watching {
+	w := &watching{states: make(chan protocol.State, 100)}
+	go func() {
+		defer close(w.states)
+		for m, err := range b.Watch(ctx, ids...) {
+			if err != nil {
+				w.err = err
+				return
+			}
+			w.states <- m.Status
+		}
+	}()
+	return w
+}
+
+// next returns the next state, or "" at the end.
+func (w *watching) next(t *testing.T) protocol.State {
+	t.Helper()
+	select {
+	case s := <-w.states:
+		return s
+	case <-time.After(wait):
+		t.Fatal("nothing heard")
+		return ""
+	}
+}
+
+func testStoreAndGet(t *testing.T, open Opener) {
+	worker, client := open(t, backends.Options{}), open(t, backends.Options{})
+	if d := cmp.Diff(&protocol.ResultMeta{TaskID: "none", Status: protocol.Pending}, mustGet(t, client, "none")); d != "" {
+		t.Errorf("unknown task: %s", d)
+	}
+	full := success("full", map[string]any{"n": int64(1), "list": []any{1.5, "x", nil, true}})
+	full.GroupID, full.ParentID = "g", "p"
+	full.Children = []protocol.ResultTuple{{ID: "child", Parent: &protocol.ResultTuple{ID: "full"}}}
+	full.Extended = &protocol.ExtendedMeta{Name: "tasks.add", Args: []any{int64(1)}, Kwargs: map[string]any{"k": "v"},
+		Worker: "celery@vm", Retries: 2, Queue: "celery", StampedHeaders: []string{"st"}, Stamps: map[string]any{"st": "v"}}
+	retry := failure("retry")
+	retry.Status, retry.DateDone = protocol.Retry, time.Time{}
+	revoked := failure("revoked")
+	revoked.Status = protocol.Revoked
+	for _, m := range []*protocol.ResultMeta{success("plain", int64(3)), success("null", nil), full, failure("fail"), retry, revoked,
+		state("started", protocol.Started), state("custom", "PROGRESS")} {
+		mustStore(t, worker, m)
+		if d := cmp.Diff(m, mustGet(t, client, m.TaskID)); d != "" {
+			t.Errorf("%s: %s", m.TaskID, d)
+		}
+	}
+}
+
+func testSerializers(t *testing.T, open Opener) {
+	for _, name := range []string{"json", "msgpack", "yaml"} {
+		b := open(t, backends.Options{Serializer: name})
+		id := "of-" + name
+		mustStore(t, b, state(id, protocol.Started))
+		mustStore(t, b, success(id, "kept"))
+		mustStore(t, b, failure(id))
+		if m := mustGet(t, b, id); m.Status != protocol.Success || m.Result != "kept" {
+			t.Errorf("%s: got %s %v", name, m.Status, m.Result)
+		}
+		// A text that only looks like a success must not count as one.
+		mustStore(t, b, &protocol.ResultMeta{TaskID: id + "2", Status: "PROGRESS", Result: "x\nstatus: SUCCESS\n\"status\": \"SUCCESS\""})
+		mustStore(t, b, failure(id+"2"))
+		wantState(t, b, id+"2", protocol.Failure)
+	}
+}
+
+func testSuccessStays(t *testing.T, open Opener) {
+	b := open(t, backends.Options{})
+	mustStore(t, b, success("a", int64(1)))
+	for _, later := range []*protocol.ResultMeta{state("a", protocol.Started), failure("a"), success("a", int64(2))} {
+		mustStore(t, b, later)
+		if m := mustGet(t, b, "a"); m.Status != protocol.Success || m.Result != int64(1) {
+			t.Errorf("after a later %s: %s %v", later.Status, m.Status, m.Result)
+		}
+	}
+	// Anything else is overwritten, other final states too.
+	mustStore(t, b, failure("b"))
+	mustStore(t, b, state("b", protocol.Started))
+	wantState(t, b, "b", protocol.Started)
+	mustStore(t, b, success("b", nil))
+	wantState(t, b, "b", protocol.Success)
+}
+
+func testOrderWithinBatch(t *testing.T, open Opener) {
+	b := open(t, backends.Options{})
+	mustStore(t, b, state("a", protocol.Started), success("b", int64(1)), state("a", "PROGRESS"), failure("b"), failure("a"))
+	wantState(t, b, "a", protocol.Failure)
+	wantState(t, b, "b", protocol.Success)
+	mustStore(t, b) // an empty batch is nothing
+}
+
+func testEncodeErrorWritesNothing(t *testing.T, open Opener) {
+	b := open(t, backends.Options{})
+	err := b.Store(deadline(t), []*protocol.ResultMeta{success("good", int64(1)), success("bad", func() {}), success("good2", nil)})
+	var encodeErr *backends.EncodeError
+	if !errors.As(err, &encodeErr) || encodeErr.TaskID != "bad" {
+		t.Fatalf("got %v, want an EncodeError of task bad", err)
+	}
+	for _, id := range []string{"good", "bad", "good2"} {
+		wantState(t, b, id, protocol.Pending)
+	}
+}
+
+func testForget(t *testing.T, open Opener) {
+	b := open(t, backends.Options{})
+	var ids []string
+	var batch []*protocol.ResultMeta
+	for i := range 1200 {
+		ids = append(ids, fmt.Sprint(i))
+		batch = append(batch, success(ids[i], nil))
+	}
+	mustStore(t, b, batch...)
+	if err := b.Forget(deadline(t), ids[1:]...); err != nil {
+		t.Fatal(err)
+	}
+	wantState(t, b, "0", protocol.Success)
+	for _, id := range []string{"1", "500", "501", "1000", "1001", "1199"} {
+		wantState(t, b, id, protocol.Pending)
+	}
+	if err := b.Forget(deadline(t), "1", "never"); err != nil {
+		t.Errorf("forgetting what is not there: %v", err)
+	}
+	mustStore(t, b, failure("1")) // no success stands in the way now
+	wantState(t, b, "1", protocol.Failure)
+}
+
+func testExpires(t *testing.T, open Opener) {
+	brief := open(t, backends.Options{Expires: time.Second})
+	forever := open(t, backends.Options{Expires: -1})
+	usual := open(t, backends.Options{})
+	mustStore(t, brief, success("brief", nil))
+	mustStore(t, forever, success("forever", nil))
+	mustStore(t, usual, success("usual", nil))
+	wantState(t, brief, "brief", protocol.Success)
+	ctx := deadline(t)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for mustGet(t, usual, "brief").Status != protocol.Pending {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatal("does not expire")
+		}
+	}
+	wantState(t, usual, "forever", protocol.Success)
+	wantState(t, usual, "usual", protocol.Success)
+	mustStore(t, usual, failure("brief")) // an expired success does not stay
+	wantState(t, usual, "brief", protocol.Failure)
+}
+
+func testBigValues(t *testing.T, open Opener) {
+	b := open(t, backends.Options{})
+	w := watch(deadline(t), b, "big0", "big1", "big2")
+	for range 3 {
+		if s := w.next(t); s != protocol.Pending {
+			t.Fatal(s)
+		}
+	}
+	text := strings.Repeat("ü\"\n0123456789", 100_000) // 1.6 MB each: more than one round trip
+	mustStore(t, b, success("big0", text), success("big1", text), success("big2", text))
+	for i := range 3 {
+		if s := w.next(t); s != protocol.Success {
+			t.Fatal(s, w.err)
+		}
+		if m := mustGet(t, b, fmt.Sprint("big", i)); m.Result != text {
+			t.Errorf("big value came back changed")
+		}
+	}
+}
+
+func testLargeBatch(t *testing.T, open Opener) {
+	b := open(t, backends.Options{})
+	var batch []*protocol.ResultMeta
+	for i := range 1000 {
+		batch = append(batch, success(fmt.Sprint("t", i), int64(i)))
+	}
+	mustStore(t, b, batch...)
+	for _, i := range []int{0, 255, 256, 257, 511, 512, 999} {
+		if m := mustGet(t, b, fmt.Sprint("t", i)); m.Result != int64(i) {
+			t.Errorf("task %d has %v", i, m.Result)
+		}
+	}
+}
+
+func testWatchBeforeStore(t *testing.T, open Opener) {
+	worker, client := open(t, backends.Options{}), open(t, backends.Options{})
+	w := watch(deadline(t), client, "a")
+	for _, step := range []struct {
+		store *protocol.ResultMeta
+		want  protocol.State
+	}{
+		{nil, protocol.Pending},
+		{state("a", protocol.Started), protocol.Started},
+		{state("a", "PROGRESS"), "PROGRESS"},
+		{failure("a"), protocol.Failure},
+	} {
+		if step.store != nil {
+			mustStore(t, worker, step.store)
+		}
+		if s := w.next(t); s != step.want {
+			t.Fatalf("heard %q, want %s (%v)", s, step.want, w.err)
+		}
+	}
+	if s := w.next(t); s != "" || w.err != nil {
+		t.Errorf("goes on after the final state: %q, %v", s, w.err)
+	}
+}
+
+func testWatchAfterStore(t *testing.T, open Opener) {
+	b := open(t, backends.Options{})
+	mustStore(t, b, success("a", int64(1)), state("b", protocol.Started))
+	var got []protocol.State
+	for m, err := range b.Watch(deadline(t), "a") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Result != int64(1) {
+			t.Errorf("result %v", m.Result)
+		}
+		got = append(got, m.Status)
+	}
+	if len(got) != 1 || got[0] != protocol.Success {
+		t.Errorf("heard %v", got)
+	}
+	w := watch(deadline(t), b, "b")
+	if s := w.next(t); s != protocol.Started {
+		t.Errorf("heard %s first", s)
+	}
+	mustStore(t, b, success("b", nil))
+	if s := w.next(t); s != protocol.Success {
+		t.Errorf("heard %s then", s)
+	}
+}
+
+func testWatchForgotten(t *testing.T, open Opener) {
+	b := open(t, backends.Options{})
+	mustStore(t, b, state("a", protocol.Started))
+	w := watch(deadline(t), b, "a")
+	if s := w.next(t); s != protocol.Started {
+		t.Fatal(s)
+	}
+	if err := b.Forget(deadline(t), "a"); err != nil {
+		t.Fatal(err)
+	}
+	mustStore(t, b, success("a", nil))
+	if s := w.next(t); s != protocol.Success {
+		t.Errorf("heard %s", s)
+	}
+}
+
+func testWatchMany(t *testing.T, open Opener) {
+	const n = 2500
+	worker, client := open(t, backends.Options{}), open(t, backends.Options{})
+	var ids []string
+	var before, after []*protocol.ResultMeta
+	for i := range n {
+		ids = append(ids, fmt.Sprint("t", i))
+		if i%2 == 0 {
+			before = append(before, success(ids[i], int64(i)))
+		} else {
+			after = append(after, success(ids[i], int64(i)))
+		}
+	}
+	mustStore(t, worker, before...)
+	stored := make(chan error, 1)
+	seen := map[string]int{}
+	pending := 0
+	for m, err := range client.Watch(deadline(t), ids...) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Status == protocol.Pending {
+			if pending++; pending == 1 {
+				go func() { stored <- worker.Store(t.Context(), after) }()
+			}
+			continue
+		}
+		if fmt.Sprint("t", m.Result) != m.TaskID {
+			t.Errorf("task %s has result %v", m.TaskID, m.Result)
+		}
+		seen[m.TaskID]++
+	}
+	if err := <-stored; err != nil {
+		t.Fatal(err)
+	}
+	if len(seen) != n {
+		t.Errorf("heard of %d tasks of %d", len(seen), n)
+	}
+	for id, times := range seen {
+		if times != 1 {
+			t.Errorf("heard of %s %d times", id, times)
+		}
+	}
+}
+
+func testWatchSameTwice(t *testing.T, open Opener) {
+	b := open(t, backends.Options{})
+	first, second := watch(deadline(t), b, "a", "a"), watch(deadline(t), b, "a")
+	for _, w := range []*watching{first, second} {
+		if s := w.next(t); s != protocol.Pending {
+			t.Fatal(s)
+		}
+	}
+	mustStore(t, b, success("a", nil))
+	for _, w := range []*watching{first, second} {
+		if s := w.next(t); s != protocol.Success {
+			t.Errorf("heard %s", s)
+		}
+		if s := w.next(t); s != "" || w.err != nil {
+			t.Errorf("heard %s at the end, %v", s, w.err)
+		}
+	}
+	// The same Watch may be ranged over again.
+	seq := b.Watch(deadline(t), "a")
+	for range 2 {
+		count := 0
+		for _, err := range seq {
+			if count++; err != nil {
+				t.Error(err)
+			}
+		}
+		if count != 1 {
+			t.Errorf("heard %d times", count)
+		}
+	}
+}
+
+func testWatchNothing(t *testing.T, open Opener) {
+	for m, err := range open(t, backends.Options{}).Watch(deadline(t)) {
+		t.Errorf("heard %v, %v", m, err)
+	}
+}
+
+func testWatchCancelled(t *testing.T, open Opener) {
+	b := open(t, backends.Options{})
+	cause := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	w := watch(ctx, b, "a", "b")
+	other := watch(deadline(t), b, "a")
+	for range 2 {
+		w.next(t)
+	}
+	other.next(t)
+	cancel(cause)
+	if s := w.next(t); s != "" || !errors.Is(w.err, cause) {
+		t.Errorf("heard %q, %v", s, w.err)
+	}
+	mustStore(t, b, success("a", nil))
+	if s := other.next(t); s != protocol.Success {
+		t.Errorf("the other watch heard %q, %v", s, other.err)
+	}
+}
+
+func testWatchBreak(t *testing.T, open Opener) {
+	b := open(t, backends.Options{})
+	for range 3 { // leaving and coming back, also while the driver is still tidying up
+		for m, err := range b.Watch(deadline(t), "a", "b") {
+			if err != nil || m.Status != protocol.Pending {
+				t.Fatal(m, err)
+			}
+			break
+		}
+	}
+	w := watch(deadline(t), b, "a")
+	w.next(t)
+	mustStore(t, b, success("a", nil))
+	if s := w.next(t); s != protocol.Success {
+		t.Errorf("heard %q, %v", s, w.err)
+	}
+}
+
+func testWatchAndClose(t *testing.T, open Opener) {
+	b := open(t, backends.Options{})
+	w := watch(deadline(t), b, "a")
+	w.next(t)
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s := w.next(t); s != "" || w.err == nil {
+		t.Errorf("heard %q, %v", s, w.err)
+	}
+}
+
+func testSlowWatcher(t *testing.T, open Opener) {
+	worker, client := open(t, backends.Options{}), open(t, backends.Options{})
+	other := watch(deadline(t), client, "last")
+	other.next(t)
+	n := 0
+	var last protocol.State
+	for m, err := range client.Watch(deadline(t), "a") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		n++
+		last = m.Status
+		if n > 1 {
+			continue
+		}
+		for i := range 300 {
+			mustStore(t, worker, &protocol.ResultMeta{TaskID: "a", Status: "PROGRESS", Result: int64(i)})
+		}
+		mustStore(t, worker, success("a", nil), success("last", nil))
+		for s := range other.states { // a slow one does not keep the others waiting
+			if s == protocol.Success {
+				break
+			}
+		}
+	}
+	if last != protocol.Success {
+		t.Errorf("ended with %s", last)
+	}
+	if n > 10 {
+		t.Errorf("%d states were kept for a slow watcher", n)
+	}
+}
+
+func testConcurrent(t *testing.T, open Opener) {
+	worker, client := open(t, backends.Options{}), open(t, backends.Options{})
+	ctx := deadline(t)
+	var all sync.WaitGroup
+	for i := range 50 {
+		id := fmt.Sprint("t", i)
+		all.Go(func() {
+			for m, err := range client.Watch(ctx, id, "shared") {
+				if err != nil {
+					t.Errorf("watch %s: %v", id, err)
+				} else if m.Status == protocol.Success && m.TaskID == id && m.Result != int64(i) {
+					t.Errorf("watch %s: %v", id, m.Result)
+				}
+			}
+		})
+		all.Go(func() {
+			for _, m := range []*protocol.ResultMeta{state(id, protocol.Started), state("shared", protocol.Started),
+				success(id, int64(i)), success("shared", "one")} {
+				if err := worker.Store(ctx, []*protocol.ResultMeta{m}); err != nil {
+					t.Errorf("store %s: %v", id, err)
+				}
+			}
+			if m, err := client.Get(ctx, id); err != nil || m.Status != protocol.Success {
+				t.Errorf("get %s: %v %v", id, m, err)
+			}
+		})
+	}
+	all.Wait()
+}
+
+func testClose(t *testing.T, open Opener) {
+	b := open(t, backends.Options{})
+	w := watch(deadline(t), b, "a")
+	w.next(t)
+	for range 2 {
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx := deadline(t)
+	if err := b.Store(ctx, []*protocol.ResultMeta{success("a", nil)}); err == nil {
+		t.Error("a closed backend stores")
+	}
+	if _, err := b.Get(ctx, "a"); err == nil {
+		t.Error("a closed backend gets")
+	}
+	for _, err := range b.Watch(ctx, "a") {
+		if err == nil {
+			t.Error("a closed backend watches")
+		}
+	}
+	if ctx.Err() != nil {
+		t.Error("a closed backend says so only when the context is done")
+	}
+}

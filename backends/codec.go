@@ -1,0 +1,53 @@
+package backends
+
+import (
+	"fmt"
+	"reflect"
+
+	"github.com/gelery/gelery/protocol"
+	"github.com/gelery/gelery/protocol/serialization"
+)
+
+// Codec writes and reads meta documents with the serializer of some Options, for drivers that store documents.
+type Codec struct{ Serializer serialization.Serializer }
+
+// NewCodec finds the serializer and makes sure that what it writes may be read again.
+func NewCodec(o Options) (Codec, error) {
+	name := o.Serializer
+	if name == "" {
+		name = "json"
+	}
+	s, ok := serialization.Lookup(name)
+	if !ok {
+		return Codec{}, fmt.Errorf("result serializer %q is unknown", name)
+	}
+	if !reflect.ValueOf(o.Accept).IsZero() && !o.Accept.Allows(s.ContentType()) {
+		return Codec{}, fmt.Errorf("result serializer %q is not among the accepted contents", name)
+	}
+	return Codec{s}, nil
+}
+
+// Append appends the document of m to dst. Its errors are *EncodeError.
+func (c Codec) Append(dst []byte, m *protocol.ResultMeta) ([]byte, error) {
+	dst, err := protocol.AppendResult(dst, m, c.Serializer)
+	if err != nil {
+		return nil, &EncodeError{TaskID: m.TaskID, Err: err}
+	}
+	return dst, nil
+}
+
+// Decode reads the document stored for a task and gives it that task's id, whatever it says itself. Its errors are
+// *DecodeError.
+func (c Codec) Decode(id string, data []byte) (*protocol.ResultMeta, error) {
+	m, err := protocol.DecodeResult(data, c.Serializer)
+	if err != nil {
+		return nil, &DecodeError{TaskID: id, Err: err}
+	}
+	m.TaskID = id
+	return m, nil
+}
+
+// Pending is the meta of a task of which nothing is stored.
+func Pending(id string) *protocol.ResultMeta {
+	return &protocol.ResultMeta{TaskID: id, Status: protocol.Pending}
+}

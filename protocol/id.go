@@ -1,0 +1,42 @@
+package protocol
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"sync"
+)
+
+// NewID returns a new random (version 4) UUID in its text form, as Celery makes ids of tasks, groups and deliveries.
+func NewID() string {
+	var text [36]byte
+	return string(appendID(text[:0]))
+}
+
+// idPool holds random bytes that were drawn and not used yet: a system call for each id would cost more than all the
+// rest of writing a message.
+var idPool = sync.Pool{New: func() any { return new(idSource) }}
+
+type idSource struct {
+	bytes [512]byte
+	used  int // 0: none drawn yet
+}
+
+func appendID(dst []byte) []byte {
+	p := idPool.Get().(*idSource)
+	if p.used == 0 || p.used == len(p.bytes) {
+		rand.Read(p.bytes[:]) // never returns an error
+		p.used = 0
+	}
+	var u [16]byte
+	copy(u[:], p.bytes[p.used:])
+	p.used += len(u)
+	idPool.Put(p)
+	u[6] = u[6]&0x0F | 0x40
+	u[8] = u[8]&0x3F | 0x80
+	dst = hex.AppendEncode(dst, u[:4])
+	for _, part := range [...][]byte{u[4:6], u[6:8], u[8:10], u[10:]} {
+		dst = append(dst, '-')
+		dst = hex.AppendEncode(dst, part)
+	}
+	return dst
+}

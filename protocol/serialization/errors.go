@@ -1,0 +1,71 @@
+package serialization
+
+import "errors"
+
+// ContentDisallowed is kombu's refusal of a content type that is not on the accept list, with kombu's text.
+type ContentDisallowed struct{ ContentType string }
+
+func (e *ContentDisallowed) Error() string {
+	name := e.ContentType
+	if s, ok := Lookup(e.ContentType); ok {
+		name = s.Name()
+	}
+	return "Refusing to deserialize untrusted content of type " + name + " (" + e.ContentType + ")"
+}
+
+// DecodeError says that bytes are not what their content type promises, or go beyond a limit.
+type DecodeError struct {
+	ContentType string
+	Err         error
+}
+
+func (e *DecodeError) Error() string { return "decode " + e.ContentType + ": " + e.Err.Error() }
+func (e *DecodeError) Unwrap() error { return e.Err }
+
+// EncodeError says that a value has no form in a content type.
+type EncodeError struct {
+	ContentType string
+	Err         error
+}
+
+func (e *EncodeError) Error() string { return "encode " + e.ContentType + ": " + e.Err.Error() }
+func (e *EncodeError) Unwrap() error { return e.Err }
+
+// Limits on what is decoded. They protect against hostile input, not against large tasks.
+const (
+	MaxBody  = 128 << 20 // bytes of one encoded value
+	MaxDepth = 512       // nested containers in JSON; a little above value.MaxDepth, for what wraps a user's value
+
+	maxBinaryDepth = 256      // in msgpack
+	maxCostlyBody  = 16 << 20 // bytes of YAML and pickle, which take many times their size in memory
+)
+
+var (
+	errTooLarge = errors.New("document is too large")
+	errTooDeep  = errors.New("nested too deep")
+	errTruncate = errors.New("unexpected end of input")
+	errTrailing = errors.New("data after the end of the value")
+)
+
+// checkSize also keeps an error from quoting a body.
+func checkSize(data []byte, limit int) error {
+	if len(data) > limit {
+		return errTooLarge
+	}
+	return nil
+}
+
+// encoded and decoded wrap the error of one codec.
+func encoded(dst []byte, s Serializer, err error) ([]byte, error) {
+	if err != nil {
+		return nil, &EncodeError{ContentType: s.ContentType(), Err: err}
+	}
+	return dst, nil
+}
+
+func decoded(v any, s Serializer, err error) (any, error) {
+	if err != nil {
+		return nil, &DecodeError{ContentType: s.ContentType(), Err: err}
+	}
+	return v, nil
+}

@@ -1,0 +1,102 @@
+#!/usr/bin/env bash
+# Installs what the full test run needs and the machine lacks: redis-server, and one Python environment for each
+# Celery version the interop tests speak with. Safe to run again; then it takes less than a second.
+#
+#   PYTHON=/path/to/python3.11   the interpreter to make the environments from
+source "$(dirname "$0")/common.sh"
+
+# as_root COMMAND... runs a package manager's command, by sudo when we are not root and sudo needs no password.
+as_root() {
+	if [ "$(id -u)" = 0 ]; then
+		"$@"
+	elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
+		sudo "$@"
+	else
+		return 126
+	fi
+}
+
+# install_package WHAT APT DNF APK BREW installs a package by whichever package manager is here.
+install_package() {
+	local what=$1 apt=$2 dnf=$3 apk=$4 brew=$5 log rc=0
+	log=$(mktemp)
+	say "installing $what"
+	if command -v apt-get >/dev/null; then
+		{ as_root apt-get update -q && as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "$apt"; } >"$log" 2>&1 || rc=$?
+	elif command -v dnf >/dev/null; then
+		as_root dnf install -qy "$dnf" >"$log" 2>&1 || rc=$?
+	elif command -v apk >/dev/null; then
+		as_root apk add --quiet "$apk" >"$log" 2>&1 || rc=$?
+	elif command -v brew >/dev/null; then
+		brew install --quiet "$brew" >"$log" 2>&1 || rc=$?
+	else
+		die "$what is missing" "none of apt-get, dnf, apk, brew is here to install it" "install $what by hand and run this again"
+	fi
+	[ "$rc" != 126 ] || die "$what is missing" "only root may install it, and sudo is not here or asks for a password" "install $what as root and run this again"
+	[ "$rc" = 0 ] || die "$what could not be installed" "$(tail -n 1 "$log")" "see $log, or install $what by hand and run this again"
+	rm -f "$log"
+}
+
+# install_redis leaves no server running behind: a distribution's package may start its own, which the tests never use.
+install_redis() {
+	command -v "${REDIS_SERVER:-redis-server}" >/dev/null && return
+	install_package redis-server redis-server redis redis redis
+	command -v redis-server >/dev/null ||
+		die "redis-server is not on the PATH" "the package was installed, but put it elsewhere" "set REDIS_SERVER to its path"
+}
+
+# find_python prints an interpreter that all the pinned Celery versions run on.
+find_python() {
+	local candidate
+	for candidate in ${PYTHON:-python3.11 python3.10 python3.12 python3}; do
+		if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then
+			command -v "$candidate"
+			return
+		fi
+	done
+	return 1
+}
+
+# make_venv builds one environment. The stamp names what it was built from, so that a changed pin or a newer Python
+# rebuilds it and a build that was cut off is never taken for a whole one.
+make_venv() {
+	local version=$1 python=$2 dir=.venv/celery-$1 log=.venv/celery-$1.log
+	rm -rf "$dir"
+	"$python" -m venv "$dir" >"$log" 2>&1 &&
+		"$dir/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$(requirements "$version")" >>"$log" 2>&1 &&
+		stamp "$version" "$python" >"$dir/stamp" && rm -f "$log"
+}
+
+requirements() { echo "interop/python/requirements/celery-$1.txt"; }
+
+# stamp is also bound to the folder: a virtual environment that was moved does not run.
+stamp() { { pwd && "$2" --version && cat "$(requirements "$1")"; } | sha256; }
+
+install_venvs() {
+	local python version missing=() failed=()
+	if ! python=$(find_python); then
+		[ -z "${PYTHON:-}" ] || die "$PYTHON cannot be used" "it is not Python 3.10 to 3.12 with venv and ensurepip" "set PYTHON to another one, or unset it"
+		install_package "Python 3" python3-venv python3 python3 python@3.11
+		python=$(find_python) || die "no fitting Python is here" "Celery 5.2 to 5.6 together need Python 3.10, 3.11 or 3.12 with venv" "set PYTHON to such an interpreter"
+	fi
+	for version in "${CELERY_VERSIONS[@]}"; do
+		[ "$(cat ".venv/celery-$version/stamp" 2>/dev/null)" = "$(stamp "$version" "$python")" ] || missing+=("$version")
+	done
+	[ ${#missing[@]} != 0 ] || return 0
+
+	say "making Python environments for Celery ${missing[*]}"
+	mkdir -p .venv
+	# Two at a time: more only fight for the disk and the cores of a small machine.
+	export python
+	export -f make_venv requirements stamp sha256
+	printf '%s\n' "${missing[@]}" | xargs -n 1 -P 2 bash -c 'make_venv "$1" "$python"' _ || true
+	for version in "${missing[@]}"; do
+		[ -f ".venv/celery-$version/stamp" ] || failed+=("$version")
+	done
+	[ ${#failed[@]} = 0 ] || die "no Python environment for Celery ${failed[*]}" \
+		"$(grep -hm 1 ERROR ".venv/celery-${failed[0]}.log" || tail -n 1 ".venv/celery-${failed[0]}.log")" "see .venv/celery-${failed[0]}.log, then run this again"
+}
+
+command -v go >/dev/null || die "go is missing" "Gelery is built with Go 1.26 or newer" "install Go and put it on the PATH"
+install_redis
+install_venvs

@@ -1,0 +1,223 @@
+package task
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/gelery/gelery/backends"
+	"github.com/gelery/gelery/protocol"
+	"github.com/gelery/gelery/transport"
+)
+
+// Client sends tasks and reads their results: the producer's half of a Celery app. It is safe for concurrent use, and
+// one is enough for a process.
+type Client struct {
+	config    Config
+	transport transport.Transport
+	backend   backends.Backend // nil: none configured
+	owned     bool             // Dial opened both, Close closes them
+	router    *router
+	replyTo   string
+
+	mu       sync.Mutex
+	declared map[string]struct{} // queues this process has declared
+}
+
+// maxDeclared bounds the cache of declared queues, for programs that make queue names up. A queue that fell out is
+// declared again, which harms nothing.
+const maxDeclared = 10_000
+
+// Dial connects to the broker and the backend of the config and verifies that they answer. The packages of their
+// drivers must be imported:
+//
+//	import (
+//		_ "github.com/gelery/gelery/backends/redis"
+//		_ "github.com/gelery/gelery/transport/redis"
+//	)
+func Dial(ctx context.Context, c Config) (*Client, error) {
+	if c.Broker == "" {
+		return nil, errors.New("config: Broker: it is empty; expected a URL, for example redis://localhost:6379/0")
+	}
+	client, err := NewClient(nil, nil, c) // checks the whole config before anything is opened
+	if err != nil {
+		return nil, err
+	}
+	c = client.config
+	options, err := c.backendOptions()
+	if err != nil {
+		return nil, err
+	}
+	client.owned = true
+	client.transport, err = transport.Open(ctx, c.Broker,
+		transport.Options{TransportOptions: c.TransportOptions, Logger: c.Logger})
+	if err != nil {
+		return nil, fmt.Errorf("broker: %w", err)
+	}
+	if c.Backend != "" {
+		if client.backend, err = backends.Open(ctx, c.Backend, options); err != nil {
+			return nil, errors.Join(fmt.Errorf("result backend: %w", err), client.transport.Close(ctx))
+		}
+	}
+	return client, nil
+}
+
+// NewClient makes a client of connections that are open already; the URLs in the config are not used. The backend may
+// be nil. Close leaves both open.
+func NewClient(tr transport.Transport, backend backends.Backend, c Config) (*Client, error) {
+	c, err := c.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	router, err := newRouter(&c)
+	if err != nil {
+		return nil, err
+	}
+	return &Client{
+		config:    c,
+		transport: tr,
+		backend:   backend,
+		router:    router,
+		replyTo:   protocol.NewID(),
+		declared:  map[string]struct{}{},
+	}, nil
+}
+
+// Close ends the connections that Dial opened.
+func (c *Client) Close(ctx context.Context) error {
+	if !c.owned {
+		return nil
+	}
+	err := c.transport.Close(ctx)
+	if c.backend != nil {
+		err = errors.Join(err, c.backend.Close())
+	}
+	return err
+}
+
+// Config is the configuration with its defaults filled in.
+func (c *Client) Config() Config { return c.config }
+
+// Transport is the client's connection to the broker.
+func (c *Client) Transport() transport.Transport { return c.transport }
+
+// Backend is the client's result backend; nil if there is none.
+func (c *Client) Backend() backends.Backend { return c.backend }
+
+// Call is one call of a task by name, for [Client.SendBatch]. [Task.Call] makes one of a defined task.
+type Call struct {
+	Name    string
+	Args    []any
+	Kwargs  map[string]any
+	Options []SendOption
+
+	defaults *Defaults // of the task, when it is known
+}
+
+// Send publishes a call of a task known by its name only: Celery's send_task. Arguments are any values package value can
+// encode; nil slices and maps are empty ones.
+//
+// It returns when the broker has the message. An error that wraps a [*transport.PublishError] with InDoubt set means that
+// the message may have been sent nevertheless; with an [ID] of your own, and a task that can bear to run twice, you may
+// send again. Sent from within a running task, by the context, the call becomes its child: see [NewContext].
+func (c *Client) Send(ctx context.Context, name string, args []any, kwargs map[string]any, opts ...SendOption) (*Result[any], error) {
+	r, err := c.send(ctx, &Call{Name: name, Args: args, Kwargs: kwargs, Options: opts})
+	if err != nil {
+		return nil, err
+	}
+	return &Result[any]{r}, nil
+}
+
+// SendBatch publishes the calls in one round trip and returns their results in the same order. Either all calls are
+// valid or none is sent. After an error of the broker some may have been sent, if it is in doubt.
+func (c *Client) SendBatch(ctx context.Context, calls []Call) ([]*Result[any], error) {
+	handles, err := c.sendBatch(ctx, calls)
+	if err != nil {
+		return nil, err
+	}
+	results := make([]*Result[any], len(handles))
+	for i, h := range handles {
+		results[i] = &Result[any]{h}
+	}
+	return results, nil
+}
+
+func (c *Client) send(ctx context.Context, call *Call) (handle, error) {
+	m, err := c.prepare(ctx, call, time.Now())
+	if err != nil {
+		return handle{}, fmt.Errorf("send task %s: %w", call.Name, err)
+	}
+	if err := c.publish(ctx, []outgoing{m}); err != nil {
+		return handle{}, fmt.Errorf("send task %s[%s]: %w", call.Name, m.id, err)
+	}
+	return handle{id: m.id, client: c, ignored: m.ignored}, nil
+}
+
+func (c *Client) sendBatch(ctx context.Context, calls []Call) ([]handle, error) {
+	if len(calls) == 0 {
+		return nil, nil
+	}
+	now := time.Now()
+	batch := make([]outgoing, len(calls))
+	handles := make([]handle, len(calls))
+	for i := range calls {
+		m, err := c.prepare(ctx, &calls[i], now)
+		if err != nil {
+			return nil, fmt.Errorf("send batch: call %d, task %s: %w", i, calls[i].Name, err)
+		}
+		batch[i] = m
+		handles[i] = handle{id: m.id, client: c, ignored: m.ignored}
+	}
+	if err := c.publish(ctx, batch); err != nil {
+		return nil, fmt.Errorf("send batch of %d tasks: %w", len(calls), err)
+	}
+	return handles, nil
+}
+
+// publish declares the queues not declared yet and hands the messages to the broker. What is sent from within a task is
+// recorded as its child.
+func (c *Client) publish(ctx context.Context, batch []outgoing) error {
+	info, inTask := FromContext(ctx)
+	ctx, cancel := context.WithTimeout(ctx, c.config.PublishTimeout)
+	defer cancel()
+	publications := make([]transport.Publication, len(batch))
+	for i, m := range batch {
+		for _, q := range m.declare {
+			if err := c.declareOnce(ctx, q); err != nil {
+				return err
+			}
+		}
+		publications[i] = m.publication
+	}
+	if err := c.transport.Publish(ctx, publications); err != nil {
+		return err
+	}
+	if inTask {
+		for _, m := range batch {
+			info.addChild(m.id)
+		}
+	}
+	return nil
+}
+
+// declareOnce declares a queue the first time this client uses it. Two callers may both do it; it is idempotent.
+func (c *Client) declareOnce(ctx context.Context, q transport.Queue) error {
+	c.mu.Lock()
+	_, done := c.declared[q.Name]
+	c.mu.Unlock()
+	if done {
+		return nil
+	}
+	if err := c.transport.Declare(ctx, q); err != nil {
+		return fmt.Errorf("declare queue %q: %w", q.Name, err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.declared) >= maxDeclared {
+		clear(c.declared)
+	}
+	c.declared[q.Name] = struct{}{}
+	return nil
+}

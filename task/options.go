@@ -1,0 +1,463 @@
+package task
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gelery/gelery/protocol"
+	"github.com/gelery/gelery/protocol/serialization"
+	"github.com/gelery/gelery/protocol/value"
+)
+
+// SendOption is an option of one call: what Celery's apply_async takes.
+type SendOption interface {
+	fmt.Stringer
+	applySend(*settings) error
+}
+
+// DefineOption is an option of a task: what Celery's @app.task takes.
+type DefineOption interface {
+	fmt.Stringer
+	applyDefine(*settings) error
+}
+
+// Option serves both ways, as a task's default and for one call; a [Route] hands them out too.
+type Option interface {
+	SendOption
+	DefineOption
+}
+
+// defaultMaxRetries is Celery's max_retries.
+const defaultMaxRetries = 3
+
+// Defaults are the options of a task: what its calls use unless they say otherwise, and what its worker heeds. Zero
+// means unset; the client's or the worker's configuration decides then.
+type Defaults struct {
+	Queue         string
+	Exchange      string
+	RoutingKey    string
+	Priority      *int
+	Serializer    string
+	Compression   string
+	Transient     bool          // delivery_mode 1: the message does not survive a broker restart
+	Expires       time.Duration // after sending
+	TimeLimit     time.Duration // hard
+	SoftTimeLimit time.Duration
+	IgnoreResult  *bool
+
+	MaxRetries   int   // default 3; negative: no limit
+	TrackStarted *bool // store STARTED; nil: as the worker is configured
+	AckEarly     bool  // acknowledge before running: at most once, Celery's acks_late=False
+	Lenient      bool  // unknown keyword arguments are dropped instead of refused
+}
+
+// settings collects the options of a definition or of a call.
+type settings struct {
+	Defaults
+
+	params []string // Func's parameter names
+
+	id, shadow, replyTo, group string
+	rootID, parentID           string
+	groupIndex                 *int
+	retries                    int
+	countdown                  time.Duration
+	eta, expiresAt             time.Time
+	headers                    []protocol.Header
+	stampedHeaders             []string
+	stamps                     map[string]json.RawMessage
+	embed                      protocol.Embed
+	nesting                    int // replaced_task_nesting
+}
+
+// inherit fills what is unset from a weaker source: a task's defaults or a route.
+func (d *Defaults) inherit(from *Defaults) {
+	// A destination named here stays: an exchange from below would overrule a queue, and a queue from below would
+	// take the place of an exchange. Only a routing key alone goes with what the weaker source names.
+	if d.Queue == "" {
+		if d.Exchange == "" {
+			d.Queue, d.Exchange = from.Queue, from.Exchange
+		}
+		d.RoutingKey = either(d.RoutingKey, from.RoutingKey)
+	}
+	d.Serializer = either(d.Serializer, from.Serializer)
+	d.Compression = either(d.Compression, from.Compression)
+	d.Expires = either(d.Expires, from.Expires)
+	d.TimeLimit = either(d.TimeLimit, from.TimeLimit)
+	d.SoftTimeLimit = either(d.SoftTimeLimit, from.SoftTimeLimit)
+	d.Transient = d.Transient || from.Transient
+	d.Priority = either(d.Priority, from.Priority)
+	d.IgnoreResult = either(d.IgnoreResult, from.IgnoreResult)
+}
+
+// either returns a unless it is zero, then b.
+func either[T comparable](a, b T) T {
+	var zero T
+	if a == zero {
+		return b
+	}
+	return a
+}
+
+func (d *Defaults) checkTimeLimits() error {
+	if d.TimeLimit > 0 && d.SoftTimeLimit > d.TimeLimit {
+		return fmt.Errorf("soft time limit %v is longer than the time limit %v", d.SoftTimeLimit, d.TimeLimit)
+	}
+	return nil
+}
+
+// setting is one option value with the function that applies it. The function takes the value as an argument, so that
+// making an option costs no closure.
+type setting[T any] struct {
+	name  string
+	value T
+	set   func(*settings, T) error
+}
+
+func (o setting[T]) String() string {
+	switch v := any(o.value).(type) {
+	case struct{}:
+		return o.name + "()"
+	case string:
+		return fmt.Sprintf("%s(%q)", o.name, v)
+	case []string:
+		return fmt.Sprintf("%s(%q)", o.name, v)
+	case time.Time:
+		return o.name + "(" + v.Format(time.RFC3339Nano) + ")"
+	case []protocol.Signature:
+		names := make([]string, len(v))
+		for i, s := range v {
+			names[i] = s.Task
+		}
+		return o.name + "(" + strings.Join(names, ", ") + ")"
+	}
+	return fmt.Sprintf("%s(%v)", o.name, o.value)
+}
+
+type (
+	sendOption[T any]   struct{ setting[T] }
+	defineOption[T any] struct{ setting[T] }
+	bothOption[T any]   struct{ setting[T] }
+)
+
+func (o sendOption[T]) applySend(s *settings) error     { return o.set(s, o.value) }
+func (o defineOption[T]) applyDefine(s *settings) error { return o.set(s, o.value) }
+func (o bothOption[T]) applySend(s *settings) error     { return o.set(s, o.value) }
+func (o bothOption[T]) applyDefine(s *settings) error   { return o.set(s, o.value) }
+
+func forSend[T any](name string, v T, set func(*settings, T) error) SendOption {
+	return sendOption[T]{setting[T]{name, v, set}}
+}
+
+func forDefine[T any](name string, v T, set func(*settings, T) error) DefineOption {
+	return defineOption[T]{setting[T]{name, v, set}}
+}
+
+func forBoth[T any](name string, v T, set func(*settings, T) error) Option {
+	return bothOption[T]{setting[T]{name, v, set}}
+}
+
+var errEmpty = errors.New("it is empty")
+
+func notEmpty(dst *string, v string) error {
+	if v == "" {
+		return errEmpty
+	}
+	*dst = v
+	return nil
+}
+
+func positive(dst *time.Duration, d time.Duration) error {
+	if d <= 0 {
+		return errors.New("the duration must be positive")
+	}
+	*dst = d
+	return nil
+}
+
+// Queue sends to the queue of this name. Celery: queue.
+func Queue(name string) Option {
+	return forBoth("Queue", name, func(s *settings, v string) error { return notEmpty(&s.Queue, v) })
+}
+
+// Exchange publishes to an exchange. It needs a [RoutingKey], or a [Queue] whose exchange is not a direct one.
+// Celery: exchange.
+func Exchange(name string) Option {
+	return forBoth("Exchange", name, func(s *settings, v string) error { return notEmpty(&s.Exchange, v) })
+}
+
+// RoutingKey sets the routing key. As in Celery it counts with an [Exchange], or when the queue's exchange is not a
+// direct one; a direct queue is always reached by its own name. Celery: routing_key.
+func RoutingKey(key string) Option {
+	return forBoth("RoutingKey", key, func(s *settings, v string) error { return notEmpty(&s.RoutingKey, v) })
+}
+
+// Priority sets the message's priority, 0 to 255. Redis knows 0 to 9 and serves low numbers first; RabbitMQ needs a
+// queue with x-max-priority and serves high ones first. Celery: priority.
+func Priority(n int) Option {
+	return forBoth("Priority", n, func(s *settings, v int) error {
+		if v < 0 || v > 255 {
+			return errors.New("a priority is 0 to 255")
+		}
+		s.Priority = &v
+		return nil
+	})
+}
+
+// Serializer chooses the serializer of the body: "json", "msgpack", "yaml". The workers must accept it. Celery:
+// serializer.
+func Serializer(name string) Option {
+	return forBoth("Serializer", name, func(s *settings, v string) error {
+		if err := checkSerializer(v); err != nil {
+			return err
+		}
+		s.Serializer = v
+		return nil
+	})
+}
+
+// Compression compresses the body: "gzip", "zstd", "brotli", … Celery: compression.
+func Compression(name string) Option {
+	return forBoth("Compression", name, func(s *settings, v string) error { return notEmpty(&s.Compression, v) })
+}
+
+// Transient asks the broker to keep the message in memory only. Celery: delivery_mode=1.
+func Transient() Option {
+	return forBoth("Transient", struct{}{}, func(s *settings, _ struct{}) error { s.Transient = true; return nil })
+}
+
+// Expires makes the call void when it has not started this long after sending: the worker revokes it. It replaces an
+// earlier [ExpiresAt]. Celery: expires.
+func Expires(after time.Duration) Option {
+	return forBoth("Expires", after, func(s *settings, v time.Duration) error {
+		s.expiresAt = time.Time{}
+		return positive(&s.Expires, v)
+	})
+}
+
+// TimeLimit is the hard limit of one run. Celery: time_limit.
+func TimeLimit(d time.Duration) Option {
+	return forBoth("TimeLimit", d, func(s *settings, v time.Duration) error { return positive(&s.TimeLimit, v) })
+}
+
+// SoftTimeLimit is the time after which a run is asked to stop: its context ends with [ErrSoftTimeLimit] as the cause.
+// Celery: soft_time_limit.
+func SoftTimeLimit(d time.Duration) Option {
+	return forBoth("SoftTimeLimit", d, func(s *settings, v time.Duration) error { return positive(&s.SoftTimeLimit, v) })
+}
+
+// IgnoreResult says whether the result is thrown away. Unset, the message leaves it to the worker's own definition of
+// the task. Celery: ignore_result.
+func IgnoreResult(ignore bool) Option {
+	return forBoth("IgnoreResult", ignore, func(s *settings, v bool) error { s.IgnoreResult = &v; return nil })
+}
+
+// MaxRetries is how often the task may be retried; negative means without limit. Default 3. Celery: max_retries.
+func MaxRetries(n int) DefineOption {
+	return forDefine("MaxRetries", n, func(s *settings, v int) error { s.MaxRetries = max(v, -1); return nil })
+}
+
+// TrackStarted stores the state STARTED when a run begins, or does not, whatever the worker's default is. Celery:
+// track_started.
+func TrackStarted(on bool) DefineOption {
+	return forDefine("TrackStarted", on, func(s *settings, v bool) error { s.TrackStarted = &v; return nil })
+}
+
+// AckEarly acknowledges the message before the run: a crash loses the task instead of repeating it. This is Celery's
+// default (acks_late=False), but not ours.
+func AckEarly() DefineOption {
+	return forDefine("AckEarly", struct{}{}, func(s *settings, _ struct{}) error { s.AckEarly = true; return nil })
+}
+
+// Lenient drops unknown keyword arguments where Python would raise a TypeError: for the time when callers and workers
+// are changed one after the other.
+func Lenient() DefineOption {
+	return forDefine("Lenient", struct{}{}, func(s *settings, _ struct{}) error { s.Lenient = true; return nil })
+}
+
+// Params names the parameters of a [Func], so that callers may use keywords. The context and a variadic parameter are
+// not counted.
+func Params(names ...string) DefineOption {
+	return forDefine("Params", names, func(s *settings, v []string) error {
+		if slices.Contains(v, "") {
+			return errEmpty
+		}
+		s.params = append([]string{}, v...)
+		return nil
+	})
+}
+
+// Countdown starts the task no earlier than this after sending. It replaces an earlier [ETA]. Celery: countdown.
+func Countdown(d time.Duration) SendOption {
+	return forSend("Countdown", d, func(s *settings, v time.Duration) error {
+		if v < 0 {
+			return errors.New("the duration is negative")
+		}
+		s.countdown, s.eta = v, time.Time{}
+		return nil
+	})
+}
+
+// ETA starts the task no earlier than t; a time in the past means at once. It replaces an earlier [Countdown]. Celery:
+// eta.
+func ETA(t time.Time) SendOption {
+	return forSend("ETA", t, func(s *settings, v time.Time) error {
+		s.eta, s.countdown = v, 0
+		return checkTime(v)
+	})
+}
+
+// ExpiresAt makes the call void when it has not started at t. It replaces an earlier [Expires]. Celery: expires with a
+// datetime.
+func ExpiresAt(t time.Time) SendOption {
+	return forSend("ExpiresAt", t, func(s *settings, v time.Time) error {
+		s.expiresAt, s.Expires = v, 0
+		return checkTime(v)
+	})
+}
+
+// checkTime refuses times whose ISO form Python's datetime cannot read.
+func checkTime(t time.Time) error {
+	if t.IsZero() {
+		return errors.New("the time is zero")
+	}
+	return value.CheckTime(t.UTC())
+}
+
+// Header adds a custom header; v is any value JSON can carry. A standard header's name is refused. Celery: headers.
+func Header(name string, v any) SendOption {
+	return Headers(map[string]any{name: v})
+}
+
+// Headers adds custom headers, see [Header].
+func Headers(all map[string]any) SendOption {
+	return forSend("Headers", all, func(s *settings, v map[string]any) error {
+		for _, name := range slices.Sorted(maps.Keys(v)) {
+			if name == "" || slices.Contains(standardHeaders, name) {
+				return fmt.Errorf("%q is not a name for a custom header", name)
+			}
+			text, err := serialization.AppendJSON(nil, v[name])
+			if err != nil {
+				return fmt.Errorf("header %q: %w", name, err)
+			}
+			s.headers = append(s.headers, protocol.Header{Name: name, Value: text})
+		}
+		return nil
+	})
+}
+
+// standardHeaders are the names a custom header would overwrite: Celery merges both into one map.
+var standardHeaders = []string{
+	"lang", "task", "id", "shadow", "eta", "expires", "group", "group_index", "retries", "timelimit", "root_id",
+	"parent_id", "argsrepr", "kwargsrepr", "origin", "ignore_result", "replaced_task_nesting", "stamped_headers",
+	"stamps", "compression", "redelivered",
+}
+
+// Stamp marks the call, and with Celery 5.3 or later what follows from it, with a name and a value. Celery: stamping.
+func Stamp(name string, v any) SendOption {
+	return forSend("Stamp", stamp{name, v}, func(s *settings, v stamp) error {
+		if v.name == "" {
+			return errEmpty
+		}
+		text, err := serialization.AppendJSON(nil, v.value)
+		if err != nil {
+			return err
+		}
+		if s.stamps == nil {
+			s.stamps = map[string]json.RawMessage{}
+		}
+		if _, again := s.stamps[v.name]; !again {
+			s.stampedHeaders = append(s.stampedHeaders, v.name)
+		}
+		s.stamps[v.name] = text
+		return nil
+	})
+}
+
+type stamp struct {
+	name  string
+	value any
+}
+
+// Shadow is another name for the task in logs and monitors. Celery: shadow.
+func Shadow(name string) SendOption {
+	return forSend("Shadow", name, func(s *settings, v string) error { s.shadow = v; return nil })
+}
+
+// ID sets the task's id, a random UUID otherwise. Celery: task_id.
+func ID(id string) SendOption {
+	return forSend("ID", id, func(s *settings, v string) error { return notEmpty(&s.id, v) })
+}
+
+// ReplyTo names the queue the RPC backend answers to; the client's own otherwise. Celery: reply_to.
+func ReplyTo(queue string) SendOption {
+	return forSend("ReplyTo", queue, func(s *settings, v string) error { return notEmpty(&s.replyTo, v) })
+}
+
+// Link adds tasks that run when this one succeeds, with its result as their first argument. Celery: link.
+func Link(next ...protocol.Signature) SendOption {
+	return forSend("Link", next, func(s *settings, v []protocol.Signature) error {
+		s.embed.Callbacks = append(s.embed.Callbacks, v...)
+		return checkSignatures(v)
+	})
+}
+
+// LinkError adds tasks that run when this one fails, with its id as their first argument. Celery: link_error.
+func LinkError(errbacks ...protocol.Signature) SendOption {
+	return forSend("LinkError", errbacks, func(s *settings, v []protocol.Signature) error {
+		s.embed.Errbacks = append(s.embed.Errbacks, v...)
+		return checkSignatures(v)
+	})
+}
+
+func checkSignatures(all []protocol.Signature) error {
+	for _, s := range all {
+		if s.Task == "" {
+			return errors.New("a signature has no task name")
+		}
+	}
+	return nil
+}
+
+// Retries is how often the call has been tried before. Celery: retries.
+func Retries(n int) SendOption {
+	return forSend("Retries", n, func(s *settings, v int) error {
+		if v < 0 {
+			return errors.New("the number is negative")
+		}
+		s.retries = v
+		return nil
+	})
+}
+
+// Group makes the call a member of a group, at a place that orders its results. Celery: group_id, group_index.
+func Group(id string, index int) SendOption {
+	return forSend("Group", groupPlace{id, index}, func(s *settings, v groupPlace) error {
+		if v.index < 0 {
+			return errors.New("the index is negative")
+		}
+		s.groupIndex = &v.index
+		return notEmpty(&s.group, v.id)
+	})
+}
+
+type groupPlace struct {
+	id    string
+	index int
+}
+
+// RootID overrides the id of the workflow's first task, which is otherwise the running task's root, or outside of a task
+// the call's own id. Celery: root_id.
+func RootID(id string) SendOption {
+	return forSend("RootID", id, func(s *settings, v string) error { return notEmpty(&s.rootID, v) })
+}
+
+// ParentID overrides the id of the sending task. Celery: parent_id.
+func ParentID(id string) SendOption {
+	return forSend("ParentID", id, func(s *settings, v string) error { return notEmpty(&s.parentID, v) })
+}

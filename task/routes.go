@@ -1,0 +1,244 @@
+package task
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/gelery/gelery/transport"
+)
+
+// Route sends tasks to a queue by their name. Exactly one of Task, Regexp and Func says which tasks; Options says where
+// to and with what, as if each call had given them:
+//
+//	Routes: []task.Route{
+//		{Task: "feed.tasks.import", Options: []task.Option{task.Queue("feeds")}},
+//		{Task: "web.*", Options: []task.Option{task.Queue("web"), task.Priority(3)}},
+//	}
+//
+// The list means what a list of Celery's task_routes means: between two functions, exact names are looked up first, then
+// patterns in their order; the first match ends the search. As in Celery, options of the call and those of the task's
+// definition win over a route.
+type Route struct {
+	// Task is a task's name, or with a "*" in it a pattern of Python's fnmatch: * any text, ? one character, [ab] and
+	// [!ab] one of a set. Without a "*" it is an exact name, whatever else is in it.
+	Task string
+	// Regexp matches names from their beginning, as Python's re.match does.
+	Regexp *regexp.Regexp
+	// Func looks at the call itself. It returns false for calls that are not its own. It may be called concurrently.
+	Func func(name string, args []any, kwargs map[string]any) ([]Option, bool)
+	// Options are what the matched tasks get. Func does not use them.
+	Options []Option
+}
+
+// router chooses destinations: Celery's app.amqp.router.
+type router struct {
+	tables       []routeTable
+	queues       map[string]transport.Queue
+	byExchange   map[string][]transport.Queue
+	defaultQueue string
+	create       bool
+}
+
+// routeTable is a run of routes by name, or one function.
+type routeTable struct {
+	fn       func(string, []any, map[string]any) ([]Option, bool)
+	exact    map[string]*Defaults
+	patterns []patternRoute
+}
+
+type patternRoute struct {
+	re *regexp.Regexp
+	to *Defaults
+}
+
+// destination is where a message goes and what must exist before.
+type destination struct {
+	exchange string
+	key      string
+	declare  []transport.Queue
+}
+
+func newRouter(c *Config) (*router, error) {
+	r := &router{
+		queues:       make(map[string]transport.Queue, len(c.Queues)+1),
+		byExchange:   map[string][]transport.Queue{},
+		defaultQueue: c.Queue,
+		create:       *c.CreateMissingQueues,
+	}
+	for _, q := range c.Queues {
+		r.queues[q.Name] = q
+		if q.Exchange != "" {
+			r.byExchange[q.Exchange] = append(r.byExchange[q.Exchange], q)
+		}
+	}
+	if len(c.Queues) == 0 {
+		r.queues[c.Queue] = transport.Queue{Name: c.Queue}
+	}
+	for i, route := range c.Routes {
+		if err := r.add(route); err != nil {
+			return nil, fmt.Errorf("config: Routes[%d]: %w", i, err)
+		}
+	}
+	return r, nil
+}
+
+func (r *router) add(route Route) error {
+	kinds := 0
+	for _, set := range []bool{route.Task != "", route.Regexp != nil, route.Func != nil} {
+		if set {
+			kinds++
+		}
+	}
+	if kinds != 1 {
+		return fmt.Errorf("a route has one of Task, Regexp and Func, this has %d", kinds)
+	}
+	if route.Func != nil {
+		r.tables = append(r.tables, routeTable{fn: route.Func})
+		return nil
+	}
+	to, err := optionDefaults(route.Options)
+	if err != nil {
+		return err
+	}
+	if n := len(r.tables); n == 0 || r.tables[n-1].fn != nil {
+		r.tables = append(r.tables, routeTable{exact: map[string]*Defaults{}})
+	}
+	t := &r.tables[len(r.tables)-1]
+	switch {
+	case route.Regexp != nil:
+		t.patterns = append(t.patterns, patternRoute{route.Regexp, to})
+	case strings.Contains(route.Task, "*"):
+		re, err := compileGlob(route.Task)
+		if err != nil {
+			return err
+		}
+		t.patterns = append(t.patterns, patternRoute{re, to})
+	default:
+		if t.exact[route.Task] != nil {
+			return fmt.Errorf("the task %q is routed twice", route.Task)
+		}
+		t.exact[route.Task] = to
+	}
+	return nil
+}
+
+func optionDefaults(opts []Option) (*Defaults, error) {
+	s := &settings{}
+	for _, o := range opts {
+		if err := o.applySend(s); err != nil {
+			return nil, fmt.Errorf("option %v: %w", o, err)
+		}
+	}
+	return &s.Defaults, nil
+}
+
+// lookup finds the route of a call; nil if none matches.
+func (r *router) lookup(name string, args []any, kwargs map[string]any) (*Defaults, error) {
+	for i := range r.tables {
+		t := &r.tables[i]
+		if t.fn != nil {
+			if opts, ok := t.fn(name, args, kwargs); ok {
+				return optionDefaults(opts)
+			}
+			continue
+		}
+		if to := t.exact[name]; to != nil {
+			return to, nil
+		}
+		for _, p := range t.patterns {
+			if at := p.re.FindStringIndex(name); at != nil && at[0] == 0 {
+				return p.to, nil
+			}
+		}
+	}
+	return nil, nil
+}
+
+// route completes the settings of a call by the routes and resolves the destination by Celery's rules.
+func (r *router) route(s *settings, name string, args []any, kwargs map[string]any) (destination, error) {
+	to, err := r.lookup(name, args, kwargs)
+	if err != nil {
+		return destination{}, fmt.Errorf("route: %w", err)
+	}
+	if to != nil {
+		s.inherit(to)
+	}
+	if s.Queue == "" && s.Exchange != "" {
+		if s.RoutingKey == "" {
+			// Celery would send it to the default queue and not say so.
+			return destination{}, fmt.Errorf("exchange %q without a routing key or a queue", s.Exchange)
+		}
+		return destination{s.Exchange, s.RoutingKey, r.byExchange[s.Exchange]}, nil
+	}
+	q, err := r.queue(either(s.Queue, r.defaultQueue))
+	if err != nil {
+		return destination{}, err
+	}
+	d := destination{declare: []transport.Queue{q}}
+	switch direct := q.ExchangeType == "" || q.ExchangeType == "direct"; {
+	case direct && (s.Exchange == "" || s.RoutingKey == ""):
+		// The default exchange reaches every queue by its name; the queue's own binding plays no part.
+		d.key = q.Name
+	default:
+		d.exchange = either(s.Exchange, either(q.Exchange, q.Name))
+		d.key = either(s.RoutingKey, either(q.RoutingKey, q.Name))
+	}
+	return d, nil
+}
+
+func (r *router) queue(name string) (transport.Queue, error) {
+	if q, ok := r.queues[name]; ok {
+		return q, nil
+	}
+	if !r.create {
+		return transport.Queue{}, fmt.Errorf("%w: %q", ErrUnknownQueue, name)
+	}
+	return transport.Queue{Name: name}, nil
+}
+
+// compileGlob translates a pattern of Python's fnmatch.
+func compileGlob(glob string) (*regexp.Regexp, error) {
+	var b strings.Builder
+	b.WriteString(`(?s)\A`)
+	for i := 0; i < len(glob); i++ {
+		switch ch := glob[i]; ch {
+		case '*':
+			b.WriteString(`.*`)
+		case '?':
+			b.WriteByte('.')
+		case '[':
+			set, n := globSet(glob[i:])
+			b.WriteString(set)
+			i += n - 1
+		default:
+			b.WriteString(regexp.QuoteMeta(glob[i : i+1]))
+		}
+	}
+	b.WriteString(`\z`)
+	re, err := regexp.Compile(b.String())
+	if err != nil {
+		return nil, fmt.Errorf("pattern %q: %w", glob, err)
+	}
+	return re, nil
+}
+
+// globSet translates a leading "[…]" and tells its length; a "[" that is never closed stands for itself.
+func globSet(s string) (string, int) {
+	i := 1
+	if i < len(s) && s[i] == '!' {
+		i++
+	}
+	first := i
+	// A "]" at the first place belongs to the set.
+	end := strings.IndexByte(s[min(first+1, len(s)):], ']')
+	if end < 0 {
+		return `\[`, 1
+	}
+	end += first + 1
+	set := strings.NewReplacer(`\`, `\\`, `[`, `\[`, `]`, `\]`, `^`, `\^`, `&`, `\&`, `~`, `\~`).Replace(s[first:end])
+	if first == 2 {
+		return "[^" + set + "]", end + 1
+	}
+	return "[" + set + "]", end + 1
+}

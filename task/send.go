@@ -1,0 +1,131 @@
+package task
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/gelery/gelery/protocol"
+	"github.com/gelery/gelery/protocol/value"
+	"github.com/gelery/gelery/transport"
+)
+
+// reprSize caps argsrepr and kwargsrepr, in bytes, as Celery caps them.
+const reprSize = 1024
+
+// outgoing is a call ready for the broker.
+type outgoing struct {
+	id          string
+	ignored     bool // nothing will be stored
+	publication transport.Publication
+	declare     []transport.Queue
+}
+
+// prepare turns a call into its message. An option of the call wins over the task's own, that over a route's, that over
+// the configuration: Celery's order.
+func (c *Client) prepare(ctx context.Context, call *Call, now time.Time) (outgoing, error) {
+	if call.Name == "" {
+		return outgoing{}, errors.New("the task has no name")
+	}
+	s := &settings{}
+	for _, o := range call.Options {
+		if err := o.applySend(s); err != nil {
+			return outgoing{}, fmt.Errorf("option %v: %w", o, err)
+		}
+	}
+	if call.defaults != nil {
+		s.inherit(call.defaults)
+	}
+	dest, err := c.router.route(s, call.Name, call.Args, call.Kwargs)
+	if err != nil {
+		return outgoing{}, err
+	}
+	if !s.expiresAt.IsZero() {
+		s.Expires = 0 // of the task or a route, the call's own is the other one
+	}
+	if err := s.checkTimeLimits(); err != nil {
+		return outgoing{}, err
+	}
+	request := c.request(ctx, call, s, now)
+	m, err := request.Message(protocol.Encoding{
+		Serializer:  either(s.Serializer, c.config.Serializer),
+		Compression: either(s.Compression, c.config.Compression),
+		Protocol:    c.config.Protocol,
+	})
+	if err != nil {
+		return outgoing{}, err
+	}
+	m.Properties.DeliveryInfo = protocol.DeliveryInfo{Exchange: dest.exchange, RoutingKey: dest.key}
+	return outgoing{
+		id:          request.ID,
+		ignored:     request.IgnoreResult != nil && *request.IgnoreResult,
+		publication: transport.Publication{Message: m, Exchange: dest.exchange, RoutingKey: dest.key},
+		declare:     dest.declare,
+	}, nil
+}
+
+// request fills in what the message says about the call.
+func (c *Client) request(ctx context.Context, call *Call, s *settings, now time.Time) *protocol.Request {
+	r := &protocol.Request{Args: call.Args, Kwargs: call.Kwargs, Embed: s.embed}
+	r.Lang = "go"
+	r.Task = call.Name
+	r.ID = s.id
+	if r.ID == "" {
+		r.ID = protocol.NewID()
+	}
+	r.Shadow = s.shadow
+	r.Group, r.GroupIndex = s.group, s.groupIndex
+	r.Retries = s.retries
+	r.ReplacedTaskNesting = s.nesting
+	r.TimeLimit = protocol.TimeLimit{Hard: s.TimeLimit.Seconds(), Soft: s.SoftTimeLimit.Seconds()}
+	r.ArgsRepr = value.ReprTuple(call.Args, reprSize)
+	r.KwargsRepr = "{}"
+	if len(call.Kwargs) > 0 {
+		r.KwargsRepr = value.Repr(call.Kwargs, reprSize)
+	}
+	r.Origin = c.config.Origin
+	r.IgnoreResult = s.IgnoreResult
+	if r.IgnoreResult == nil && c.config.IgnoreResult {
+		r.IgnoreResult = &c.config.IgnoreResult
+	}
+	r.StampedHeaders, r.Stamps = s.stampedHeaders, s.stamps
+	r.Extra = s.headers
+
+	if s.countdown > 0 {
+		s.eta = now.Add(s.countdown)
+	}
+	if !s.eta.IsZero() {
+		r.ETA = protocol.FormatTime(s.eta)
+	}
+	if s.Expires > 0 {
+		s.expiresAt = now.Add(s.Expires)
+	}
+	if !s.expiresAt.IsZero() {
+		r.Expires = protocol.FormatTime(s.expiresAt)
+		// RabbitMQ drops an expired message by this; in the past it is 0, which Python writes too.
+		r.Properties.Expiration = strconv.FormatInt(max(0, s.expiresAt.Sub(now).Milliseconds()), 10)
+	}
+	r.Properties.CorrelationID = r.ID
+	r.Properties.ReplyTo = either(s.replyTo, c.replyTo)
+	r.Properties.DeliveryMode = 2
+	if s.Transient {
+		r.Properties.DeliveryMode = 1
+	}
+	if s.Priority != nil {
+		r.Properties.Priority = *s.Priority
+	}
+	setLineage(ctx, r, s)
+	return r
+}
+
+// setLineage says which task sent this one and where the workflow began: Celery's root_id and parent_id.
+func setLineage(ctx context.Context, r *protocol.Request, s *settings) {
+	r.RootID, r.ParentID = s.rootID, s.parentID
+	if info, ok := FromContext(ctx); ok {
+		r.RootID = either(r.RootID, either(info.RootID, info.ID))
+		r.ParentID = either(r.ParentID, info.ID)
+	}
+	r.RootID = either(r.RootID, r.ID)
+}

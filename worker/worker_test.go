@@ -1,0 +1,483 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	_ "github.com/gelery/gelery/backends/memory"
+	"github.com/gelery/gelery/protocol"
+	"github.com/gelery/gelery/task"
+	"github.com/gelery/gelery/transport"
+	_ "github.com/gelery/gelery/transport/memory"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+type addArgs struct {
+	X int `task:"x"`
+	Y int `task:"y"`
+}
+
+var add = task.Define[addArgs, int]("tasks.add")
+
+// site is a worker on a broker and a backend of its own, and a client of theirs.
+type site struct {
+	*testing.T
+	client *task.Client
+	mux    *Mux
+	worker *Worker
+	done   chan error
+	stop   context.CancelFunc
+}
+
+// newSite prepares; start begins.
+func newSite(t *testing.T) *site {
+	client, err := task.Dial(t.Context(), task.Config{Broker: "memory://" + t.Name(), Backend: "memory://" + t.Name(),
+		Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &site{T: t, client: client, mux: NewMux(), done: make(chan error, 1)}
+	Handle(s.mux, add, func(_ context.Context, a addArgs) (int, error) { return a.X + a.Y, nil })
+	t.Cleanup(func() { _ = client.Close(context.Background()) })
+	return s
+}
+
+func (s *site) start(c Config) {
+	s.Helper()
+	w, err := New(s.client, s.mux, c)
+	if err != nil {
+		s.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s.worker, s.stop = w, cancel
+	go func() { s.done <- w.Run(ctx) }()
+	s.Cleanup(func() { s.end() })
+	select {
+	case <-w.Consuming():
+	case err := <-s.done:
+		s.Fatalf("the worker ended: %v", err)
+	}
+}
+
+// end stops the worker warm and returns what Run returned. Further calls do nothing.
+func (s *site) end() error {
+	s.stop()
+	select {
+	case err := <-s.done:
+		s.done <- err
+		return err
+	case <-time.After(10 * time.Second):
+		s.worker.Terminate()
+		s.Error("the worker did not stop in 10 s")
+		return <-s.done
+	}
+}
+
+func (s *site) context() context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	s.Cleanup(cancel)
+	return ctx
+}
+
+func (s *site) send(name string, args ...any) *task.Result[any] {
+	s.Helper()
+	r, err := s.client.Send(s.context(), name, args, nil)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return r
+}
+
+// failure waits for a task to fail and returns the exception.
+func (s *site) failure(r *task.Result[any]) *task.Error {
+	s.Helper()
+	v, err := r.Get(s.context())
+	e, ok := errors.AsType[*task.Error](err)
+	if !ok {
+		s.Fatalf("got %v, %v; expected a failure", v, err)
+	}
+	return e
+}
+
+func (s *site) depth() transport.Depth {
+	s.Helper()
+	d, err := s.client.Transport().(transport.Inspector).Depths(s.context(), []string{"celery"})
+	if err != nil {
+		s.Fatal(err)
+	}
+	return d[0]
+}
+
+func (s *site) quarantined() []transport.QuarantinedMessage {
+	s.Helper()
+	q, err := s.client.Transport().(transport.Inspector).Quarantined(s.context(), "celery", 100)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return q
+}
+
+// settled waits until nothing is held: the broker is asked, the worker's stop is the event.
+func (s *site) settled() {
+	s.Helper()
+	if err := s.end(); err != nil {
+		s.Errorf("stop: %v", err)
+	}
+	if d := s.depth(); d.Messages != 0 || d.Unacked != 0 {
+		s.Errorf("%d wait and %d are unacked; expected none", d.Messages, d.Unacked)
+	}
+}
+
+func TestRunsTasks(t *testing.T) {
+	s := newSite(t)
+	s.start(Config{Concurrency: 3})
+	for i := range 50 {
+		r, err := add.Send(s.context(), s.client, addArgs{i, 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if sum, err := r.Get(s.context()); sum != i+1 || err != nil {
+			t.Fatalf("add(%d, 1) = %d, %v", i, sum, err)
+		}
+	}
+	s.settled()
+}
+
+type rudeResult struct{}
+
+func (rudeResult) MarshalJSON() ([]byte, error) { panic("rude result") }
+
+type rudeError struct{}
+
+func (rudeError) Error() string { panic("rude error") }
+
+func TestFailuresOfAllKinds(t *testing.T) {
+	s := newSite(t)
+	handlers := map[string]func() (any, error){
+		"error":       func() (any, error) { return nil, errors.New("plain") },
+		"python":      func() (any, error) { return nil, task.AsPython(errors.New("bad"), "builtins", "ValueError", "bad", 42) },
+		"panic":       func() (any, error) { panic("at the disco") },
+		"nilmap":      func() (any, error) { var m map[string]int; m["x"] = 1; return nil, nil },
+		"goexit":      func() (any, error) { runtime.Goexit(); return nil, nil },
+		"unencodable": func() (any, error) { return make(chan int), nil },
+		"ruderesult":  func() (any, error) { return rudeResult{}, nil },
+		"rudeerror":   func() (any, error) { return nil, rudeError{} },
+	}
+	for name, fn := range handlers {
+		s.mux.Register(task.Definition{Name: name, Handler: func(context.Context, *protocol.Request) (any, error) { return fn() }})
+	}
+	s.start(Config{Concurrency: 2})
+	for name, want := range map[string][2]string{
+		"error": {"", "plain"}, "python": {"ValueError", "bad"}, "panic": {"RuntimeError", "panic: at the disco"},
+		"nilmap": {"RuntimeError", "assignment to entry in nil map"}, "goexit": {"RuntimeError", "Goexit"},
+		"unencodable": {"EncodeError", "cannot be encoded"}, "ruderesult": {"RuntimeError", "rude result"}, "rudeerror": {"RuntimeError", "rude error"},
+	} {
+		// Twice each: the slot must survive.
+		for range 2 {
+			e := s.failure(s.send(name))
+			if want[0] != "" && e.Type != want[0] || !strings.Contains(e.Error(), want[1]) {
+				t.Errorf("%s failed with %s: %q; expected %v", name, e.Type, e.Error(), want)
+			}
+			if name == "nilmap" && !strings.Contains(e.Traceback, "worker_test.go") {
+				t.Errorf("traceback of a panic: %s", e.Traceback)
+			}
+		}
+	}
+	if e := s.failure(s.send("tasks.add", 1)); e.Type != "TypeError" || !strings.Contains(e.Message, "missing 1 required positional argument: 'y'") {
+		t.Errorf("unbindable arguments: %v", e)
+	}
+	s.settled()
+}
+
+func TestUnregisteredIsKept(t *testing.T) {
+	s := newSite(t)
+	s.start(Config{})
+	e := s.failure(s.send("no.such.task", 1))
+	if !errors.Is(e, task.ErrNotRegistered) || e.Module != "celery.exceptions" {
+		t.Errorf("failure is %v", e)
+	}
+	s.settled()
+	if q := s.quarantined(); len(q) != 1 || !strings.Contains(q[0].Reason, "no.such.task") {
+		t.Errorf("quarantine holds %+v", q)
+	}
+}
+
+// raw publishes a message that no honest client makes.
+func (s *site) raw(change func(*protocol.Message)) {
+	s.Helper()
+	m := &protocol.Message{Headers: protocol.Headers{Task: "tasks.add", ID: protocol.NewID()}, ContentType: "application/json",
+		ContentEncoding: "utf-8", Body: []byte(`[[1, 2], {}, null]`)}
+	change(m)
+	if err := s.client.Transport().Publish(s.context(), []transport.Publication{{Message: m, RoutingKey: "celery"}}); err != nil {
+		s.Fatal(err)
+	}
+}
+
+func header(name, value string) func(*protocol.Message) {
+	return func(m *protocol.Message) {
+		m.Headers.Extra = append(m.Headers.Extra, protocol.Header{Name: name, Value: json.RawMessage(value)})
+		m.Headers.Malformed = append(m.Headers.Malformed, name)
+	}
+}
+
+func body(text string) func(*protocol.Message) {
+	return func(m *protocol.Message) { m.Body = []byte(text) }
+}
+
+func TestPoisonIsQuarantined(t *testing.T) {
+	poison := map[string]func(*protocol.Message){
+		"no id":              func(m *protocol.Message) { m.Headers.ID = "" },
+		"id is a number":     header("id", "5"),
+		"task is a number":   header("task", "5"),
+		"retries is text":    header("retries", `"x"`),
+		"timelimit":          header("timelimit", `"abc"`),
+		"timelimit of one":   header("timelimit", `[1]`),
+		"eta is empty":       header("eta", `""`),
+		"eta is garbage":     func(m *protocol.Message) { m.Headers.ETA = "tomorrow" },
+		"expires":            func(m *protocol.Message) { m.Headers.Expires = "soon" },
+		"body is a number":   body("123"),
+		"body is empty":      body(""),
+		"body is null":       body("null"),
+		"body of two":        body("[[], {}]"),
+		"kwargs null":        body("[[], null, null]"),
+		"kwargs a list":      body("[[], [], null]"),
+		"args null":          body("[null, {}, null]"),
+		"args an object":     body("[{}, {}, null]"),
+		"callbacks a dict":   body(`[[], {}, {"callbacks": {}}]`),
+		"callback no dict":   body(`[[], {}, {"callbacks": [5]}]`),
+		"chord wrong":        body(`[[], {}, {"chord": 5}]`),
+		"bad JSON":           body(`[[], {}, nul`),
+		"deep":               body(`[[` + strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000) + `], {}, null]`),
+		"10 MB of brackets":  body(strings.Repeat("[", 10<<20)),
+		"yaml not accepted":  func(m *protocol.Message) { m.ContentType = "application/x-yaml" },
+		"pickle":             func(m *protocol.Message) { m.ContentType = "application/x-python-serialize" },
+		"charset":            func(m *protocol.Message) { m.ContentType = "application/json; charset=utf-8" },
+		"no content type":    func(m *protocol.Message) { m.ContentType = "" },
+		"text":               func(m *protocol.Message) { m.ContentType = "text/plain"; m.Headers.Task = "" },
+		"unknown compressor": func(m *protocol.Message) { m.Headers.Compression = "application/x-snappy" },
+		"bad compression":    func(m *protocol.Message) { m.Headers.Compression = "application/x-gzip" },
+		"no task at all":     func(m *protocol.Message) { m.Headers.Task = ""; m.Body = []byte(`{"hello": "world"}`) },
+		"v1 without id":      func(m *protocol.Message) { m.Headers = protocol.Headers{}; m.Body = []byte(`{"task": "tasks.add"}`) },
+		"v1 kwargs": func(m *protocol.Message) {
+			m.Headers = protocol.Headers{}
+			m.Body = []byte(`{"task": "tasks.add", "id": "x", "kwargs": 5}`)
+		},
+	}
+	s := newSite(t)
+	s.start(Config{Concurrency: 1})
+	for _, change := range poison {
+		s.raw(change)
+		if sum, err := s.send("tasks.add", 2, 3).Get(s.context()); err != nil || sum != int64(5) {
+			t.Fatalf("the task behind a poisonous message: %v, %v", sum, err)
+		}
+	}
+	s.settled()
+	q := s.quarantined()
+	if len(q) != len(poison) {
+		for _, m := range q {
+			t.Logf("quarantined: %s", m.Reason)
+		}
+		t.Errorf("%d are in quarantine; expected %d", len(q), len(poison))
+	}
+	for _, m := range q {
+		if m.Reason == "" || len(m.Raw) == 0 {
+			t.Errorf("quarantine holds %+v", m)
+		}
+	}
+}
+
+func TestExpired(t *testing.T) {
+	s := newSite(t)
+	id := protocol.NewID()
+	s.raw(func(m *protocol.Message) {
+		m.Headers.ID, m.Headers.Expires = id, protocol.FormatTime(time.Now().Add(-time.Second))
+	})
+	s.start(Config{})
+	if e := s.failure(s.client.Result(id)); !errors.Is(e, task.ErrRevoked) || e.State != protocol.Revoked {
+		t.Errorf("an expired task ended with %v in %s", e, e.State)
+	}
+	s.settled()
+}
+
+func TestETA(t *testing.T) {
+	s := newSite(t)
+	var ran time.Time
+	s.mux.Func("when", func(context.Context) (bool, error) { ran = time.Now(); return true, nil })
+	s.start(Config{Concurrency: 1, PrefetchMultiplier: 1})
+	far, err := s.client.Send(s.context(), "when", nil, nil, task.Countdown(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	due := time.Now().Add(300 * time.Millisecond)
+	soon, err := s.client.Send(s.context(), "when", nil, nil, task.ETA(due))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := soon.Get(s.context()); err != nil {
+		t.Fatal(err)
+	}
+	if ran.Before(due.Truncate(time.Microsecond)) {
+		t.Errorf("ran %v early", due.Sub(ran))
+	}
+	if err := s.end(); err != nil {
+		t.Error(err)
+	}
+	if state, _ := far.State(s.context()); state != protocol.Pending {
+		t.Errorf("the task due in an hour is %s", state)
+	}
+	if d := s.depth(); d.Messages != 1 || d.Unacked != 0 {
+		t.Errorf("after the stop %+v; expected the parked task back", d)
+	}
+}
+
+func TestIgnoreRejectAndAckEarly(t *testing.T) {
+	s := newSite(t)
+	rejected := 0
+	s.mux.Func("ignore", func(context.Context) error { return task.Ignore })
+	s.mux.Func("reject", func(context.Context) error { return task.Reject(errors.New("no"), false) })
+	s.mux.Func("requeue", func(context.Context) error {
+		if rejected++; rejected < 3 {
+			return task.Reject(errors.New("later"), true)
+		}
+		return nil
+	})
+	var unacked int64 = -1
+	s.mux.Func("early", func(context.Context) error { unacked = s.depth().Unacked; return nil }, task.AckEarly())
+	s.start(Config{Concurrency: 1})
+	ignored, refused := s.send("ignore"), s.send("reject")
+	for _, name := range []string{"requeue", "early"} {
+		if _, err := s.send(name).Get(s.context()); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	s.settled()
+	if rejected != 3 || unacked != 0 {
+		t.Errorf("ran %d times, %d unacked during an early acknowledged run; expected 3 and 0", rejected, unacked)
+	}
+	for _, r := range []*task.Result[any]{ignored, refused} {
+		if state, err := r.State(s.context()); state != protocol.Pending {
+			t.Errorf("state %s, %v; expected nothing stored", state, err)
+		}
+	}
+}
+
+func TestStatesAndInfo(t *testing.T) {
+	s := newSite(t)
+	goOn := make(chan struct{})
+	s.mux.Func("slow", func(ctx context.Context) (string, error) {
+		if err := task.Progress(ctx, map[string]any{"at": 1}); err != nil {
+			return "", err
+		}
+		<-goOn
+		info, _ := task.FromContext(ctx)
+		return fmt.Sprint(info.ID != "", info.Queue, info.Hostname), nil
+	})
+	s.start(Config{Concurrency: 1, TrackStarted: true, Hostname: "me@here", ResultExtended: true})
+	r := s.send("slow")
+	var states []protocol.State
+	for m, err := range r.Watch(s.context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if states = append(states, m.Status); m.Status == task.StateProgress {
+			close(goOn)
+		}
+	}
+	if last := states[len(states)-1]; last != protocol.Success {
+		t.Errorf("states seen: %v", states)
+	}
+	m, err := r.Meta(s.context())
+	if err != nil || m.Result != "trueceleryme@here" || m.Extended == nil || m.Extended.Name != "slow" || m.Extended.Worker != "me@here" {
+		t.Errorf("meta is %+v, %v", m, err)
+	}
+	s.settled()
+}
+
+func TestWarmStop(t *testing.T) {
+	s := newSite(t)
+	begun, goOn := make(chan struct{}, 10), make(chan struct{})
+	s.mux.Func("hold", func(context.Context) error { begun <- struct{}{}; <-goOn; return nil })
+	s.start(Config{Concurrency: 2})
+	var results []*task.Result[any]
+	for range 10 {
+		results = append(results, s.send("hold"))
+	}
+	<-begun
+	<-begun
+	s.stop()
+	close(goOn)
+	if err := s.end(); err != nil {
+		t.Errorf("warm stop returned %v", err)
+	}
+	done := 0
+	for _, r := range results {
+		if ok, _ := r.Ready(s.context()); ok {
+			done++
+		}
+	}
+	if d := s.depth(); done < 2 || d.Messages != int64(10-done) || d.Unacked != 0 {
+		t.Errorf("%d are done and %+v is left; expected 10 together, none unacked", done, d)
+	}
+}
+
+func TestColdStop(t *testing.T) {
+	s := newSite(t)
+	begun := make(chan struct{}, 1)
+	s.mux.Func("hold", func(ctx context.Context) error { begun <- struct{}{}; <-ctx.Done(); return context.Cause(ctx) })
+	s.start(Config{Concurrency: 1})
+	r := s.send("hold")
+	<-begun
+	s.stop()
+	s.worker.Terminate()
+	if err := s.end(); !errors.Is(err, ErrTerminated) {
+		t.Errorf("cold stop returned %v", err)
+	}
+	if state, _ := r.State(s.context()); state != protocol.Pending {
+		t.Errorf("a stopped task is %s; a stop is no failure", state)
+	}
+	if d := s.depth(); d.Messages != 1 || d.Unacked != 0 {
+		t.Errorf("after the stop %+v; expected the task back", d)
+	}
+}
+
+func TestMiddlewareOrder(t *testing.T) {
+	s := newSite(t)
+	var order []string
+	for _, name := range []string{"outer", "inner"} {
+		s.mux.Use(func(next task.Handler) task.Handler {
+			return func(ctx context.Context, r *protocol.Request) (any, error) {
+				order = append(order, name)
+				return next(ctx, r)
+			}
+		})
+	}
+	s.start(Config{Concurrency: 1})
+	if _, err := s.send("tasks.add", 1, 1).Get(s.context()); err != nil {
+		t.Fatal(err)
+	}
+	if fmt.Sprint(order) != "[outer inner]" {
+		t.Errorf("middleware ran as %v", order)
+	}
+}
+
+func TestBadConfig(t *testing.T) {
+	s := newSite(t)
+	for want, c := range map[string]Config{
+		"Concurrency": {Concurrency: -1}, "PrefetchMultiplier": {PrefetchMultiplier: -1}, "Queues": {Queues: []string{""}},
+		"Hostname": {Hostname: "a b@c"}, "StopTimeout": {StopTimeout: -1},
+	} {
+		if _, err := New(s.client, s.mux, c); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: %v; expected an error that names %s", c, err, want)
+		}
+	}
+}
