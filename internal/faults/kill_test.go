@@ -1,0 +1,200 @@
+package faults
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/gelery/gelery/internal/testservice"
+	"github.com/gelery/gelery/task"
+)
+
+var (
+	kills    = flag.Int("kills", 200, "how many workers TestKilledUnderLoad kills; a tenth with -short")
+	idle     = flag.Int("idle-kills", 50, "how many workers TestKilledWhileWaiting kills; a tenth with -short")
+	seedFlag = flag.Uint64("seed", 0, "seed of the random instants; 0: a new one")
+)
+
+func count(n int) int {
+	if testing.Short() {
+		return max(1, n/10)
+	}
+	return n
+}
+
+// recovery is within what a dead Go worker's tasks must be running again.
+const recovery = 30 * time.Second
+
+// scene is a broker, a client, a ledger and the record of what was accepted.
+type scene struct {
+	testing.TB
+	url    string
+	client *task.Client
+	rdb    *goredis.Client
+	ledger Ledger
+
+	mu       sync.Mutex
+	accepted map[string]bool
+}
+
+func newScene(t *testing.T) *scene {
+	url := testservice.Redis(t)
+	client, err := task.Dial(t.Context(), task.Config{Broker: url, Backend: url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := goredis.ParseURL(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rdb := goredis.NewClient(o)
+	t.Cleanup(func() { _ = client.Close(context.Background()); _ = rdb.Close() })
+	return &scene{TB: t, url: url, client: client, rdb: rdb, accepted: map[string]bool{},
+		ledger: Ledger{filepath.Join(t.TempDir(), "ledger")}}
+}
+
+// send publishes a batch and records it as accepted when the call returned.
+func (s *scene) send(ctx context.Context, n, ms int) {
+	batch := make([]noteArgs, n)
+	for i := range batch {
+		batch[i].Milliseconds = ms
+	}
+	results, err := note.SendBatch(ctx, s.client, batch)
+	if err != nil {
+		s.Errorf("send: %v", err)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range results {
+		s.accepted[r.ID()] = true
+	}
+}
+
+// drained waits until nothing waits and nothing is held, and returns how long that took.
+func (s *scene) drained(limit time.Duration) time.Duration {
+	s.Helper()
+	start := time.Now()
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+	for range ticker.C {
+		waiting, held := s.rdb.LLen(s.Context(), "celery").Val(), s.rdb.HLen(s.Context(), "unacked").Val()
+		if waiting == 0 && held == 0 {
+			return time.Since(start)
+		}
+		if time.Since(start) > limit {
+			s.Fatalf("after %v %d wait and %d are unacked", limit, waiting, held)
+		}
+	}
+	return 0
+}
+
+// balance checks the account: nothing lost, no ghosts, extra runs within the bound.
+func (s *scene) balance(what string, kills int) {
+	s.Helper()
+	a := Balance(s.accepted, s.ledger.Counts(s))
+	fmt.Fprintf(os.Stderr, "%s: %v, kills %d, bound on extra runs %d\n", what, a, kills, kills*prefetch)
+	if a.Lost != 0 || a.Ghosts != 0 || a.Extra > kills*prefetch {
+		s.Errorf("%s: %v; missing %v", what, a, a.Missing)
+	}
+	if n := s.rdb.ZCard(s.Context(), "unacked_index").Val(); n != 0 {
+		s.Errorf("%d tags are left in unacked_index", n)
+	}
+}
+
+// TestKilledUnderLoad kills workers at random instants while tasks stream in. Two run at any time; each kill is
+// followed by a new worker.
+func TestKilledUnderLoad(t *testing.T) {
+	s := newScene(t)
+	seed := *seedFlag
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	workers := []*process{startWorker(t, s.url, s.ledger), startWorker(t, s.url, s.ledger)}
+	ctx, stop := context.WithCancel(t.Context())
+	var producer sync.WaitGroup
+	producer.Go(func() {
+		for ctx.Err() == nil {
+			// Keep a few hundred waiting: under load, but not without bound.
+			if s.rdb.LLen(t.Context(), "celery").Val() < 200 {
+				s.send(t.Context(), 20, 1)
+			}
+		}
+	})
+	n := count(*kills)
+	for range n {
+		time.Sleep(time.Duration(random.IntN(100_000)) * time.Microsecond) // the random instant
+		i := random.IntN(2)
+		workers[i].kill()
+		workers[i] = startWorker(t, s.url, s.ledger)
+	}
+	stop()
+	producer.Wait()
+	last := s.drained(recovery)
+	s.balance("killed under load", n)
+	t.Logf("everything done %v after the last kill", last)
+	for _, w := range workers {
+		if err := w.stop(); err != nil {
+			t.Errorf("warm stop: %v: %s", err, w.log)
+		}
+	}
+}
+
+// TestKilledWhileWaiting freezes a worker that waits on the empty queue, sends a task, lets a moment pass in which
+// kombu's BRPOP would have taken it into the frozen process, and kills. Kombu loses it every time.
+func TestKilledWhileWaiting(t *testing.T) {
+	s := newScene(t)
+	n := count(*idle)
+	for range n {
+		w := startWorker(t, s.url, s.ledger)
+		w.signal(syscall.SIGSTOP)
+		s.send(t.Context(), 1, 0)
+		// The round trip of a command after it: Redis has served whoever was blocked on the list by then.
+		if err := s.rdb.Ping(t.Context()).Err(); err != nil {
+			t.Fatal(err)
+		}
+		w.kill()
+	}
+	heir := startWorker(t, s.url, s.ledger)
+	last := s.drained(recovery)
+	s.balance("killed while waiting", n)
+	t.Logf("everything done %v after the last kill", last)
+	if err := heir.stop(); err != nil {
+		t.Errorf("warm stop: %v: %s", err, heir.log)
+	}
+}
+
+// TestStoppedUnderLoad stops workers warm, which is no fault: nothing runs twice.
+func TestStoppedUnderLoad(t *testing.T) {
+	s := newScene(t)
+	s.send(t.Context(), 500, 2)
+	for range 10 {
+		w := startWorker(t, s.url, s.ledger)
+		if err := w.stop(); err != nil {
+			t.Errorf("warm stop: %v: %s", err, w.log)
+		}
+	}
+	w := startWorker(t, s.url, s.ledger)
+	s.drained(recovery)
+	if err := w.stop(); err != nil {
+		t.Errorf("warm stop: %v: %s", err, w.log)
+	}
+	s.balance("stopped under load", 0)
+}
+
+func deadlineOf(t testing.TB, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}

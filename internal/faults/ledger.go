@@ -1,0 +1,80 @@
+// Package faults kills, starves and poisons real workers on a real Redis and accounts for every task: what was
+// accepted, what ran and how often, what was set aside. It holds tests and what they share; no product code.
+package faults
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+)
+
+// Ledger is a file outside the system under test to which workers append one line a run, in one write, so that a line
+// is there or not there whatever kills the writer.
+type Ledger struct{ Path string }
+
+// Append writes a line. It is called from inside tasks.
+func (l Ledger) Append(fields ...string) error {
+	f, err := os.OpenFile(l.Path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(strings.Join(fields, " ") + "\n")
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	return err
+}
+
+// Counts reads how often each first field stands in the ledger.
+func (l Ledger) Counts(t testing.TB) map[string]int {
+	t.Helper()
+	counts := map[string]int{}
+	f, err := os.Open(l.Path)
+	if os.IsNotExist(err) {
+		return counts
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		id, _, _ := strings.Cut(s.Text(), " ")
+		counts[id]++
+	}
+	return counts
+}
+
+// Account compares what was accepted with what ran.
+type Account struct {
+	Accepted, Done, Lost, Ghosts, Extra int
+	Missing                             []string // up to ten ids
+}
+
+// Balance draws up the account: lost is accepted and never run, a ghost ran and was never accepted, extra are runs
+// beyond the first.
+func Balance(accepted map[string]bool, runs map[string]int) Account {
+	a := Account{Accepted: len(accepted)}
+	for id := range accepted {
+		if runs[id] == 0 {
+			a.Lost++
+			if len(a.Missing) < 10 {
+				a.Missing = append(a.Missing, id)
+			}
+		}
+	}
+	for id, n := range runs {
+		if !accepted[id] {
+			a.Ghosts++
+			continue
+		}
+		a.Done++
+		a.Extra += n - 1
+	}
+	return a
+}
+
+func (a Account) String() string {
+	return fmt.Sprintf("accepted %d, done %d, lost %d, ghosts %d, extra runs %d", a.Accepted, a.Done, a.Lost, a.Ghosts, a.Extra)
+}
