@@ -20,8 +20,9 @@ type Config struct {
 	Queues []string
 	// Concurrency is how many tasks run at once. Default: the number of CPUs. worker_concurrency, -c.
 	Concurrency int
-	// PrefetchMultiplier times Concurrency is how many messages are held beyond those running: 1 takes only what can
-	// run at once, more hides the round trip. Default 4. worker_prefetch_multiplier.
+	// PrefetchMultiplier times Concurrency is how many messages are held, those running included: 1 takes only what
+	// can run at once, more hides the round trip. Tasks that wait for their eta are not counted. Default 4.
+	// worker_prefetch_multiplier.
 	PrefetchMultiplier int
 	// Hostname is the worker's node name; %h is the host's full name, %n its part before the first dot, %d the rest.
 	// Default "celery@%h". celery worker -n.

@@ -21,13 +21,13 @@ func (w *Worker) slot(ctx context.Context) {
 			continue
 		}
 		if !w.expired(j) {
-			w.runJob(ctx, j)
+			w.runJob(j)
 		}
 	}
 }
 
 // runJob runs one task to its outcome.
-func (w *Worker) runJob(ctx context.Context, j *job) {
+func (w *Worker) runJob(j *job) {
 	o := &outcome{delivery: j.delivery, request: j.request}
 	if j.task.Defaults.AckEarly {
 		if !w.ackEarly(j) {

@@ -139,6 +139,7 @@ func (s *site) settled() {
 }
 
 func TestRunsTasks(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.start(Config{Concurrency: 3})
 	for i := range 50 {
@@ -162,12 +163,13 @@ type rudeError struct{}
 func (rudeError) Error() string { panic("rude error") }
 
 func TestFailuresOfAllKinds(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	handlers := map[string]func() (any, error){
 		"error":       func() (any, error) { return nil, errors.New("plain") },
 		"python":      func() (any, error) { return nil, task.AsPython(errors.New("bad"), "builtins", "ValueError", "bad", 42) },
 		"panic":       func() (any, error) { panic("at the disco") },
-		"nilmap":      func() (any, error) { var m map[string]int; m["x"] = 1; return nil, nil },
+		"nilmap":      func() (any, error) { m := map[string]map[string]int{}; m["a"]["x"] = 1; return nil, nil },
 		"goexit":      func() (any, error) { runtime.Goexit(); return nil, nil },
 		"unencodable": func() (any, error) { return make(chan int), nil },
 		"ruderesult":  func() (any, error) { return rudeResult{}, nil },
@@ -200,6 +202,7 @@ func TestFailuresOfAllKinds(t *testing.T) {
 }
 
 func TestUnregisteredIsKept(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.start(Config{})
 	e := s.failure(s.send("no.such.task", 1))
@@ -235,6 +238,7 @@ func body(text string) func(*protocol.Message) {
 }
 
 func TestPoisonIsQuarantined(t *testing.T) {
+	t.Parallel()
 	poison := map[string]func(*protocol.Message){
 		"no id":              func(m *protocol.Message) { m.Headers.ID = "" },
 		"id is a number":     header("id", "5"),
@@ -297,6 +301,7 @@ func TestPoisonIsQuarantined(t *testing.T) {
 }
 
 func TestExpired(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	id := protocol.NewID()
 	s.raw(func(m *protocol.Message) {
@@ -310,6 +315,7 @@ func TestExpired(t *testing.T) {
 }
 
 func TestETA(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	var ran time.Time
 	s.mux.Func("when", func(context.Context) (bool, error) { ran = time.Now(); return true, nil })
@@ -341,6 +347,7 @@ func TestETA(t *testing.T) {
 }
 
 func TestIgnoreRejectAndAckEarly(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	rejected := 0
 	s.mux.Func("ignore", func(context.Context) error { return task.Ignore })
@@ -372,6 +379,7 @@ func TestIgnoreRejectAndAckEarly(t *testing.T) {
 }
 
 func TestStatesAndInfo(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	goOn := make(chan struct{})
 	s.mux.Func("slow", func(ctx context.Context) (string, error) {
@@ -404,6 +412,7 @@ func TestStatesAndInfo(t *testing.T) {
 }
 
 func TestWarmStop(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	begun, goOn := make(chan struct{}, 10), make(chan struct{})
 	s.mux.Func("hold", func(context.Context) error { begun <- struct{}{}; <-goOn; return nil })
@@ -431,6 +440,7 @@ func TestWarmStop(t *testing.T) {
 }
 
 func TestColdStop(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	begun := make(chan struct{}, 1)
 	s.mux.Func("hold", func(ctx context.Context) error { begun <- struct{}{}; <-ctx.Done(); return context.Cause(ctx) })
@@ -451,6 +461,7 @@ func TestColdStop(t *testing.T) {
 }
 
 func TestMiddlewareOrder(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	var order []string
 	for _, name := range []string{"outer", "inner"} {
@@ -471,6 +482,7 @@ func TestMiddlewareOrder(t *testing.T) {
 }
 
 func TestBadConfig(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	for want, c := range map[string]Config{
 		"Concurrency": {Concurrency: -1}, "PrefetchMultiplier": {PrefetchMultiplier: -1}, "Queues": {Queues: []string{""}},

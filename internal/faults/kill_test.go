@@ -134,7 +134,7 @@ func TestKilledUnderLoad(t *testing.T) {
 	})
 	n := count(*kills)
 	for range n {
-		time.Sleep(time.Duration(random.IntN(100_000)) * time.Microsecond) // the random instant
+		<-time.After(time.Duration(random.IntN(100_000)) * time.Microsecond) // the random instant
 		i := random.IntN(2)
 		workers[i].kill()
 		workers[i] = startWorker(t, s.url, s.ledger)

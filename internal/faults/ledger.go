@@ -38,7 +38,7 @@ func (l Ledger) Counts(t testing.TB) map[string]int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	for s := bufio.NewScanner(f); s.Scan(); {
 		id, _, _ := strings.Cut(s.Text(), " ")
 		counts[id]++

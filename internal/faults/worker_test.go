@@ -55,7 +55,7 @@ func runWorker(broker string, ledger Ledger) int {
 		if err := ledger.Append(info.ID, strconv.Itoa(os.Getpid())); err != nil {
 			return task.NoResult{}, err
 		}
-		time.Sleep(time.Duration(a.Milliseconds) * time.Millisecond)
+		<-time.After(time.Duration(a.Milliseconds) * time.Millisecond) // the work
 		return task.NoResult{}, nil
 	})
 	w, err := worker.New(client, mux, worker.Config{Concurrency: slots, PrefetchMultiplier: prefetch / slots})
@@ -65,7 +65,7 @@ func runWorker(broker string, ledger Ledger) int {
 	}
 	go func() {
 		<-w.Consuming()
-		fmt.Println("consuming")
+		_, _ = os.Stdout.WriteString("consuming\n")
 	}()
 	// A parent that dies closes standard input: no worker outlives its test.
 	ctx, stop := context.WithCancel(context.Background())

@@ -24,11 +24,12 @@ const (
 
 // ClientOptions says what a client is for.
 type ClientOptions struct {
-	PoolSize int // most connections; 0: the option max_connections, or go-redis' 10 for each CPU
+	// PoolSize is the most connections in use, subscriptions aside. 0: the option max_connections, or 10 for each CPU.
+	PoolSize int
 	// ReadTimeout bounds the wait for one reply. 0: the option socket_timeout, or 10 s.
 	ReadTimeout time.Duration
-	// Blocking is for commands that wait at the server (BLMOVE, scripts aside): the default ReadTimeout is 40 s, so
-	// keep their own wait below 30 s. go-redis adds the time of BRPOP and the like by itself.
+	// Blocking is for commands that wait at the server: the default ReadTimeout is 40 s, so keep their own wait below
+	// 30 s. For BRPOP, BLMOVE and the other blocking methods go-redis reckons with their wait by itself.
 	Blocking bool
 }
 
@@ -95,6 +96,7 @@ type dialer struct {
 	tls   *tls.Config
 	addrs []string
 	at    atomic.Uint32 // index of the server in use, ever growing
+	moved atomic.Int64  // when a read-only server was last left, Unix nanoseconds
 }
 
 func (d *dialer) dialAny(ctx context.Context, network, _ string) (net.Conn, error) {
@@ -107,6 +109,9 @@ func (d *dialer) dialAny(ctx context.Context, network, _ string) (net.Conn, erro
 		}
 		errs = append(errs, err)
 		d.at.CompareAndSwap(at, at+1)
+		if ctx.Err() != nil {
+			break // this server took all the time; the next try begins with the next one
+		}
 	}
 	if len(errs) == 1 {
 		return nil, errs[0]
@@ -148,24 +153,28 @@ func (d *dialer) DialHook(next redis.DialHook) redis.DialHook { return next }
 
 func (d *dialer) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
-		at := d.at.Load()
 		err := next(ctx, cmd)
-		d.note(at, err)
+		d.note(err)
 		return err
 	}
 }
 
 func (d *dialer) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error {
-		at := d.at.Load()
 		err := next(ctx, cmds)
-		d.note(at, err)
+		d.note(err)
 		return err
 	}
 }
 
-func (d *dialer) note(at uint32, err error) {
-	if err != nil && redis.IsReadOnlyError(err) {
-		d.at.CompareAndSwap(at, at+1)
+// note leaves a server that is read-only. The pool may hold more connections to it, whose complaints follow within the
+// next second: they are about the server already left.
+func (d *dialer) note(err error) {
+	if err == nil || !redis.IsReadOnlyError(err) {
+		return
+	}
+	now, last := time.Now().UnixNano(), d.moved.Load()
+	if now-last > int64(time.Second) && d.moved.CompareAndSwap(last, now) {
+		d.at.Add(1)
 	}
 }

@@ -134,6 +134,24 @@ func TestFailoverList(t *testing.T) {
 	}
 }
 
+func TestDialerMovesOn(t *testing.T) {
+	t.Parallel()
+	d := &dialer{addrs: []string{"127.0.0.1:1", "127.0.0.1:2"}}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := d.dialAny(ctx, "tcp", ""); err == nil || d.at.Load() != 1 {
+		t.Errorf("a dial without time: %v, next server %d", err, d.at.Load())
+	}
+	for range 3 { // three connections to one read-only server
+		d.note(reply("READONLY You can't write against a read only replica."))
+	}
+	d.note(reply("OOM command not allowed"))
+	d.note(nil)
+	if d.at.Load() != 2 {
+		t.Errorf("moved on to %d", d.at.Load())
+	}
+}
+
 func TestSentinel(t *testing.T) {
 	t.Parallel()
 	master, replica := testservice.StartRedis(t), testservice.StartRedis(t)
@@ -152,6 +170,26 @@ func TestSentinel(t *testing.T) {
 	}
 	if got := open(t, master.URL, nil, ClientOptions{}).Get(ctx, "k").Val(); got != "1" {
 		t.Errorf("written elsewhere than at the master: %q", got)
+	}
+	// The replica must be known before it can take over.
+	admin := redis.NewSentinelClient(&redis.Options{Addr: sentinel.Addr})
+	defer func() { _ = admin.Close() }()
+	for {
+		if replicas, err := admin.Replicas(ctx, "gold").Result(); err == nil && len(replicas) == 1 && replicas[0]["flags"] == "slave" {
+			break
+		}
+		if err := (&Backoff{}).Wait(ctx); err != nil {
+			t.Fatal("the sentinel never finds the replica")
+		}
+	}
+	master.Kill()
+	if err := Do(ctx, log, "set", func(ctx context.Context) error {
+		return c.Set(ctx, "k", "2", 0).Err()
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if got := open(t, replica.URL, nil, ClientOptions{}).Get(ctx, "k").Val(); got != "2" {
+		t.Errorf("after the failover the replica has %q", got)
 	}
 	sentinel.Kill()
 	lost := open(t, sentinel.URL, map[string]any{"master_name": "gold"}, ClientOptions{})

@@ -196,8 +196,8 @@ func (s *RedisServer) waitReady(pid int) error {
 	}
 }
 
-// processID asks a server for its process id; a server that is loading its data gives an answer, too.
-func processID(addr string) (int, error) {
+// processID asks a server that has loaded its data for its process id.
+func processID(addr string) (pid int, err error) {
 	conn, err := net.DialTimeout("tcp", addr, time.Second)
 	if err != nil {
 		return 0, err
@@ -206,19 +206,20 @@ func processID(addr string) (int, error) {
 	if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
 		return 0, err
 	}
-	if _, err := conn.Write([]byte("INFO server\r\nQUIT\r\n")); err != nil {
+	if _, err := conn.Write([]byte("INFO\r\nQUIT\r\n")); err != nil {
 		return 0, err
 	}
-	lines := bufio.NewScanner(conn)
-	for lines.Scan() {
-		if text, ok := strings.CutPrefix(lines.Text(), "process_id:"); ok {
-			return strconv.Atoi(text)
-		}
-		if strings.HasPrefix(lines.Text(), "-NOAUTH") { // started with --requirepass: the process cannot be told
-			return 0, fmt.Errorf("password required")
+	err = fmt.Errorf("no process id in the answer of %s", addr)
+	for lines := bufio.NewScanner(conn); lines.Scan(); {
+		name, value, _ := strings.Cut(lines.Text(), ":")
+		switch {
+		case name == "process_id":
+			pid, err = strconv.Atoi(value)
+		case name == "loading" && value != "0":
+			return 0, fmt.Errorf("%s is loading its data", addr)
 		}
 	}
-	return 0, fmt.Errorf("no process id in the answer of %s", addr)
+	return pid, err
 }
 
 func freeAddr(t testing.TB) string {

@@ -12,6 +12,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestContract(t *testing.T) {
+	t.Parallel()
 	transporttest.Run(t, func(t testing.TB) transporttest.Harness {
 		name := t.Name()
 		url := "memory://" + name
@@ -25,7 +26,9 @@ func TestContract(t *testing.T) {
 				return tr
 			},
 			Inject: func(t testing.TB, queue string, raw []byte) {
+				brokersMu.Lock()
 				b := brokers[name]
+				brokersMu.Unlock()
 				b.mu.Lock()
 				defer b.mu.Unlock()
 				b.put(queue, item{raw: raw}, false)

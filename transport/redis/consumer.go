@@ -212,7 +212,7 @@ func (c *consumer) Close(ctx context.Context) error {
 	c.cancel()
 	c.waker.close()
 	c.receiving.Lock() // the last claim has been registered
-	c.receiving.Unlock()
+	defer c.receiving.Unlock()
 	c.actors.Wait()
 	c.mu.Lock()
 	batch := make([]transport.Settlement, 0, len(c.held))

@@ -17,14 +17,17 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestContractMiniredis(t *testing.T) {
+	t.Parallel()
 	transporttest.Run(t, func(t testing.TB) transporttest.Harness { return harness(testservice.Miniredis(t), nil) })
 }
 
 func TestContractRedis(t *testing.T) {
+	t.Parallel()
 	transporttest.Run(t, func(t testing.TB) transporttest.Harness { return harness(testservice.Redis(t), nil) })
 }
 
 func TestContractRedisWithPrefix(t *testing.T) {
+	t.Parallel()
 	transporttest.Run(t, func(t testing.TB) transporttest.Harness {
 		return harness(testservice.Redis(t), map[string]any{"global_keyprefix": "pre[fix*]:"})
 	})

@@ -274,7 +274,11 @@ func testBroadcast(t *testing.T, b *bench) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer s.Close()
+		defer func() {
+			if err := s.Close(); err != nil {
+				t.Errorf("close subscription: %v", err)
+			}
+		}()
 		subs = append(subs, s)
 	}
 	for key, s := range map[string]transport.Subscription{"": subs[0], "worker.online": subs[1]} {

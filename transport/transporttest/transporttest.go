@@ -52,6 +52,7 @@ func Run(t *testing.T, newHarness func(t testing.TB) Harness) {
 		"ConcurrentUse":            testConcurrent,
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			h := newHarness(t)
 			test(t, &bench{T: t, Harness: h, transport: open(t, h)})
 		})
