@@ -68,6 +68,7 @@ func TestDecodeEnvelopeRefuses(t *testing.T) {
 		{"no body", `{"properties": ` + goodProperties + `}`, "no body"},
 		{"body null", `{"body": null, "properties": ` + goodProperties + `}`, "body is not a string"},
 		{"body an object", `{"body": {}, "properties": ` + goodProperties + `}`, "body is not a string"},
+		{"body repeated, once a number", `{"body": 0, ` + withHeaders(`{}`)[1:], "body is not a string"},
 		{"body not base64", `{"body": "W10", "properties": ` + goodProperties + `}`, "body is not base64"},
 		{"body_encoding hex", strings.Replace(withHeaders(`{}`), `"base64"`, `"hex"`, 1), `unknown body_encoding "hex"`},
 		{"body_encoding a number", strings.Replace(withHeaders(`{}`), `"base64"`, `64`, 1), `body_encoding is not a string`},
@@ -116,8 +117,6 @@ func TestDecodeEnvelopeTolerates(t *testing.T) {
 			func(m *protocol.Message) bool { return string(m.Body) == "[\xfdt" }},
 		{"spread out", " {\n\t\"body\" :\r\n\"W10=\" , \"properties\" : " + goodProperties + " } \n",
 			func(m *protocol.Message) bool { return string(m.Body) == "[]" }},
-		{"last key counts", `{"body": 0, ` + withHeaders(`{"id": "a", "retries": 1, "id": "b", "retries": null}`)[1:],
-			nil},
 		{"priority text", strings.Replace(withHeaders(`{}`), `"body_encoding"`, `"priority": "7", "body_encoding"`, 1),
 			func(m *protocol.Message) bool { return m.Properties.Priority == 7 }},
 		{"priority null", strings.Replace(withHeaders(`{}`), `"body_encoding"`, `"priority": null, "body_encoding"`, 1),
@@ -148,12 +147,6 @@ func TestDecodeEnvelopeTolerates(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			m, err := protocol.DecodeEnvelope([]byte(tt.raw))
-			if tt.check == nil {
-				if err == nil {
-					t.Fatalf("body 0 was taken: %+v", m)
-				}
-				return
-			}
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -150,13 +150,13 @@ func (f *fields) time(name string, utc bool, text *string, parsed *time.Time) {
 		f.wrong(name)
 		return
 	}
-	if value.CheckTime(t.UTC()) != nil {
-		f.wrong(name)
-		return
-	}
 	if !aware && !utc {
 		t = time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), t.Nanosecond(), time.Local)
 		*text = FormatTime(t)
+	}
+	if value.CheckTime(t.UTC()) != nil {
+		f.wrong(name)
+		return
 	}
 	*parsed = t
 }

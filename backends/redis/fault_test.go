@@ -12,9 +12,6 @@ import (
 	"github.com/gelery/gelery/protocol"
 )
 
-func asDecodeError(err error, target **backends.DecodeError) bool { return errors.As(err, target) }
-func asEncodeError(err error, target **backends.EncodeError) bool { return errors.As(err, target) }
-
 // until waits for a condition that no event tells of.
 func until(t *testing.T, f func() bool, what string) {
 	t.Helper()
@@ -114,6 +111,31 @@ func TestWatchSurvivesFaults(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
+	}
+}
+
+func TestWatchStartedWhileAway(t *testing.T) {
+	t.Parallel()
+	s := testservice.StartRedis(t)
+	p := testservice.NewProxy(t, s.Addr)
+	client, worker := open(t, "redis://"+p.Addr+"/0", backends.Options{}), open(t, s.URL, backends.Options{})
+	p.Down()
+	_, done := watchAll(deadline(t), client, ids(1200))
+	l := client.listener
+	until(t, func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return len(l.topics) > 0
+	}, "it waits")
+	if err := worker.Store(deadline(t), successes(ids(600))); err != nil {
+		t.Fatal(err)
+	}
+	p.Up()
+	if err := worker.Store(deadline(t), successes(ids(1200))); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
 	}
 }
 

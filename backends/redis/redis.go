@@ -51,6 +51,7 @@ type Backend struct {
 	log       *slog.Logger
 	prefix    string // of keys and channels alike
 	scriptTop []any  // the script's arguments before the documents
+	largest   int    // bytes of a document
 	listener  *listener
 	buffers   sync.Pool // *[]byte
 }
@@ -82,6 +83,8 @@ func Open(ctx context.Context, url string, o backends.Options) (backends.Backend
 		client: cfg.Client(redisconn.ClientOptions{}),
 		log:    log.With("backend", cfg.Redacted()),
 		prefix: prefix + keyPrefix,
+
+		largest: maxDocument,
 	}
 	b.scriptTop = scriptTop(o.Expires, codec.Serializer.Name())
 	b.buffers.New = func() any { return new([]byte) }
@@ -142,9 +145,9 @@ func (b *Backend) Store(ctx context.Context, batch []*protocol.ResultMeta) error
 		if documents, err = b.codec.Append(documents, m); err != nil {
 			return err
 		}
-		if size := len(documents) - start; size > maxDocument {
+		if size := len(documents) - start; size > b.largest {
 			return &backends.EncodeError{TaskID: m.TaskID,
-				Err: fmt.Errorf("%d bytes are more than the %d that Redis takes", size, maxDocument)}
+				Err: fmt.Errorf("%d bytes are more than the %d that Redis takes", size, b.largest)}
 		}
 		ends[i] = len(documents)
 	}

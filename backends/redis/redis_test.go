@@ -3,8 +3,8 @@ package redis
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
-	"math"
 	"strings"
 	"testing"
 	"time"
@@ -238,7 +238,7 @@ func TestForeignDocuments(t *testing.T) {
 	}
 	for m, err := range b.Watch(ctx, "broken") {
 		var decodeErr *backends.DecodeError
-		if !asDecodeError(err, &decodeErr) || decodeErr.TaskID != "broken" {
+		if !errors.As(err, &decodeErr) || decodeErr.TaskID != "broken" {
 			t.Errorf("broken document: %v %v", m, err)
 		}
 	}
@@ -296,16 +296,16 @@ func TestOpenErrors(t *testing.T) {
 }
 
 func TestTooLarge(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes a gigabyte")
-	}
-	if math.MaxInt == math.MaxInt32 {
-		t.Skip("takes more than 32 bits")
-	}
-	b := open(t, testservice.Miniredis(t), backends.Options{})
-	err := b.Store(deadline(t), []*protocol.ResultMeta{{TaskID: "a", Status: protocol.Success, Result: strings.Repeat("x", maxDocument)}})
+	t.Parallel()
+	b, ctx := open(t, testservice.Miniredis(t), backends.Options{}), deadline(t)
+	b.largest = 1000 // half a gigabyte is too much for a test
+	big := &protocol.ResultMeta{TaskID: "big", Status: protocol.Success, Result: strings.Repeat("x", 1000)}
+	err := b.Store(ctx, []*protocol.ResultMeta{success("a"), big})
 	var encodeErr *backends.EncodeError
-	if !asEncodeError(err, &encodeErr) || encodeErr.TaskID != "a" {
+	if !errors.As(err, &encodeErr) || encodeErr.TaskID != "big" {
 		t.Errorf("got %v", err)
+	}
+	if m, err := b.Get(ctx, "a"); err != nil || m.Status != protocol.Pending {
+		t.Errorf("the other record is %v, %v", m, err)
 	}
 }

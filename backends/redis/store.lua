@@ -6,8 +6,9 @@
 --       2 a whole line that is in every stored SUCCESS, if that is how to know it (yaml); else ''
 --       3 how many beginnings of a stored SUCCESS follow; then these; then the documents
 --
--- The current value is looked at through its first bytes, because it may be large. GETRANGE through pcall: a key of
--- another type is overwritten, as SETEX does.
+-- Most tasks store once, so a key that is not there is written without a look. A value that is there is looked at
+-- through its first bytes, because it may be large; with pcall, because a key of another type is overwritten, as SETEX
+-- does.
 local ttl, line, prefixes = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local longest = 0
 for p = 4, 3 + prefixes do
@@ -28,13 +29,19 @@ end
 
 for i = 1, #KEYS do
   local key, document = KEYS[i], ARGV[3 + prefixes + i]
-  if not succeeded(key) then
-    if ttl == '0' then
-      redis.call('SET', key, document)
-    else
-      redis.call('SETEX', key, ttl, document)
-    end
-    redis.call('PUBLISH', key, document)
+  local stored
+  if ttl == '0' then
+    stored = redis.call('SET', key, document, 'NX')
+  else
+    stored = redis.call('SET', key, document, 'EX', ttl, 'NX')
   end
+  if not stored and not succeeded(key) then
+    if ttl == '0' then
+      stored = redis.call('SET', key, document)
+    else
+      stored = redis.call('SETEX', key, ttl, document)
+    end
+  end
+  if stored then redis.call('PUBLISH', key, document) end
 end
 return #KEYS

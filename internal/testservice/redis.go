@@ -1,3 +1,5 @@
+//go:build unix
+
 package testservice
 
 import (
@@ -31,6 +33,13 @@ type RedisServer struct {
 	mu      sync.Mutex
 	process *os.Process
 	exited  chan struct{} // closed when process is gone
+}
+
+// Redis starts a redis-server without persistence for this test alone and returns its URL, redis://127.0.0.1:port/0.
+// It takes some 15 ms, so sharing one is not worth the trouble. It is gone when the test ends.
+func Redis(t testing.TB) string {
+	t.Helper()
+	return StartRedis(t).URL
 }
 
 // StartRedis starts a redis-server on a free port of the loopback interface, with a folder of its own and without

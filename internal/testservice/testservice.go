@@ -29,13 +29,6 @@ func find(t testing.TB, env, name string) string {
 	return ""
 }
 
-// Redis starts a redis-server without persistence for this test alone and returns its URL, redis://127.0.0.1:port/0.
-// It takes some 15 ms, so sharing one is not worth the trouble. It is gone when the test ends.
-func Redis(t testing.TB) string {
-	t.Helper()
-	return StartRedis(t).URL
-}
-
 // Miniredis starts an in-process miniredis for this test and returns its URL. Its clock stands still.
 func Miniredis(t testing.TB) string {
 	t.Helper()

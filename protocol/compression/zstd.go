@@ -11,19 +11,29 @@ import (
 // maxWindow is what a zstd body may ask a decoder to keep: the window of level 19, with room for some above.
 const maxWindow = 32 << 20
 
-// zstdEncoder writes one frame with its content size in the header, which kombu needs to read it. EncodeAll may be
-// called concurrently.
-var zstdEncoder = sync.OnceValues(func() (*zstd.Encoder, error) {
-	return zstd.NewWriter(nil, zstd.WithEncoderConcurrency(2), zstd.WithLowerEncoderMem(true))
-})
+// The encoders write one frame with its content size in the header, which kombu needs to read it. For less than 256
+// bytes the format has room for the size in a single segment only. EncodeAll may be called concurrently.
+var (
+	zstdEncoder      = sync.OnceValues(func() (*zstd.Encoder, error) { return newZstdEncoder(false) })
+	zstdSmallEncoder = sync.OnceValues(func() (*zstd.Encoder, error) { return newZstdEncoder(true) })
+)
+
+func newZstdEncoder(singleSegment bool) (*zstd.Encoder, error) {
+	return zstd.NewWriter(nil, zstd.WithEncoderConcurrency(2), zstd.WithLowerEncoderMem(true),
+		zstd.WithSingleSegment(singleSegment))
+}
 
 func encodeZstd(body []byte) ([]byte, error) {
-	e, err := zstdEncoder()
+	encoder := zstdEncoder
+	switch {
+	case len(body) == 0: // EncodeAll writes no frame at all for nothing
+		return bytes.Clone(emptyZstd), nil
+	case len(body) < 256:
+		encoder = zstdSmallEncoder
+	}
+	e, err := encoder()
 	if err != nil {
 		return nil, err
-	}
-	if len(body) == 0 { // EncodeAll writes no frame at all for nothing
-		return emptyZstd, nil
 	}
 	return e.EncodeAll(body, nil), nil
 }

@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/big"
 	"strconv"
+	"strings"
 	"sync"
 	"unicode/utf8"
 
@@ -527,6 +528,8 @@ func (d *jsonDecoder) number() (any, error) {
 			n = -n
 		}
 		return n, nil
+	case digits > value.MaxDigits:
+		return nil, errDigits
 	}
 	return parseInt(string(text))
 }
@@ -541,13 +544,15 @@ func (d *jsonDecoder) digits() (n int64, count int) {
 	return n, d.pos - start
 }
 
+var errDigits = fmt.Errorf("int of more than %d digits", value.MaxDigits)
+
 // parseInt reads decimal text of any size up to Python's own limit, past which conversion takes quadratic time.
 func parseInt(text string) (any, error) {
+	if len(strings.TrimPrefix(text, "-")) > value.MaxDigits {
+		return nil, errDigits
+	}
 	if n, err := strconv.ParseInt(text, 10, 64); err == nil {
 		return n, nil
-	}
-	if len(text) > value.MaxDigits+1 || len(text) > value.MaxDigits && text[0] != '-' {
-		return nil, fmt.Errorf("int of more than %d digits", value.MaxDigits)
 	}
 	b, ok := new(big.Int).SetString(text, 10)
 	if !ok {

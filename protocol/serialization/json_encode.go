@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math"
 	"math/big"
+	"slices"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -39,7 +40,7 @@ func (s jsonSerializer) Append(dst []byte, v any) ([]byte, error) {
 
 // AppendJSON appends v, any Go value, as JSON. It writes UTF-8 as it is and escapes no HTML. Floats always have ".0"
 // or an exponent and are shortest; NaN, Infinity and -Infinity are bare words, as Python writes them. A lone
-// surrogate is written as its escape; any other byte that is not UTF-8 becomes U+FFFD. An error is an *EncodeError.
+// surrogate is written as its escape; any other byte that is not UTF-8 becomes U+FFFD. Keys are sorted. An error is an *EncodeError.
 func AppendJSON(dst []byte, v any) ([]byte, error) { return JSON.Append(dst, v) }
 
 type jsonEncoder struct{ plain bool }
@@ -94,18 +95,29 @@ func (e jsonEncoder) dict(dst []byte, dict map[string]any, depth int) ([]byte, e
 	}
 	dst = append(dst, '{')
 	var err error
-	first := true
-	for key, v := range dict {
-		if !first {
+	var few [8]string
+	for i, key := range sortedKeys(few[:0], dict) {
+		if i > 0 {
 			dst = append(dst, ',')
 		}
-		first = false
 		dst = append(appendJSONString(dst, key), ':')
-		if dst, err = e.value(dst, v, depth+1); err != nil {
+		if dst, err = e.value(dst, dict[key], depth+1); err != nil {
 			return dst, value.WithPath(err, key)
 		}
 	}
 	return append(dst, '}'), nil
+}
+
+// sortedKeys appends the keys of dict in order. Every serializer writes them so: the same value gives the same bytes,
+// by which Redis tells whether a part of a chord has been reported before.
+func sortedKeys(keys []string, dict map[string]any) []string {
+	for key := range dict {
+		keys = append(keys, key)
+	}
+	if len(keys) > 1 {
+		slices.Sort(keys)
+	}
+	return keys
 }
 
 func (e jsonEncoder) rare(dst []byte, v any, depth int) ([]byte, error) {

@@ -100,11 +100,12 @@ func packDict(e *msgpack.Encoder, dict map[string]any, depth int) error {
 	if err := e.EncodeMapLen(len(dict)); err != nil {
 		return err
 	}
-	for key, v := range dict {
+	var few [8]string
+	for _, key := range sortedKeys(few[:0], dict) {
 		if err := packText(e, key); err != nil {
 			return err
 		}
-		if err := packValue(e, v, depth+1); err != nil {
+		if err := packValue(e, dict[key], depth+1); err != nil {
 			return err
 		}
 	}

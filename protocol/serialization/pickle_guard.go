@@ -53,7 +53,7 @@ func (w *pickleWalker) step(op byte) error {
 	case 'I', 'L':
 		text, err := w.line()
 		if len(text) > value.MaxDigits+3 { // sign, L and carriage return
-			return fmt.Errorf("int of more than %d digits", value.MaxDigits)
+			return errDigits
 		}
 		return err
 	case 'F', 'S', 'V', 'P', 'g', 'p':

@@ -123,20 +123,18 @@ func appendYAMLDict(dst []byte, dict map[string]any, depth int) ([]byte, error) 
 	}
 	dst = append(dst, '{')
 	var err error
-	first := true
-	for key, v := range dict {
-		if !first {
+	for i, key := range sortedKeys(nil, dict) {
+		if i > 0 {
 			dst = append(dst, ", "...)
 		}
-		first = false
 		start := len(dst)
 		dst = appendYAMLString(dst, key)
 		if len(dst)-start > 1000 { // YAML looks 1024 characters ahead for the colon, unless a mark announces it
 			dst = append(dst[:start], "? "...)
-			dst = appendYAMLString(dst, key)
+			dst = append(appendYAMLString(dst, key), ' ')
 		}
 		dst = append(dst, ": "...)
-		if dst, err = appendYAML(dst, v, depth+1); err != nil {
+		if dst, err = appendYAML(dst, dict[key], depth+1); err != nil {
 			return dst, err
 		}
 	}

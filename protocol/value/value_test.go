@@ -185,15 +185,16 @@ func TestOfErrors(t *testing.T) {
 	}
 }
 
-func TestAssign(t *testing.T) {
-	t.Parallel()
+type assignTest struct {
+	src  any
+	want any // its type is the destination
+}
+
+func assignTests() []assignTest {
 	big70 := new(big.Int).Lsh(big.NewInt(1), 70)
 	at := time.Date(2024, 1, 2, 3, 4, 5, 678000, plusTwo)
 	atLocal := local(time.Date(2024, 1, 2, 3, 4, 5, 0, utc))
-	tests := []struct {
-		src  any
-		want any // its type is the destination
-	}{
+	return []assignTest{
 		{int64(5), 5},
 		{int64(-128), int8(-128)},
 		{int64(255), uint8(255)},
@@ -250,7 +251,11 @@ func TestAssign(t *testing.T) {
 		{[]any{map[string]any{"id": int64(1)}}, []Base{{ID: 1}}},
 		{[]string{"a"}, []string{"a"}}, // not canonical
 	}
-	for _, tt := range tests {
+}
+
+func TestAssign(t *testing.T) {
+	t.Parallel()
+	for _, tt := range assignTests() {
 		dst := reflect.New(reflect.TypeOf(tt.want))
 		if err := Assign(dst.Interface(), tt.src); err != nil {
 			t.Errorf("Assign(*%T, %#v): %v", tt.want, tt.src, err)

@@ -1,0 +1,129 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/gelery/gelery/backends"
+	"github.com/gelery/gelery/internal/brokerurl"
+	"github.com/gelery/gelery/protocol/serialization"
+	"github.com/gelery/gelery/task"
+	"github.com/gelery/gelery/transport"
+)
+
+const (
+	// connectTimeout is how long a client command tries to reach a server: Celery's broker_connection_timeout.
+	connectTimeout = 4 * time.Second
+	closeTimeout   = 5 * time.Second
+)
+
+// connectionFlags are the flags of commands that talk to a broker, a result backend, or both.
+type connectionFlags struct {
+	transportOptions, backendOptions []string
+	resultSerializer                 string
+}
+
+func (c *connectionFlags) addBroker(cmd *cobra.Command) {
+	cmd.Flags().StringArrayVar(&c.transportOptions, "transport-option", nil,
+		"broker_transport_options entry `key=value`, the value as JSON; repeatable")
+}
+
+func (c *connectionFlags) addBackend(cmd *cobra.Command) {
+	cmd.Flags().StringArrayVar(&c.backendOptions, "backend-option", nil,
+		"result_backend_transport_options entry `key=value`, the value as JSON; repeatable")
+	cmd.Flags().StringVar(&c.resultSerializer, "result-serializer", "json", "`name` of the serializer of results")
+}
+
+// config is the client configuration for the URLs, of which either may be empty.
+func (c *connectionFlags) config(broker, backend string, log *slog.Logger) (task.Config, error) {
+	config := task.Config{Broker: broker, Backend: backend, ResultSerializer: c.resultSerializer, Logger: log}
+	var err error
+	if config.TransportOptions, err = optionMap("transport-option", c.transportOptions); err != nil {
+		return config, err
+	}
+	config.BackendOptions, err = optionMap("backend-option", c.backendOptions)
+	return config, err
+}
+
+// connect opens what the configuration names and tries for as long as ctx lives. Close must be called.
+func connect(ctx context.Context, c task.Config) (_ *task.Client, closeAll func(), err error) {
+	if _, err := task.NewClient(nil, nil, c); err != nil { // a typo is told before anything is tried
+		return nil, nil, usage(err.Error(), "", "")
+	}
+	var tr transport.Transport
+	var backend backends.Backend
+	shut := func() {
+		// What the command had to say is said; a connection that does not end well changes nothing about it.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+		defer cancel()
+		if tr != nil {
+			_ = tr.Close(ctx)
+		}
+		if backend != nil {
+			_ = backend.Close()
+		}
+	}
+	defer func() {
+		if err != nil {
+			shut()
+		}
+	}()
+	if c.Broker != "" {
+		if err := checkURL("broker", c.Broker, transport.Schemes()); err != nil {
+			return nil, nil, err
+		}
+		options := transport.Options{TransportOptions: c.TransportOptions, Logger: c.Logger}
+		if tr, err = transport.Open(ctx, c.Broker, options); err != nil {
+			return nil, nil, connectFailure(ctx, "broker", c.Broker, err)
+		}
+	}
+	if c.Backend != "" {
+		if err := checkURL("result backend", c.Backend, backends.Schemes()); err != nil {
+			return nil, nil, err
+		}
+		options := backends.Options{Serializer: c.ResultSerializer, TransportOptions: c.BackendOptions, Logger: c.Logger}
+		if options.Accept, err = serialization.NewAccept(firstOf(c.ResultSerializer, "json")); err != nil {
+			return nil, nil, usage("--result-serializer: "+err.Error(), "", "")
+		}
+		if backend, err = backends.Open(ctx, c.Backend, options); err != nil {
+			return nil, nil, connectFailure(ctx, "result backend", c.Backend, err)
+		}
+	}
+	client, err := task.NewClient(tr, backend, c)
+	if err != nil {
+		return nil, nil, usage(err.Error(), "", "")
+	}
+	return client, shut, nil
+}
+
+// connectBriefly is connect for commands that a person waits for.
+func connectBriefly(ctx context.Context, c task.Config) (*task.Client, func(), error) {
+	dialing, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	return connect(dialing, c)
+}
+
+func connectFailure(ctx context.Context, what, url string, err error) error {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return err // the user gave up, not we
+	}
+	return unreachable(what, url, err)
+}
+
+// checkURL finds mistakes in a URL before anything is tried. Its scheme must have a driver.
+func checkURL(what, url string, schemes []string) error {
+	urls, err := brokerurl.Parse(url)
+	if err != nil {
+		return usage("the "+what+" has no valid URL", err.Error(), "write for example "+defaultBroker)
+	}
+	if scheme := urls[0].Scheme; !slices.Contains(schemes, scheme) {
+		return usage("the "+what+" URL has the unknown scheme "+scheme, "", "known here: "+strings.Join(schemes, ", "))
+	}
+	return nil
+}

@@ -1,0 +1,89 @@
+package cli
+
+import (
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// foreignFlag is a flag of celery that has no meaning here. Scripts carry such flags along, so each gets an answer that
+// says what to write instead, rather than "unknown flag". One without an answer asks for what is so anyway, and is
+// accepted.
+type foreignFlag struct {
+	name, short string
+	isBool      bool
+	answer      string
+}
+
+var foreignGlobal = []foreignFlag{
+	{"app", "A", false, "Go has no app module; the tasks are compiled into the binary that calls cli.Main"},
+	{"loader", "", false, "Go has no loaders; settings are options and CELERY_* variables"},
+	{"config", "", false, "Go cannot read a Python module; settings are options and CELERY_* variables"},
+	{"workdir", "", false, "change the folder before: cd DIR && ..."},
+	{"no-color", "C", true, ""},
+	{"skip-checks", "", true, ""},
+}
+
+var foreignWorker = []foreignFlag{
+	{"pool", "P", false, "Go runs tasks in goroutines and has no other pool; use --concurrency"},
+	{"beat", "B", true, "the worker has no scheduler inside; run celery beat beside it"},
+	{"schedule-filename", "s", false, "the worker has no scheduler inside; run celery beat beside it"},
+	{"scheduler", "", false, "the worker has no scheduler inside; run celery beat beside it"},
+	{"autoscale", "", false, "a goroutine costs next to nothing; use --concurrency with the larger of the two numbers"},
+	{"task-events", "E", true, "the worker sends no task events; leave the option out"},
+	{"events", "", true, "the worker sends no task events; leave the option out"},
+	{"detach", "D", true, "leave that to the service manager (systemd, Docker), or use nohup ... &"},
+	{"pidfile", "", false, "leave that to the service manager (systemd, Docker)"},
+	{"uid", "", false, "leave that to the service manager (systemd, Docker)"},
+	{"gid", "", false, "leave that to the service manager (systemd, Docker)"},
+	{"umask", "", false, "leave that to the service manager (systemd, Docker)"},
+	{"executable", "", false, "Go has no interpreter to choose"},
+	{"statedb", "S", false, "the worker keeps no state between runs; leave the option out"},
+	{"disable-prefetch", "", true, "use --prefetch-multiplier 1, which takes only what can run at once"},
+	{"time-limit", "", false, "set it where the task is defined or called: task.TimeLimit"},
+	{"soft-time-limit", "", false, "set it where the task is defined or called: task.SoftTimeLimit"},
+	{"max-tasks-per-child", "", false, "there are no child processes; leave the option out"},
+	{"max-memory-per-child", "", false, "there are no child processes; set GOMEMLIMIT"},
+	{"purge", "", true, "empty the queues before, with the command purge"},
+	{"discard", "", true, "empty the queues before, with the command purge"},
+	{"exclude-queues", "X", false, "name the queues to serve with --queues"},
+	{"include", "I", false, "tasks are compiled in; import their package and register them in the mux"},
+	{"optimization", "O", false, ""}, // every worker is "fair": a task goes to a free slot only
+	{"without-gossip", "", true, ""},
+	{"without-mingle", "", true, ""},
+	{"without-heartbeat", "", true, ""},
+	{"heartbeat-interval", "", false, ""},
+}
+
+// foreignCommands are celery's commands that have no counterpart.
+var foreignCommands = map[string]bool{"amqp": true, "beat": true, "control": true, "events": true, "graph": true,
+	"inspect": true, "list": true, "logtool": true, "migrate": true, "multi": true, "report": true, "shell": true,
+	"status": true, "upgrade": true}
+
+func addForeignFlags(flags *pflag.FlagSet, all []foreignFlag) {
+	for _, f := range all {
+		if f.isBool {
+			flags.BoolP(f.name, f.short, false, "")
+		} else {
+			flags.StringP(f.name, f.short, "", "")
+		}
+		_ = flags.MarkHidden(f.name) // the error is that of an unknown name
+	}
+}
+
+// refuseForeignFlags answers the first flag given that has no meaning here.
+func refuseForeignFlags(cmd *cobra.Command) error {
+	for _, all := range [][]foreignFlag{foreignGlobal, foreignWorker} {
+		for _, f := range all {
+			given := cmd.Flags().Lookup(f.name)
+			if f.answer == "" || given == nil || !given.Hidden || !given.Changed {
+				continue
+			}
+			name := "--" + f.name
+			if f.short != "" {
+				name = "-" + f.short + "/" + name
+			}
+			return usage(name+": "+f.answer, "", "")
+		}
+	}
+	return nil
+}

@@ -1,0 +1,113 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/gelery/gelery/protocol/serialization"
+)
+
+// output is the flag -o: how a command prints its data. The default is a table on a terminal and plain elsewhere: the
+// same rows without a heading, columns separated by one tab.
+type output string
+
+const (
+	outputTable output = "table"
+	outputPlain output = "plain"
+	outputJSON  output = "json"
+)
+
+func (o *output) add(cmd *cobra.Command, modes ...output) {
+	names := make([]string, len(modes))
+	for i, m := range modes {
+		names[i] = string(m)
+	}
+	cmd.Flags().VarP(o, "output", "o", "`form` of the output: "+strings.Join(names, ", "))
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp))
+}
+
+func (o *output) String() string { return string(*o) }
+func (o *output) Type() string   { return "form" }
+
+func (o *output) Set(text string) error {
+	switch m := output(text); m {
+	case outputTable, outputPlain, outputJSON:
+		*o = m
+		return nil
+	}
+	return fmt.Errorf("%q is not table, plain or json", text)
+}
+
+// table writes rows below a heading. Cells must not hold tabs or line ends.
+func (o output) table(w io.Writer, heading []string, rows [][]string) error {
+	if o == outputPlain || o == "" && !isTerminal(w) {
+		for _, r := range rows {
+			if _, err := fmt.Fprintln(w, strings.Join(r, "\t")); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, r := range append([][]string{heading}, rows...) {
+		fmt.Fprintln(tw, strings.Join(r, "\t"))
+	}
+	return tw.Flush()
+}
+
+func isTerminal(w any) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0 && f.Name() != os.DevNull
+}
+
+// writeJSON writes one document on one line, with <, > and & as they are: it goes to jq, not into a web page.
+func writeJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// wireJSON is a canonical value as kombu's JSON writes it: what has no JSON form (dates, bytes, decimals) is typed. NaN and
+// the infinities, which kombu writes bare, are strings here, because JSON has no others.
+func wireJSON(v any) (json.RawMessage, error) {
+	return serialization.AppendJSON(nil, finite(v))
+}
+
+// finite replaces the floats JSON has no form for, in a copy of the containers they are in.
+func finite(v any) any {
+	switch v := v.(type) {
+	case float64:
+		switch {
+		case math.IsNaN(v):
+			return "NaN"
+		case math.IsInf(v, 1):
+			return "Infinity"
+		case math.IsInf(v, -1):
+			return "-Infinity"
+		}
+	case []any:
+		list := make([]any, len(v))
+		for i, e := range v {
+			list[i] = finite(e)
+		}
+		return list
+	case map[string]any:
+		object := make(map[string]any, len(v))
+		for k, e := range v {
+			object[k] = finite(e)
+		}
+		return object
+	}
+	return v
+}

@@ -1,0 +1,131 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/gelery/gelery/internal/brokerurl"
+)
+
+// purgeDocument is one element of what `purge -o json` prints.
+type purgeDocument struct {
+	Queue  string `json:"queue"`
+	Purged int64  `json:"purged"`
+}
+
+func purgeCommand(a *app) *cobra.Command {
+	var (
+		connection  connectionFlags
+		queues      []string
+		exclude     []string
+		force, sure bool
+		out         output
+	)
+	cmd := &cobra.Command{
+		Use:     "purge",
+		GroupID: groupOperate,
+		Short:   "Delete all waiting messages of queues",
+		Long: `Delete all waiting messages of queues
+
+What workers hold stays with them. There is no way back, so it asks first; where nobody can be asked, --force is needed.
+-o json prints [{"queue", "purged"}].
+
+` + exitCodes,
+		Example: `  gelery purge
+  gelery --broker redis://localhost:6379/0 purge --queues celery,mail --force`,
+		Args: cobra.NoArgs,
+		RunE: a.command(func(ctx context.Context, _ *cobra.Command, _ []string) error {
+			if len(queues) == 0 {
+				queues = []string{defaultQueue}
+			}
+			queues = slices.DeleteFunc(queues, func(q string) bool { return slices.Contains(exclude, q) })
+			if !force && !sure {
+				if err := a.confirmPurge(ctx, queues); err != nil {
+					return err
+				}
+			}
+			return a.purge(ctx, &connection, queues, out)
+		}),
+	}
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.StringSliceVarP(&queues, "queues", "Q", nil, "`names`, separated by commas (default celery)")
+	flags.StringSliceVarP(&exclude, "exclude-queues", "X", nil, "`names` of queues to leave alone")
+	flags.BoolVarP(&force, "force", "f", false, "do not ask")
+	flags.BoolVar(&sure, "yes", false, "the same as --force")
+	out.add(cmd, outputPlain, outputJSON)
+	connection.addBroker(cmd)
+	return cmd
+}
+
+// confirmPurge asks as celery does. Nobody at the other end is a mistake in the command, not a no.
+func (a *app) confirmPurge(ctx context.Context, queues []string) error {
+	const question = "delete all tasks"
+	needForce := usage("purge was not confirmed", "there is no terminal to ask at", "give --force")
+	if _, isFile := a.stdin.(*os.File); isFile && !isTerminal(a.stdin) {
+		return needForce
+	}
+	noun := "queue"
+	if len(queues) != 1 {
+		noun = "queues"
+	}
+	fmt.Fprintf(a.stderr, "WARNING: this removes all tasks from %s %s at %s.\n         There is no undo.\n\n"+
+		"Are you sure you want to %s? [y/N]: ", noun, strings.Join(queues, ", "), brokerurl.Redact(a.brokerURL("READ")), question)
+	answer := make(chan string, 1)
+	go func() { // it stays behind in its read when the user prefers Ctrl-C; the process ends then
+		defer close(answer)
+		lines := bufio.NewScanner(a.stdin)
+		if lines.Scan() {
+			answer <- lines.Text()
+		}
+	}()
+	select {
+	case text, ok := <-answer:
+		if !ok {
+			fmt.Fprintln(a.stderr)
+			return needForce
+		}
+		switch strings.ToLower(strings.TrimSpace(text)) {
+		case "y", "yes":
+			return nil
+		}
+		return &failure{code: exitFailed, what: "nothing was purged"}
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (a *app) purge(ctx context.Context, f *connectionFlags, queues []string, o output) error {
+	inspector, closeClient, err := a.inspect(ctx, f)
+	if err != nil {
+		return err
+	}
+	defer closeClient()
+	ctx, cancel := context.WithTimeout(ctx, operateTimeout)
+	defer cancel()
+	documents := make([]purgeDocument, len(queues))
+	var total int64
+	for i, q := range queues {
+		n, err := inspector.Purge(ctx, q)
+		if err != nil {
+			return fmt.Errorf("purge queue %s: %w", q, err)
+		}
+		documents[i] = purgeDocument{q, n}
+		total += n
+	}
+	if o == outputJSON {
+		return writeJSON(a.stdout, documents)
+	}
+	if total == 0 {
+		_, err = fmt.Fprintf(a.stdout, "No messages purged from %s.\n", plural(int64(len(queues)), "queue"))
+	} else {
+		_, err = fmt.Fprintf(a.stdout, "Purged %s from %s.\n", plural(total, "message"), plural(int64(len(queues)), "known task queue"))
+	}
+	return err
+}

@@ -1,0 +1,200 @@
+package cli
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"github.com/gelery/gelery/internal/brokerurl"
+	"github.com/gelery/gelery/transport"
+)
+
+// quarantineDocument is one element of what `queues --quarantine -o json` prints. The message stands in Text if it is
+// printable, else in Base64.
+type quarantineDocument struct {
+	Time   string `json:"time"` // RFC 3339, UTC; empty if unknown
+	Queue  string `json:"queue"`
+	Reason string `json:"reason"`
+	Text   string `json:"text,omitempty"`
+	Base64 string `json:"base64,omitempty"`
+}
+
+type queuesFlags struct {
+	connectionFlags
+	queues          []string
+	quarantine      string
+	limit           int
+	purgeQuarantine string
+	output          output
+}
+
+func queuesCommand(a *app) *cobra.Command {
+	f := &queuesFlags{}
+	cmd := &cobra.Command{
+		Use:     "queues",
+		GroupID: groupOperate,
+		Short:   "Show what waits in the queues, and what is in quarantine",
+		Long: `Show what waits in the queues, and what is in quarantine
+
+Unacked are messages some worker holds; -1 where the broker cannot tell. In quarantine is what no worker could handle.
+-o json prints [{"queue", "messages", "by_priority", "unacked", "quarantined"}], with --quarantine
+[{"time", "queue", "reason", "text" or "base64"}], with --purge-quarantine [{"queue", "purged"}].
+
+` + exitCodes,
+		Example: `  gelery queues
+  gelery queues --queues celery,mail --output json
+  gelery queues --quarantine celery --limit 5
+  gelery queues --purge-quarantine celery`,
+		Args: cobra.NoArgs,
+		RunE: a.command(func(ctx context.Context, _ *cobra.Command, _ []string) error {
+			inspector, closeClient, err := a.inspect(ctx, &f.connectionFlags)
+			if err != nil {
+				return err
+			}
+			defer closeClient()
+			ctx, cancel := context.WithTimeout(ctx, operateTimeout)
+			defer cancel()
+			switch {
+			case f.purgeQuarantine != "":
+				return a.purgeQuarantine(ctx, inspector, f)
+			case f.quarantine != "":
+				return a.showQuarantine(ctx, inspector, f)
+			}
+			return a.showDepths(ctx, inspector, f)
+		}),
+	}
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.StringSliceVarP(&f.queues, "queues", "Q", nil, "`names`, separated by commas (default all the broker knows)")
+	flags.StringVar(&f.quarantine, "quarantine", "", "show the quarantined messages of this `queue`, newest first")
+	flags.IntVar(&f.limit, "limit", 20, "at most so many of them")
+	flags.StringVar(&f.purgeQuarantine, "purge-quarantine", "", "delete the quarantined messages of this `queue`")
+	cmd.MarkFlagsMutuallyExclusive("queues", "quarantine", "purge-quarantine")
+	f.output.add(cmd, outputTable, outputPlain, outputJSON)
+	f.addBroker(cmd)
+	return cmd
+}
+
+// operateTimeout bounds what an operator asks of a broker.
+const operateTimeout = 30 * time.Second
+
+// inspect opens the broker for an operator's questions.
+func (a *app) inspect(ctx context.Context, f *connectionFlags) (transport.Inspector, func(), error) {
+	broker := a.brokerURL("READ")
+	config, err := f.config(broker, "", quietLogger(a.stderr))
+	if err != nil {
+		return nil, nil, err
+	}
+	client, closeClient, err := connectBriefly(ctx, config)
+	if err != nil {
+		return nil, nil, err
+	}
+	inspector, ok := client.Transport().(transport.Inspector)
+	if !ok {
+		closeClient()
+		return nil, nil, usage("the broker "+brokerurl.Redact(broker)+" cannot be inspected", "its driver does not offer it", "")
+	}
+	return inspector, closeClient, nil
+}
+
+func (a *app) showDepths(ctx context.Context, in transport.Inspector, f *queuesFlags) error {
+	names := f.queues
+	if len(names) == 0 {
+		var err error
+		if names, err = in.Queues(ctx); err != nil {
+			return err
+		}
+	}
+	depths, err := in.Depths(ctx, names)
+	if err != nil {
+		return err
+	}
+	if f.output == outputJSON {
+		if depths == nil {
+			depths = []transport.Depth{} // [] rather than null
+		}
+		return writeJSON(a.stdout, depths)
+	}
+	rows := make([][]string, len(depths))
+	for i, d := range depths {
+		steps := make([]string, 0, len(d.ByPriority))
+		for _, p := range slices.Sorted(maps.Keys(d.ByPriority)) {
+			steps = append(steps, fmt.Sprintf("%d:%d", p, d.ByPriority[p]))
+		}
+		rows[i] = []string{printable(d.Queue), strconv.FormatInt(d.Messages, 10), strconv.FormatInt(d.Unacked, 10),
+			strconv.FormatInt(d.Quarantined, 10), strings.Join(steps, " ")}
+	}
+	return f.output.table(a.stdout, []string{"QUEUE", "MESSAGES", "UNACKED", "QUARANTINED", "BY PRIORITY"}, rows)
+}
+
+func (a *app) showQuarantine(ctx context.Context, in transport.Inspector, f *queuesFlags) error {
+	if f.limit < 1 {
+		return usage(fmt.Sprintf("--limit %d is not at least 1", f.limit), "", "")
+	}
+	messages, err := in.Quarantined(ctx, f.quarantine, f.limit)
+	if err != nil {
+		return err
+	}
+	documents := make([]quarantineDocument, len(messages))
+	rows := make([][]string, len(messages))
+	for i, m := range messages {
+		d := quarantineDocument{Queue: m.Queue, Reason: m.Reason}
+		if !m.Time.IsZero() {
+			d.Time = m.Time.UTC().Format(time.RFC3339)
+		}
+		if isPrintable(m.Raw) {
+			d.Text = string(m.Raw)
+		} else {
+			d.Base64 = base64.StdEncoding.EncodeToString(m.Raw)
+		}
+		message := d.Text
+		if d.Base64 != "" {
+			message = "base64:" + d.Base64
+		}
+		documents[i], rows[i] = d, []string{d.Time, printable(m.Queue), printable(m.Reason), message}
+	}
+	if f.output == outputJSON {
+		return writeJSON(a.stdout, documents)
+	}
+	return f.output.table(a.stdout, []string{"TIME", "QUEUE", "REASON", "MESSAGE"}, rows)
+}
+
+func (a *app) purgeQuarantine(ctx context.Context, in transport.Inspector, f *queuesFlags) error {
+	n, err := in.PurgeQuarantine(ctx, f.purgeQuarantine)
+	if err != nil {
+		return err
+	}
+	if f.output == outputJSON {
+		return writeJSON(a.stdout, []purgeDocument{{f.purgeQuarantine, n}})
+	}
+	_, err = fmt.Fprintf(a.stdout, "Purged %s from the quarantine of %s.\n", plural(n, "message"), printable(f.purgeQuarantine))
+	return err
+}
+
+// isPrintable tells bytes a terminal may be shown: what a stranger put into a queue must not move its cursor.
+func isPrintable(b []byte) bool {
+	return utf8.Valid(b) && strings.IndexFunc(string(b), func(r rune) bool { return !unicode.IsPrint(r) }) < 0
+}
+
+func printable(s string) string {
+	if isPrintable([]byte(s)) {
+		return s
+	}
+	return strconv.Quote(s)
+}
+
+func plural(n int64, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return strconv.FormatInt(n, 10) + " " + noun + "s"
+}

@@ -1,0 +1,221 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/gelery/gelery/internal/brokerurl"
+	"github.com/gelery/gelery/worker"
+)
+
+// workerFlags are the flags of commands that run a worker.
+type workerFlags struct {
+	connectionFlags
+	logFlags
+	queues        []string
+	concurrency   int
+	hostname      string
+	accept        []string
+	prefetch      int
+	resultExtends bool
+	trackStarted  bool
+	demo          bool
+	quiet         bool
+	stopTimeout   seconds
+}
+
+func (f *workerFlags) add(cmd *cobra.Command, logLevel string) {
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.StringSliceVarP(&f.queues, "queues", "Q", nil, "`names` of the queues to serve, separated by commas (default celery)")
+	flags.IntVarP(&f.concurrency, "concurrency", "c", 0, "`number` of tasks that run at once (default the number of CPUs)")
+	flags.StringVarP(&f.hostname, "hostname", "n", "celery@%h", "node `name`; %h host, %n its first part, %d the rest")
+	flags.StringVarP(&f.level, "loglevel", "l", logLevel, "DEBUG, INFO, WARNING, ERROR or CRITICAL")
+	flags.StringVarP(&f.file, "logfile", "f", "", "`path` of the log (default standard error)")
+	flags.StringVar(&f.format, "log-format", "text", "text or json")
+	flags.BoolVarP(&f.quiet, "quiet", "q", false, "no banner")
+	flags.IntVar(&f.prefetch, "prefetch-multiplier", 4, "messages held for each running task, itself included")
+	flags.StringSliceVar(&f.accept, "accept-content", []string{"json"}, "`names` of serializers to decode: json, msgpack, yaml, pickle")
+	flags.BoolVar(&f.resultExtends, "result-extended", false, "store name, arguments, worker and queue with each result")
+	flags.BoolVar(&f.trackStarted, "track-started", false, "store the state STARTED when a task begins")
+	flags.Var(&f.stopTimeout, "stop-timeout", "how long a warm stop waits for running tasks (default for ever)")
+	f.addBroker(cmd)
+	f.addBackend(cmd)
+}
+
+func (f *workerFlags) workerConfig(log *slog.Logger) worker.Config {
+	return worker.Config{Queues: f.queues, Concurrency: f.concurrency, PrefetchMultiplier: f.prefetch, Hostname: f.hostname,
+		TrackStarted: f.trackStarted, ResultExtended: f.resultExtends, StopTimeout: f.stopTimeout.duration(), Logger: log}
+}
+
+// validate finds what worker.New would find, which happens after the connection is there: too late to tell of a typo.
+func (f *workerFlags) validate() error {
+	switch {
+	case f.concurrency < 0:
+		return usage(fmt.Sprintf("--concurrency %d is negative", f.concurrency), "", "")
+	case f.prefetch < 1:
+		return usage(fmt.Sprintf("--prefetch-multiplier %d is not at least 1", f.prefetch), "", "")
+	}
+	if f.concurrency == 0 {
+		f.concurrency = runtime.NumCPU()
+	}
+	return nil
+}
+
+func workerCommand(a *app) *cobra.Command {
+	f := &workerFlags{}
+	cmd := &cobra.Command{
+		Use:     "worker",
+		GroupID: groupRun,
+		Short:   "Run tasks from queues until stopped",
+		Long: `Run tasks from queues until stopped
+
+A broker that is not there yet is waited for. When the worker is ready it says "<hostname> ready." on standard error.
+
+SIGTERM or SIGINT (Ctrl-C) stops it warm: it receives nothing more, ends what runs, and gives the rest back to the
+queues. A second one stops it cold: running tasks are cancelled and given back. A third one, or SIGQUIT, ends the
+process at once; what it held returns to the queues when its lease ends.
+
+Exit codes: 0 stopped warm, 1 stopped cold or could not begin, 2 wrong usage.`,
+		Example: `  gelery --broker redis://localhost:6379/0 --result-backend redis://localhost:6379/1 worker --queues math,mail --concurrency 100
+  gelery worker --demo --loglevel INFO`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if f.demo {
+				addDemo(a.mux)
+			}
+			return asFailure(cmd.Context(), a.work(cmd.Context(), f, a.brokerURL("READ"), a.backendURL(), func() {}))
+		},
+	}
+	f.add(cmd, "WARNING")
+	cmd.Flags().BoolVar(&f.demo, "demo", false, "run the demo tasks too: "+strings.Join(demoNames(), ", "))
+	addForeignFlags(cmd.Flags(), foreignWorker)
+	return cmd
+}
+
+// work runs a worker until it is stopped by ctx or by signals. Once it receives it says so and calls ready.
+func (a *app) work(ctx context.Context, f *workerFlags, broker, backend string, ready func()) error {
+	if err := f.validate(); err != nil {
+		return err
+	}
+	log, closeLog, err := f.open(a.stderr)
+	if err != nil {
+		return err
+	}
+	defer closeLog()
+	config, err := f.config(broker, backend, log)
+	if err != nil {
+		return err
+	}
+	config.AcceptContent = f.accept
+	starting, release := a.interruptible(ctx)
+	client, closeClient, err := connect(starting, config)
+	stopped := starting.Err() != nil
+	release()
+	if err != nil {
+		if stopped {
+			fmt.Fprintln(a.stderr, "worker: stopped before it began")
+			return nil
+		}
+		return err
+	}
+	defer closeClient()
+	w, err := worker.New(client, a.mux, f.workerConfig(log))
+	if err != nil {
+		return usage(err.Error(), "", "")
+	}
+	if !f.quiet {
+		a.banner(f, w, broker, backend)
+	}
+	if stopped { // the signal came just as the connection was made
+		return nil
+	}
+	return a.supervise(ctx, w, func() {
+		a.sayReady(f, w, log)
+		ready()
+	})
+}
+
+// supervise runs the worker and carries out the stages of a stop.
+func (a *app) supervise(ctx context.Context, w *worker.Worker, ready func()) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx) }()
+	consuming := w.Consuming()
+	for stage := 1; ; {
+		select {
+		case <-consuming:
+			consuming = nil
+			ready()
+		case err := <-ended:
+			if errors.Is(err, worker.ErrTerminated) {
+				fmt.Fprintln(a.stderr, "worker: stopped cold, unfinished tasks are back in their queues")
+				return silent(exitFailed)
+			}
+			return err
+		case sig := <-a.signals:
+			if sig == syscall.SIGQUIT {
+				stage = 3
+			}
+			switch stage {
+			case 1:
+				fmt.Fprintf(a.stderr, "worker: warm stop (%v), waiting for running tasks; once more to cancel them\n", sig)
+				stop()
+			case 2:
+				fmt.Fprintf(a.stderr, "worker: cold stop (%v), running tasks are cancelled; once more to end at once\n", sig)
+				w.Terminate()
+			default:
+				// The worker goes on behind our back until the process is gone, which is now.
+				fmt.Fprintf(a.stderr, "worker: ended at once (%v); held messages return when their lease ends\n", sig)
+				return silent(exitFailed)
+			}
+			stage++
+		}
+	}
+}
+
+// banner tells, as Celery's does, who this is and what it is about to do.
+func (a *app) banner(f *workerFlags, w *worker.Worker, broker, backend string) {
+	var b strings.Builder
+	results := "disabled"
+	if backend != "" {
+		results = brokerurl.Redact(backend)
+	}
+	queues := f.queues
+	if len(queues) == 0 {
+		queues = []string{defaultQueue}
+	}
+	fmt.Fprintf(&b, "%s  %s  pid %d\n\n", w.Hostname(), readVersion(), os.Getpid())
+	fmt.Fprintf(&b, "[config]\n.> transport:   %s\n.> results:     %s\n.> concurrency: %d (goroutines)\n\n",
+		brokerurl.Redact(broker), results, f.concurrency)
+	b.WriteString("[queues]\n")
+	for _, q := range queues {
+		b.WriteString(".> " + q + "\n")
+	}
+	b.WriteString("\n[tasks]\n")
+	for _, name := range a.mux.Names() {
+		b.WriteString("  . " + name + "\n")
+	}
+	if len(a.mux.Names()) == 0 {
+		b.WriteString("  none; register some in the mux of cli.Main, or try --demo\n")
+	}
+	fmt.Fprintln(a.stderr, b.String())
+}
+
+// sayReady writes the line that scripts wait for: into the log as Celery does, and to standard error in any case.
+func (a *app) sayReady(f *workerFlags, w *worker.Worker, log *slog.Logger) {
+	line := w.Hostname() + " ready."
+	log.Info(line)
+	if f.file != "" || !log.Enabled(context.Background(), slog.LevelInfo) {
+		fmt.Fprintln(a.stderr, line)
+	}
+}

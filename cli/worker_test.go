@@ -1,0 +1,227 @@
+package cli
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gelery/gelery/internal/testservice"
+	"github.com/gelery/gelery/worker"
+)
+
+// process is the stock command as a process of its own.
+func process(t *testing.T, args ...string) (cmd *exec.Cmd, output *transcript) {
+	t.Helper()
+	cmd = exec.Command(os.Args[0], args...)
+	cmd.Env = append(os.Environ(), asCommand+"=1")
+	output = newTranscript()
+	cmd.Stdout, cmd.Stderr = output, output
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if cmd.ProcessState == nil {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		}
+	})
+	return cmd, output
+}
+
+// exitCode waits for the end of a process.
+func exitCode(t *testing.T, cmd *exec.Cmd, output *transcript) int {
+	t.Helper()
+	watchdog := time.AfterFunc(testLimit, func() { _ = cmd.Process.Kill() })
+	_ = cmd.Wait()
+	if !watchdog.Stop() {
+		t.Fatalf("it did not end in %v; it said:\n%s", testLimit, output)
+	}
+	return cmd.ProcessState.ExitCode()
+}
+
+func send(t *testing.T, cmd *exec.Cmd, sig syscall.Signal) {
+	t.Helper()
+	if err := cmd.Process.Signal(sig); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestStopBySignal sends real signals to a real process whose only task never ends by itself.
+func TestStopBySignal(t *testing.T) {
+	t.Parallel()
+	broker := testservice.Redis(t)
+	tests := []struct {
+		name    string
+		sleep   string // seconds the running task takes
+		signals []syscall.Signal
+		code    int
+		want    string // of the output
+		left    bool   // the task is back in its queue
+	}{
+		{"SIGTERM waits for the task", "0.2", []syscall.Signal{syscall.SIGTERM}, 0, "warm stop (terminated)", false},
+		{"SIGINT waits for the task", "0.2", []syscall.Signal{syscall.SIGINT}, 0, "warm stop (interrupt)", false},
+		{"a second signal cancels it", "3600", []syscall.Signal{syscall.SIGTERM, syscall.SIGTERM}, 1, "stopped cold", true},
+		{"SIGQUIT ends at once", "3600", []syscall.Signal{syscall.SIGQUIT}, 1, "ended at once (quit)", false},
+		{"a third signal ends at once", "3600", []syscall.Signal{syscall.SIGINT, syscall.SIGINT, syscall.SIGINT}, 1, "", false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			queue := strings.ReplaceAll(tt.name, " ", "-")
+			id := "id-" + queue
+			cmd, output := process(t, "-b", broker, "--result-backend", broker, "worker", "--demo", "-Q", queue, "--track-started", "-n", "w@test")
+			output.waitFor(t, `w@test ready\.\n`)
+			command(t, 0, "-b", broker, "call", "dev.sleep", "-a", "["+tt.sleep+"]", "-q", queue, "--task-id", id)
+			awaitState(t, broker, id, "STARTED", "SUCCESS")
+			for i, sig := range tt.signals {
+				send(t, cmd, sig)
+				if i+1 < len(tt.signals) {
+					output.waitFor(t, []string{`warm stop`, `cold stop`}[i])
+				}
+			}
+			if code := exitCode(t, cmd, output); code != tt.code || !strings.Contains(output.String(), tt.want) {
+				t.Errorf("exit code %d, want %d; want %q in\n%s", code, tt.code, tt.want, output)
+			}
+			if tt.code == 0 {
+				if got := command(t, 0, "--result-backend", broker, "result", id, "--timeout", "10"); got != tt.sleep+"\n" {
+					t.Errorf("result %q, want %s", got, tt.sleep)
+				}
+			}
+			if left := strings.HasPrefix(command(t, 0, "-b", broker, "queues", "-Q", queue), queue+"\t1\t0\t"); left != tt.left {
+				t.Errorf("back in its queue: %v, want %v", left, tt.left)
+			}
+		})
+	}
+}
+
+// awaitState asks for a task until it has one of the states.
+func awaitState(t *testing.T, backend, id string, states ...string) {
+	t.Helper()
+	limit := time.Now().Add(testLimit)
+	for time.Now().Before(limit) {
+		_, stdout, _ := run{args: []string{"--result-backend", backend, "result", id, "--wait=false", "-o", "json"}}.do(t)
+		for _, s := range states {
+			if strings.Contains(stdout, `"state":"`+s+`"`) {
+				return
+			}
+		}
+	}
+	t.Fatalf("task %s does not get into the states %v", id, states)
+}
+
+// TestClientCommandBySignal ends a wait without end.
+func TestClientCommandBySignal(t *testing.T) {
+	t.Parallel()
+	broker := testservice.Redis(t)
+	for sig, want := range map[syscall.Signal]int{syscall.SIGINT: exitInterrupted, syscall.SIGTERM: exitTerminated} {
+		cmd, output := process(t, "-b", broker, "purge") // its question tells that the signals are watched
+		_ = cmd
+		if code := exitCode(t, cmd, output); code != exitUsage {
+			t.Errorf("purge without anybody to ask: exit code %d; it said\n%s", code, output)
+		}
+		cmd, output = process(t, "-b", broker, "--result-backend", broker, "call", "nobody.has.it", "--wait", "-q", sig.String())
+		awaitMessages(t, broker, sig.String())
+		send(t, cmd, sig)
+		if code := exitCode(t, cmd, output); code != want {
+			t.Errorf("%v: exit code %d, want %d; it said\n%s", sig, code, want, output)
+		}
+	}
+}
+
+func awaitMessages(t *testing.T, broker, queue string) {
+	t.Helper()
+	limit := time.Now().Add(testLimit)
+	for !strings.HasPrefix(command(t, 0, "-b", broker, "queues", "-Q", queue), queue+"\t1\t") {
+		if time.Now().After(limit) {
+			t.Fatalf("no message in %s", queue)
+		}
+	}
+}
+
+func TestWorkerBanner(t *testing.T) {
+	t.Parallel()
+	broker := testservice.Redis(t)
+	withPassword := strings.Replace(broker, "://", "://:SECRET@", 1)
+	_ = withPassword
+	mux := worker.NewMux()
+	mux.Func("mine", func() error { return nil })
+	b := run{mux: mux, args: []string{"worker", "-b", broker, "-n", "w1@test", "-Q", "a,b", "-c", "3"}}.start(t)
+	b.output.waitFor(t, `(?m)^w1@test  gelery .*\n\n\[config\]\n\.> transport:   redis://127\.0\.0\.1:\d+/0\n`+
+		`\.> results:     disabled\n\.> concurrency: 3 \(goroutines\)\n\n\[queues\]\n\.> a\n\.> b\n\n\[tasks\]\n  \. mine\n\nw1@test ready\.\n`)
+	b.stop()
+	if code := b.wait(t); code != 0 {
+		t.Errorf("exit code %d, want 0", code)
+	}
+}
+
+// TestWorkerReadyOnce wants the line scripts wait for once on standard error, whatever the log shows and where.
+func TestWorkerReadyOnce(t *testing.T) {
+	t.Parallel()
+	broker := testservice.Miniredis(t)
+	for _, level := range []string{"WARNING", "INFO"} {
+		for _, file := range []string{"", filepath.Join(t.TempDir(), "w.log")} {
+			b := run{args: []string{"worker", "-b", broker, "-n", "w1@test", "-q", "-l", level, "-f", file}}.start(t)
+			b.output.waitFor(t, `w1@test ready\.\n`)
+			b.stop()
+			b.wait(t)
+			if n := strings.Count(b.output.String(), "w1@test ready."); n != 1 {
+				t.Errorf("level %s, file %q: it stands there %d times:\n%s", level, file, n, b.output)
+			}
+		}
+	}
+}
+
+// TestWorkerWaitsForBroker starts a worker before its broker.
+func TestWorkerWaitsForBroker(t *testing.T) {
+	t.Parallel()
+	server := testservice.StartRedis(t)
+	server.Stop()
+	b := run{args: []string{"worker", "-b", server.URL, "-n", "w1@test"}}.start(t)
+	b.output.waitFor(t, `WARNING/MainProcess\] .*connection refused`)
+	server.Restart()
+	b.output.waitFor(t, `w1@test ready\.\n`)
+}
+
+// TestWorkerStopsWhileItWaits stops a worker that has no broker: it has done nothing wrong.
+func TestWorkerStopsWhileItWaits(t *testing.T) {
+	t.Parallel()
+	cmd, output := process(t, "worker", "-b", "redis://127.0.0.1:1/0")
+	output.waitFor(t, "connection refused")
+	send(t, cmd, syscall.SIGTERM)
+	if code := exitCode(t, cmd, output); code != 0 {
+		t.Errorf("exit code %d, want 0; it said\n%s", code, output)
+	}
+}
+
+// TestStopTimeout turns a warm stop cold.
+func TestStopTimeout(t *testing.T) {
+	t.Parallel()
+	broker := testservice.Redis(t)
+	mux := worker.NewMux()
+	began := make(chan struct{})
+	var once atomic.Bool
+	mux.Func("forever", func(ctx context.Context) error {
+		if !once.Swap(true) {
+			close(began)
+		}
+		<-ctx.Done()
+		return context.Cause(ctx)
+	})
+	b := run{mux: mux, args: []string{"worker", "-b", broker, "-n", "w1@test", "--stop-timeout", "0.05"}}.start(t)
+	command(t, 0, "-b", broker, "call", "forever")
+	select {
+	case <-began:
+	case <-time.After(testLimit):
+		t.Fatalf("the task does not run; the worker said\n%s", b.output)
+	}
+	b.stop()
+	if code := b.wait(t); code != exitFailed {
+		t.Errorf("exit code %d, want 1", code)
+	}
+}

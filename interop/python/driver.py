@@ -1,0 +1,138 @@
+"""A Python client as a process: reads one JSON command per line, answers each with one JSON line.
+
+The environment is that of app.py. Commands ("op"):
+
+    send    task, id?, args?, kwargs? or set?, options?, protocol?, record?   sends; options are send_task's. Answers id.
+            With record, get will tell all states the task went through.
+    get     id, timeout?, set?, via?   waits for the result and says what it is. With a set, it also says whether the
+            result is an echo of that set, as a Python worker would have echoed it; via is the serializer that carried
+            the arguments.
+    state   id       the state now, without waiting
+    forget  id
+    hello            the versions of this side
+
+Every answer has "ok"; when false, "error" says why and "kind" names the exception.
+"""
+import json
+import sys
+import uuid
+
+import celery
+import kombu
+import redis
+from celery.states import READY_STATES
+from kombu import serialization
+
+from app import app
+from values import SETS, same, short
+
+
+def carried(value, serializer):
+    """What arrives of a value when Python itself writes and reads it. An unencodable one raises."""
+    content_type, encoding, data = serialization.dumps(value, serializer=serializer)
+    return serialization.loads(data, content_type, encoding, accept=[content_type])
+
+
+recorders = {}  # by task id: a subscription to what the worker announces
+
+
+def record(task_id):
+    """Listens before the task is sent. AsyncResult would do, but it skips what happened before it is asked."""
+    recorders[task_id] = pubsub = app.backend.client.pubsub()
+    pubsub.subscribe(app.backend.get_key_for_task(task_id))
+    if pubsub.get_message(timeout=30) is None:
+        raise TimeoutError("Redis does not confirm the subscription")
+
+
+def recorded(task_id):
+    """Reads what was announced, to the final state."""
+    states = []
+    with recorders.pop(task_id) as pubsub:
+        while not states or states[-1] not in READY_STATES:
+            message = pubsub.get_message(timeout=30)
+            if message is None:
+                raise TimeoutError(f"no final state was announced, only {states}")
+            states.append(app.backend.decode_result(message["data"])["status"])
+    return states
+
+
+def send(command):
+    task_id = command.get("id") or str(uuid.uuid4())
+    if command.get("record"):
+        record(task_id)
+    protocol = command.get("protocol", 2)
+    # Celery reads task_protocol once; the test wants both from one process.
+    app.amqp.create_task_message = app.amqp.task_protocols[protocol]
+    args = SETS[command["set"]] if "set" in command else command.get("args", [])
+    result = app.send_task(
+        command["task"], args=args, kwargs=command.get("kwargs", {}), task_id=task_id, **command.get("options", {}))
+    return {"id": result.id}
+
+
+def get(command):
+    result = app.AsyncResult(command["id"])
+    # propagate=False returns the exception of a failed task instead of raising it
+    value = result.get(timeout=command.get("timeout", 30), propagate=False)
+    answer = describe(result, value)
+    if command["id"] in recorders:
+        answer["states"] = recorded(command["id"])
+    if "set" in command:
+        arguments = carried([SETS[command["set"]], {}], command.get("via", "json"))
+        want = carried({"args": arguments[0], "kwargs": arguments[1]}, app.conf.result_serializer)
+        answer["equal"] = same(want, value)
+        answer["want"] = short(want)
+    return answer
+
+
+def describe(result, value):
+    answer = {"id": result.id, "state": result.state, "got": short(value), "traceback": result.traceback}
+    if isinstance(value, BaseException):
+        answer["exception"] = {
+            "type": type(value).__name__,
+            "module": type(value).__module__,
+            "bases": [c.__name__ for c in type(value).__mro__],
+            "args": [a if isinstance(a, (str, int, type(None))) else repr(a) for a in value.args],
+        }
+    else:
+        try:
+            text = json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            pass  # "got" tells it
+        else:
+            if len(text) <= 4096:  # a big payload is judged here, not carried back
+                answer["value"] = value
+    return answer
+
+
+def state(command):
+    result = app.AsyncResult(command["id"])
+    return describe(result, result.info)
+
+
+def forget(command):
+    app.AsyncResult(command["id"]).forget()
+    return {}
+
+
+def hello(command):
+    return {"celery": celery.__version__, "kombu": kombu.__version__, "redis": redis.__version__,
+            "python": sys.version.split()[0]}
+
+
+OPERATIONS = {f.__name__: f for f in (send, get, state, forget, hello)}
+
+
+def main():
+    # What a library prints must not end up between the answers.
+    answers, sys.stdout = sys.stdout, sys.stderr
+    for line in sys.stdin:
+        try:
+            command = json.loads(line)
+            answer = {"ok": True, **OPERATIONS[command["op"]](command)}
+        except Exception as e:  # noqa: BLE001: whatever went wrong is an answer
+            answer = {"ok": False, "kind": type(e).__name__, "error": str(e)}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
