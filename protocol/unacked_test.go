@@ -19,3 +19,14 @@ func TestSplitUnacked(t *testing.T) {
 		}
 	}
 }
+
+func FuzzSplitUnacked(f *testing.F) {
+	f.Add([]byte(`[{"a": NaN}, "", "q"]`))
+	f.Add([]byte(`[[], null, "\ud800"]`))
+	f.Fuzz(func(t *testing.T, value []byte) {
+		envelope, _, _, err := SplitUnacked(value)
+		if err == nil && (len(envelope) == 0 || len(envelope) > len(value)-2) {
+			t.Errorf("%q gave the envelope %q", value, envelope)
+		}
+	})
+}

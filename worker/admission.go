@@ -31,6 +31,11 @@ func (w *Worker) admit(ctx context.Context, d *transport.Delivery) {
 		w.refuse(d, r, x, "task is not registered: "+r.Task)
 		return
 	}
+	if what := continuation(&r.Embed); what != "" {
+		x := &protocol.Exception{Type: "NotImplementedError", Module: "builtins", Args: []any{what + " cannot be continued by this worker yet"}}
+		w.refuse(d, r, x, what+" cannot be continued by this worker yet")
+		return
+	}
 	j := &job{delivery: d, request: r, task: definition}
 	if w.expired(j) {
 		return
@@ -40,6 +45,22 @@ func (w *Worker) admit(ctx context.Context, d *transport.Delivery) {
 		return
 	}
 	w.enqueue(ctx, j)
+}
+
+// continuation names what should follow a task. Until the worker can send it, running the task would cut its workflow
+// off without a word; so it is set aside before.
+func continuation(e *protocol.Embed) string {
+	switch {
+	case len(e.Chain) > 0:
+		return "a chain"
+	case e.Chord != nil:
+		return "a chord"
+	case len(e.Callbacks) > 0:
+		return "a callback (link)"
+	case len(e.Errbacks) > 0:
+		return "an error callback (link_error)"
+	}
+	return ""
 }
 
 // enqueue hands a job to the pool. When the worker stops, the job stays held and goes back to its queue.

@@ -119,6 +119,9 @@ func (s *Server) waitReady(ctx context.Context) error {
 	}
 }
 
+// Pid is the server's process id.
+func (s *Server) Pid() int { return s.process.Pid }
+
 // Stop ends the server, waits for it, and removes its folder. Stopping twice does nothing.
 func (s *Server) Stop() (err error) {
 	s.stop.Do(func() {

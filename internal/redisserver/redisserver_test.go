@@ -20,8 +20,8 @@ func TestStartAndStop(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if pid, err := processID(ctx, s.Addr); err != nil || pid != s.process.Pid {
-		t.Errorf("process %d answers (%v); expected %d", pid, err, s.process.Pid)
+	if pid, err := processID(ctx, s.Addr); err != nil || pid != s.Pid() {
+		t.Errorf("process %d answers (%v); expected %d", pid, err, s.Pid())
 	}
 	for range 2 {
 		if err := s.Stop(); err != nil {

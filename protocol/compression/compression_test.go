@@ -192,6 +192,8 @@ func zeros(tb testing.TB, size int, open func(io.Writer) (io.WriteCloser, error)
 }
 
 // Bodies that unfold to 8 MB, or declare windows of gigabytes, must cost no more than a small multiple of the limit.
+//
+//nolint:paralleltest // measures what the process allocates
 func TestBombs(t *testing.T) {
 	const size, limit = 8 << 20, 512 << 10
 	pack := func(name string) []byte {

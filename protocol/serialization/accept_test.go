@@ -142,7 +142,9 @@ func TestRaw(t *testing.T) {
 	}
 }
 
-// Bombs: a small body must not cost much more than its size.
+// A small body must not cost much more than its size.
+//
+//nolint:paralleltest // measures what the process allocates
 func TestBombs(t *testing.T) {
 	tests := []struct {
 		name  string

@@ -33,8 +33,9 @@ func (e *EncodeError) Unwrap() error { return e.Err }
 
 // Limits on what is decoded. They protect against hostile input, not against large tasks.
 const (
-	MaxBody  = 128 << 20 // bytes of one encoded value
-	MaxDepth = 512       // nested containers in JSON; a little above value.MaxDepth, for what wraps a user's value
+	MaxBody   = 128 << 20 // bytes of one encoded value
+	MaxValues = 2 << 20   // values of a JSON or msgpack document: an empty dict takes three bytes there and sixty in memory
+	MaxDepth  = 512       // nested containers in JSON; a little above value.MaxDepth, for what wraps a user's value
 
 	maxBinaryDepth = 256      // in msgpack
 	maxCostlyBody  = 16 << 20 // bytes of YAML and pickle, which take many times their size in memory
@@ -42,6 +43,7 @@ const (
 
 var (
 	errTooLarge = errors.New("document is too large")
+	errTooMany  = errors.New("document has too many values")
 	errTooDeep  = errors.New("nested too deep")
 	errTruncate = errors.New("unexpected end of input")
 	errTrailing = errors.New("data after the end of the value")

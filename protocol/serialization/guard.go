@@ -20,7 +20,10 @@ func checkMsgPack(data []byte) error {
 	return nil
 }
 
-type guard struct{ rest []byte }
+type guard struct {
+	rest  []byte
+	count int // values so far
+}
 
 var (
 	errKey = errors.New("key of a map is neither text nor a number")
@@ -28,6 +31,9 @@ var (
 )
 
 func (g *guard) value(depth int) error {
+	if g.count++; g.count > MaxValues {
+		return errTooMany
+	}
 	if len(g.rest) == 0 {
 		return errTruncate
 	}

@@ -25,7 +25,7 @@ func (s jsonSerializer) Decode(data []byte) (any, error) {
 // (up to value.MaxDigits) stay exact, 1.0 stays a float, a number too large for a float is infinite, the last of
 // duplicate keys wins, a lone surrogate is kept as WTF-8. kombu's typed objects become the values they stand for; an
 // object with an unknown __type__ stays a dict, where kombu refuses the whole document. Depth is limited to MaxDepth,
-// size to MaxBody. An error is a *DecodeError.
+// size to MaxBody, the number of values to MaxValues. An error is a *DecodeError.
 func DecodeJSON(data []byte) (any, error) { return JSON.Decode(data) }
 
 func decodeJSON(data []byte) (any, error) {
@@ -33,7 +33,7 @@ func decodeJSON(data []byte) (any, error) {
 		return nil, err
 	}
 	d := jsonDecoders.Get().(*jsonDecoder)
-	d.data, d.pos = data, 0
+	d.data, d.pos, d.count = data, 0, 0
 	v, err := d.document()
 	d.release()
 	return v, err
@@ -44,6 +44,7 @@ func decodeJSON(data []byte) (any, error) {
 type jsonDecoder struct {
 	data  []byte
 	pos   int
+	count int // values so far
 	items []any
 	keys  []string
 	text  []byte // a string under construction
@@ -112,6 +113,9 @@ func (d *jsonDecoder) syntax() error {
 }
 
 func (d *jsonDecoder) value(depth int) (any, error) {
+	if d.count++; d.count > MaxValues {
+		return nil, errTooMany
+	}
 	switch c := d.peek(); c {
 	case '{':
 		return d.object(depth)

@@ -33,7 +33,7 @@ func (jsonSerializer) ContentType() string     { return "application/json" }
 func (jsonSerializer) ContentEncoding() string { return "utf-8" }
 
 func (s jsonSerializer) Append(dst []byte, v any) ([]byte, error) {
-	e := jsonEncoder{plain: s.plain}
+	e := jsonEncoder(s)
 	dst, err := e.value(dst, v, 0)
 	return encoded(dst, s, err)
 }

@@ -423,3 +423,15 @@ func BenchmarkAppendJSON(b *testing.B) {
 		}
 	}
 }
+
+func TestTooManyValues(t *testing.T) {
+	t.Parallel()
+	many := append(bytes.Repeat([]byte("1,"), MaxValues), '1')
+	if _, err := DecodeJSON(append(append([]byte{'['}, many...), ']')); !errors.Is(err, errTooMany) {
+		t.Errorf("JSON: %v", err)
+	}
+	packed := append([]byte{0xdd, 0, 0x20, 0, 0}, make([]byte, MaxValues)...) // 0xdd and its length: an array of MaxValues zeros
+	if err := checkMsgPack(packed); !errors.Is(err, errTooMany) {
+		t.Errorf("msgpack: %v", err)
+	}
+}

@@ -94,6 +94,7 @@ func TestMsgPackText(t *testing.T) {
 	}
 }
 
+//nolint:paralleltest // measures what the process allocates
 func TestMsgPackHostile(t *testing.T) {
 	for in, want := range map[string]string{
 		"":                         "unexpected end",

@@ -524,7 +524,7 @@ func into[T any](want string, convert func(src any) (T, error)) assigner {
 }
 
 func orMismatch(err error, want string, src any) error {
-	if err == errType {
+	if errors.Is(err, errType) {
 		return mismatch(want, src)
 	}
 	return failed(want, src, err)

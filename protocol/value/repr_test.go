@@ -136,6 +136,7 @@ func TestReprBound(t *testing.T) {
 	}
 }
 
+//nolint:paralleltest // measures what the process allocates
 func TestReprAllocations(t *testing.T) {
 	args := []any{int64(2), "three", 4.5, nil, []any{true}}
 	if n := testing.AllocsPerRun(100, func() { ReprTuple(args, 1024) }); n > 2 {

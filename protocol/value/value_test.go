@@ -170,8 +170,8 @@ func TestOfErrors(t *testing.T) {
 		"year is outside":                      time.Date(10000, 1, 1, 0, 0, 0, 0, utc),
 		"cannot send value.Date: invalid date": Date{2024, 2, 30},
 		"cannot send value.TimeOfDay":          TimeOfDay(25 * time.Hour),
-		"unknown tag option \"defualt=1\"": struct {
-			A int `task:"a,defualt=1"`
+		"unknown tag option \"preset=1\"": struct {
+			A int `task:"a,preset=1"`
 		}{},
 		"expected str or int as key of a dict, got value.Base": map[any]any{Base{}: 1},
 	}
