@@ -137,7 +137,10 @@ func sendFailure(err error, broker string) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return unreachable("broker", broker, err)
 	}
-	return usage(err.Error(), "", "see gelery call --help")
+	if errors.Is(err, context.Canceled) {
+		return err
+	}
+	return usage(err.Error(), "", "")
 }
 
 func noBackend(what string) *failure {

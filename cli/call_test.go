@@ -6,10 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/gelery/gelery/internal/testservice"
-	"github.com/gelery/gelery/task"
 	"github.com/gelery/gelery/transport"
 )
 
@@ -165,27 +163,23 @@ func TestResultNotDone(t *testing.T) {
 	}
 }
 
-// TestInterrupt ends a wait without end as Ctrl-C does.
-func TestInterrupt(t *testing.T) {
+// TestCancelled gives up before anything is done; TestClientCommandBySignal does so in the middle of a wait.
+func TestCancelled(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
 	var out, errs strings.Builder
 	code := Run(ctx, nil, []string{"--result-backend", testservice.Miniredis(t), "result", "x"}, &out, &errs)
-	if code != exitInterrupted && code != exitFailed {
-		t.Errorf("exit code %d; stderr:\n%s", code, errs.String())
+	if code != exitInterrupted || out.String() != "" || errs.String() != "" {
+		t.Errorf("exit code %d, want %d; stdout %q, stderr %q", code, exitInterrupted, out.String(), errs.String())
 	}
 }
 
 // TestUnreachable asks servers that are not there, and one that does not want us.
 func TestUnreachable(t *testing.T) {
 	t.Parallel()
-	locked := testservice.StartRedis(t)
-	client, err := task.Dial(t.Context(), task.Config{Broker: locked.URL})
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = client.Close(t.Context())
+	server := testservice.Redis(t)
+	stranger := strings.Replace(server, "://", "://u:SECRET@", 1) // a user Redis does not know
 	const away = "redis://u:SECRET@127.0.0.1:1/0"
 	tests := []struct {
 		args []string
@@ -196,9 +190,9 @@ func TestUnreachable(t *testing.T) {
 		{[]string{"-b", away, "purge", "-f"}, exitUnavailable, "cannot reach the broker"},
 		{[]string{"-b", away, "queues"}, exitUnavailable, "cannot reach the broker"},
 		{[]string{"--result-backend", away, "result", "x"}, exitUnavailable, "cannot reach the result backend redis://u:***@"},
-		{[]string{"-b", strings.Replace(locked.URL, "://", "://u:SECRET@", 1), "call", "x"}, exitFailed, "check user and password in the URL"},
-		{[]string{"-b", strings.Replace(locked.URL, "://", "://u:SECRET@", 1), "worker"}, exitFailed, "check user and password in the URL"},
-		{[]string{"-b", locked.URL, "worker", "--transport-option", "nope=1"}, exitFailed, `transport option "nope" is unknown`},
+		{[]string{"-b", stranger, "call", "x"}, exitFailed, "check user and password in the URL"},
+		{[]string{"-b", stranger, "worker"}, exitFailed, "check user and password in the URL"},
+		{[]string{"-b", server, "worker", "--transport-option", "nope=1"}, exitFailed, `transport option "nope" is unknown`},
 	}
 	for _, tt := range tests {
 		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {

@@ -91,8 +91,8 @@ func (a *app) run(ctx context.Context, args []string) int {
 	}
 	logging.Disable() // go-redis' own, which writes to standard error past every setting; errors reach us anyway
 	root := a.root()
-	root.SetArgs(args)
-	a.args = args
+	a.args = append([]string{}, args...) // never nil, for which cobra would read os.Args
+	root.SetArgs(a.args)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK

@@ -25,7 +25,9 @@ const asCommand = "GELERY_TEST_AS_COMMAND"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asCommand) != "" {
-		Main(nil)
+		mux := worker.NewMux()
+		mux.Func("stubborn", func() { select {} }) // obeys no context
+		Main(mux)
 	}
 	goleak.VerifyTestMain(m)
 }

@@ -10,7 +10,7 @@ import (
 // TestHelp compares the help of all commands with golden files, and wants an example and exit codes in each.
 func TestHelp(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"", "dev", "worker", "call", "result", "queues", "purge", "version"} {
+	for _, name := range []string{"", "dev", "worker", "call", "result", "queues", "purge", "bench", "version"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			got := command(t, 0, strings.Fields(name+" --help")...)

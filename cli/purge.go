@@ -66,7 +66,6 @@ What workers hold stays with them. There is no way back, so it asks first; where
 
 // confirmPurge asks as celery does. Nobody at the other end is a mistake in the command, not a no.
 func (a *app) confirmPurge(ctx context.Context, queues []string) error {
-	const question = "delete all tasks"
 	needForce := usage("purge was not confirmed", "there is no terminal to ask at", "give --force")
 	if _, isFile := a.stdin.(*os.File); isFile && !isTerminal(a.stdin) {
 		return needForce
@@ -76,7 +75,7 @@ func (a *app) confirmPurge(ctx context.Context, queues []string) error {
 		noun = "queues"
 	}
 	fmt.Fprintf(a.stderr, "WARNING: this removes all tasks from %s %s at %s.\n         There is no undo.\n\n"+
-		"Are you sure you want to %s? [y/N]: ", noun, strings.Join(queues, ", "), brokerurl.Redact(a.brokerURL("READ")), question)
+		"Are you sure you want to delete them? [y/N]: ", noun, strings.Join(queues, ", "), brokerurl.Redact(a.brokerURL("READ")))
 	answer := make(chan string, 1)
 	go func() { // it stays behind in its read when the user prefers Ctrl-C; the process ends then
 		defer close(answer)

@@ -38,11 +38,11 @@ func (f *workerFlags) add(cmd *cobra.Command, logLevel string) {
 	flags.StringSliceVarP(&f.queues, "queues", "Q", nil, "`names` of the queues to serve, separated by commas (default celery)")
 	flags.IntVarP(&f.concurrency, "concurrency", "c", 0, "`number` of tasks that run at once (default the number of CPUs)")
 	flags.StringVarP(&f.hostname, "hostname", "n", "celery@%h", "node `name`; %h host, %n its first part, %d the rest")
-	flags.StringVarP(&f.level, "loglevel", "l", logLevel, "DEBUG, INFO, WARNING, ERROR or CRITICAL")
+	flags.StringVarP(&f.level, "loglevel", "l", logLevel, "`level`: DEBUG, INFO, WARNING, ERROR or CRITICAL")
 	flags.StringVarP(&f.file, "logfile", "f", "", "`path` of the log (default standard error)")
-	flags.StringVar(&f.format, "log-format", "text", "text or json")
+	flags.StringVar(&f.format, "log-format", "text", "`form` of the log: text or json")
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "no banner")
-	flags.IntVar(&f.prefetch, "prefetch-multiplier", 4, "messages held for each running task, itself included")
+	flags.IntVar(&f.prefetch, "prefetch-multiplier", 4, "`number` of messages held for each running task, itself included")
 	flags.StringSliceVar(&f.accept, "accept-content", []string{"json"}, "`names` of serializers to decode: json, msgpack, yaml, pickle")
 	flags.BoolVar(&f.resultExtends, "result-extended", false, "store name, arguments, worker and queue with each result")
 	flags.BoolVar(&f.trackStarted, "track-started", false, "store the state STARTED when a task begins")
@@ -66,6 +66,9 @@ func (f *workerFlags) validate() error {
 	}
 	if f.concurrency == 0 {
 		f.concurrency = runtime.NumCPU()
+	}
+	if _, err := worker.NodeName(f.hostname); err != nil {
+		return usage(err.Error(), "", "")
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"github.com/gelery/gelery/internal/testservice"
+	"github.com/gelery/gelery/protocol"
+	"github.com/gelery/gelery/task"
 	"github.com/gelery/gelery/worker"
 )
 
@@ -58,17 +61,18 @@ func TestStopBySignal(t *testing.T) {
 	broker := testservice.Redis(t)
 	tests := []struct {
 		name    string
-		sleep   string // seconds the running task takes
+		task    string
+		args    string
 		signals []syscall.Signal
 		code    int
 		want    string // of the output
-		left    bool   // the task is back in its queue
+		left    bool   // the task is back in its queue, not held
 	}{
-		{"SIGTERM waits for the task", "0.2", []syscall.Signal{syscall.SIGTERM}, 0, "warm stop (terminated)", false},
-		{"SIGINT waits for the task", "0.2", []syscall.Signal{syscall.SIGINT}, 0, "warm stop (interrupt)", false},
-		{"a second signal cancels it", "3600", []syscall.Signal{syscall.SIGTERM, syscall.SIGTERM}, 1, "stopped cold", true},
-		{"SIGQUIT ends at once", "3600", []syscall.Signal{syscall.SIGQUIT}, 1, "ended at once (quit)", false},
-		{"a third signal ends at once", "3600", []syscall.Signal{syscall.SIGINT, syscall.SIGINT, syscall.SIGINT}, 1, "", false},
+		{"SIGTERM waits for the task", "dev.sleep", "[0.2]", []syscall.Signal{syscall.SIGTERM}, 0, "warm stop (terminated)", false},
+		{"SIGINT waits for the task", "dev.sleep", "[0.2]", []syscall.Signal{syscall.SIGINT}, 0, "warm stop (interrupt)", false},
+		{"a second signal cancels it", "dev.sleep", "[3600]", []syscall.Signal{syscall.SIGTERM, syscall.SIGTERM}, 1, "stopped cold", true},
+		{"SIGQUIT ends at once", "stubborn", "[]", []syscall.Signal{syscall.SIGQUIT}, 1, "ended at once (quit)", false},
+		{"a third signal ends at once", "stubborn", "[]", []syscall.Signal{syscall.SIGINT, syscall.SIGINT, syscall.SIGINT}, 1, "ended at once (interrupt)", false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -77,7 +81,7 @@ func TestStopBySignal(t *testing.T) {
 			id := "id-" + queue
 			cmd, output := process(t, "-b", broker, "--result-backend", broker, "worker", "--demo", "-Q", queue, "--track-started", "-n", "w@test")
 			output.waitFor(t, `w@test ready\.\n`)
-			command(t, 0, "-b", broker, "call", "dev.sleep", "-a", "["+tt.sleep+"]", "-q", queue, "--task-id", id)
+			command(t, 0, "-b", broker, "call", tt.task, "-a", tt.args, "-q", queue, "--task-id", id)
 			awaitState(t, broker, id, "STARTED", "SUCCESS")
 			for i, sig := range tt.signals {
 				send(t, cmd, sig)
@@ -89,8 +93,8 @@ func TestStopBySignal(t *testing.T) {
 				t.Errorf("exit code %d, want %d; want %q in\n%s", code, tt.code, tt.want, output)
 			}
 			if tt.code == 0 {
-				if got := command(t, 0, "--result-backend", broker, "result", id, "--timeout", "10"); got != tt.sleep+"\n" {
-					t.Errorf("result %q, want %s", got, tt.sleep)
+				if got := command(t, 0, "--result-backend", broker, "result", id, "--timeout", "10"); got != "0.2\n" {
+					t.Errorf("result %q, want 0.2", got)
 				}
 			}
 			if left := strings.HasPrefix(command(t, 0, "-b", broker, "queues", "-Q", queue), queue+"\t1\t0\t"); left != tt.left {
@@ -100,16 +104,22 @@ func TestStopBySignal(t *testing.T) {
 	}
 }
 
-// awaitState asks for a task until it has one of the states.
-func awaitState(t *testing.T, backend, id string, states ...string) {
+// awaitState waits until a task has one of the states.
+func awaitState(t *testing.T, backend, id string, states ...protocol.State) {
 	t.Helper()
-	limit := time.Now().Add(testLimit)
-	for time.Now().Before(limit) {
-		_, stdout, _ := run{args: []string{"--result-backend", backend, "result", id, "--wait=false", "-o", "json"}}.do(t)
-		for _, s := range states {
-			if strings.Contains(stdout, `"state":"`+s+`"`) {
-				return
-			}
+	ctx, cancel := context.WithTimeout(t.Context(), testLimit)
+	defer cancel()
+	client, err := task.Dial(ctx, task.Config{Broker: backend, Backend: backend})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = client.Close(ctx) }()
+	for meta, err := range client.Result(id).Watch(ctx) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if slices.Contains(states, meta.Status) {
+			return
 		}
 	}
 	t.Fatalf("task %s does not get into the states %v", id, states)
@@ -120,12 +130,7 @@ func TestClientCommandBySignal(t *testing.T) {
 	t.Parallel()
 	broker := testservice.Redis(t)
 	for sig, want := range map[syscall.Signal]int{syscall.SIGINT: exitInterrupted, syscall.SIGTERM: exitTerminated} {
-		cmd, output := process(t, "-b", broker, "purge") // its question tells that the signals are watched
-		_ = cmd
-		if code := exitCode(t, cmd, output); code != exitUsage {
-			t.Errorf("purge without anybody to ask: exit code %d; it said\n%s", code, output)
-		}
-		cmd, output = process(t, "-b", broker, "--result-backend", broker, "call", "nobody.has.it", "--wait", "-q", sig.String())
+		cmd, output := process(t, "-b", broker, "--result-backend", broker, "call", "nobody.has.it", "--wait", "-q", sig.String())
 		awaitMessages(t, broker, sig.String())
 		send(t, cmd, sig)
 		if code := exitCode(t, cmd, output); code != want {
@@ -147,12 +152,11 @@ func awaitMessages(t *testing.T, broker, queue string) {
 func TestWorkerBanner(t *testing.T) {
 	t.Parallel()
 	broker := testservice.Redis(t)
-	withPassword := strings.Replace(broker, "://", "://:SECRET@", 1)
-	_ = withPassword
+	broker = strings.Replace(broker, "://", "://default:SECRET@", 1) // Redis' own user, whom any password suits
 	mux := worker.NewMux()
 	mux.Func("mine", func() error { return nil })
 	b := run{mux: mux, args: []string{"worker", "-b", broker, "-n", "w1@test", "-Q", "a,b", "-c", "3"}}.start(t)
-	b.output.waitFor(t, `(?m)^w1@test  gelery .*\n\n\[config\]\n\.> transport:   redis://127\.0\.0\.1:\d+/0\n`+
+	b.output.waitFor(t, `(?m)^w1@test  gelery .*\n\n\[config\]\n\.> transport:   redis://default:\*\*\*@127\.0\.0\.1:\d+/0\n`+
 		`\.> results:     disabled\n\.> concurrency: 3 \(goroutines\)\n\n\[queues\]\n\.> a\n\.> b\n\n\[tasks\]\n  \. mine\n\nw1@test ready\.\n`)
 	b.stop()
 	if code := b.wait(t); code != 0 {

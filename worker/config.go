@@ -3,9 +3,7 @@ package worker
 import (
 	"fmt"
 	"log/slog"
-	"os"
 	"runtime"
-	"strings"
 	"time"
 
 	"github.com/gelery/gelery/task"
@@ -63,7 +61,7 @@ func (c Config) withDefaults(client task.Config) (Config, error) {
 		return c, fmt.Errorf("worker config: StopTimeout: %v is negative", c.StopTimeout)
 	}
 	var err error
-	if c.Hostname, err = nodeName(c.Hostname); err != nil {
+	if c.Hostname, err = NodeName(c.Hostname); err != nil {
 		return c, err
 	}
 	if c.Logger == nil {
@@ -94,23 +92,4 @@ func (c *Config) queues(client task.Config) ([]transport.Queue, error) {
 		out = append(out, q)
 	}
 	return out, nil
-}
-
-// nodeName expands a node name as Celery does. A name without "@" is put before the host's.
-func nodeName(pattern string) (string, error) {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "localhost"
-	}
-	name, domain, _ := strings.Cut(host, ".")
-	if pattern == "" {
-		pattern = "celery@%h"
-	} else if !strings.Contains(pattern, "@") {
-		pattern += "@%h"
-	}
-	expanded := strings.NewReplacer("%h", host, "%n", name, "%d", domain, "%%", "%").Replace(pattern)
-	if strings.HasPrefix(expanded, "@") || strings.HasSuffix(expanded, "@") || strings.ContainsAny(expanded, " \t\n") {
-		return "", fmt.Errorf("worker config: Hostname: %q is no node name; expected for example worker1@%%h", pattern)
-	}
-	return expanded, nil
 }

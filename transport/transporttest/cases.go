@@ -120,7 +120,7 @@ func testQuarantine(t *testing.T, b *bench) {
 	ds := b.receive(c, 2)
 	b.settle(c, transport.Quarantine, "no such task", ds[0])
 	b.settle(c, transport.Ack, "", ds[1])
-	b.empty("q")
+	b.empty()
 	in := b.transport.(transport.Inspector)
 	qs, err := in.Quarantined(b.context(), "q", 10)
 	if err != nil || len(qs) != 1 {
@@ -166,7 +166,7 @@ func testUndecodable(t *testing.T, b *bench) {
 			}
 		}
 	}
-	b.empty("q")
+	b.empty()
 	qs, err := b.transport.(transport.Inspector).Quarantined(b.context(), "q", 100)
 	if err != nil {
 		t.Fatal(err)
@@ -215,7 +215,7 @@ func testTwoConsumers(t *testing.T, b *bench) {
 	}
 	b.settle(two, transport.Ack, "", second...)
 	b.settle(one, transport.Ack, "", first...)
-	b.empty("q")
+	b.empty()
 }
 
 func testExchanges(t *testing.T, b *bench) {
@@ -308,5 +308,5 @@ func testDepths(t *testing.T, b *bench) {
 	if n, err := in.Purge(b.context(), "q"); err != nil || n != 2 {
 		t.Errorf("purged %d, %v; expected 2", n, err)
 	}
-	b.empty("q")
+	b.empty()
 }

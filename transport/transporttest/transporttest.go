@@ -152,11 +152,11 @@ func (b *bench) settle(c transport.Consumer, verdict transport.Verdict, reason s
 	}
 }
 
-// empty asserts that nothing waits and nothing is held in the queue.
-func (b *bench) empty(queue string) {
+// empty asserts that nothing waits and nothing is held in queue q.
+func (b *bench) empty() {
 	b.Helper()
-	if d := b.depth(queue); d.Messages != 0 || d.Unacked > 0 {
-		b.Errorf("queue %s has %d waiting and %d unacked; expected none", queue, d.Messages, d.Unacked)
+	if d := b.depth("q"); d.Messages != 0 || d.Unacked > 0 {
+		b.Errorf("q has %d waiting and %d unacked; expected none", d.Messages, d.Unacked)
 	}
 }
 
@@ -207,7 +207,7 @@ func testPublishReceiveAck(t *testing.T, b *bench) {
 		t.Errorf("delivery is %+v; expected a fresh one from q with a tag", ds[0])
 	}
 	b.settle(c, transport.Ack, "", ds...)
-	b.empty("q")
+	b.empty()
 }
 
 func testConcurrent(t *testing.T, b *bench) {
@@ -243,7 +243,7 @@ func testConcurrent(t *testing.T, b *bench) {
 		}
 	}
 	wg.Wait()
-	b.empty("q")
+	b.empty()
 }
 
 func testReceiveWaits(_ *testing.T, b *bench) {

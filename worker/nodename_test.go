@@ -1,0 +1,24 @@
+package worker
+
+import (
+	"os"
+	"testing"
+)
+
+func TestNodeName(t *testing.T) {
+	t.Parallel()
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for pattern, want := range map[string]string{"": "celery@" + host, "w1": "celery@w1", "w1@%h": "w1@" + host, "a@b.c": "a@b.c", "x%%@y": "x%@y"} {
+		if got, err := NodeName(pattern); got != want || err != nil {
+			t.Errorf("NodeName(%q) = %q, %v; expected %q", pattern, got, err, want)
+		}
+	}
+	for _, bad := range []string{"@", "a@", "@b", "a b@c", "a@b\n"} {
+		if got, err := NodeName(bad); err == nil {
+			t.Errorf("NodeName(%q) = %q; expected an error", bad, got)
+		}
+	}
+}
