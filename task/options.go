@@ -341,7 +341,7 @@ func Headers(all map[string]any) SendOption {
 			if name == "" || slices.Contains(standardHeaders, name) {
 				return fmt.Errorf("%q is not a name for a custom header", name)
 			}
-			text, err := serialization.AppendJSON(nil, v[name])
+			text, err := headerText(v[name])
 			if err != nil {
 				return fmt.Errorf("header %q: %w", name, err)
 			}
@@ -349,6 +349,39 @@ func Headers(all map[string]any) SendOption {
 		}
 		return nil
 	})
+}
+
+// headerText encodes a value that travels among the headers. kombu 5.3 and later ends a worker over an object there
+// that looks like a typed value of a type it does not know.
+func headerText(v any) (json.RawMessage, error) {
+	text, err := serialization.AppendJSON(nil, v)
+	if err != nil {
+		return nil, err
+	}
+	decoded, err := serialization.DecodeJSON(text) // known typed values are values now, unknown ones are still dicts
+	if err == nil && holdsUnknownType(decoded) {
+		err = errors.New("an object of just __type__ and __value__ would end the Python worker that receives it")
+	}
+	return text, err
+}
+
+func holdsUnknownType(v any) bool {
+	switch v := v.(type) {
+	case []any:
+		return slices.ContainsFunc(v, holdsUnknownType)
+	case map[string]any:
+		_, typed := v["__type__"]
+		_, valued := v["__value__"]
+		if typed && valued && len(v) == 2 {
+			return true
+		}
+		for _, e := range v {
+			if holdsUnknownType(e) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // standardHeaders are the names a custom header would overwrite: Celery merges both into one map.
@@ -364,7 +397,7 @@ func Stamp(name string, v any) SendOption {
 		if v.name == "" {
 			return errEmpty
 		}
-		text, err := serialization.AppendJSON(nil, v.value)
+		text, err := headerText(v.value)
 		if err != nil {
 			return err
 		}

@@ -179,6 +179,7 @@ func TestSendRefuses(t *testing.T) {
 		{"1 to 9999", []SendOption{ETA(time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC))}},
 		{`"task" is not a name for a custom header`, []SendOption{Header("task", "evil")}},
 		{`header "x"`, []SendOption{Header("x", make(chan int))}},
+		{`header "x"`, []SendOption{Header("x", []any{map[string]any{"__type__": "mine", "__value__": 1}})}},
 		{"no task name", []SendOption{Link(protocol.Signature{})}},
 		{"soft time limit 2s is longer than the time limit 1s", []SendOption{TimeLimit(time.Second), SoftTimeLimit(2 * time.Second)}},
 		{`exchange "e" without a routing key`, []SendOption{Exchange("e")}},
