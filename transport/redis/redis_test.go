@@ -18,7 +18,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestContractMiniredis(t *testing.T) {
 	t.Parallel()
-	transporttest.Run(t, func(t testing.TB) transporttest.Harness { return harness(testservice.Miniredis(t), nil) })
+	transporttest.Run(t, func(t testing.TB) transporttest.Harness {
+		h := harness(testservice.Miniredis(t), nil)
+		h.GoJSON = true
+		return h
+	})
 }
 
 func TestContractRedis(t *testing.T) {

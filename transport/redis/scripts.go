@@ -40,6 +40,9 @@ local now = t[1] .. '.' .. string.format('%06d', tonumber(t[2]))
 local bytes, count = 0, 0
 local function envelope(msg)
   local ok, m = pcall(cjson.decode, msg)
+  if not ok then -- perhaps only for a lone surrogate, which Python writes and reads: any other escape is as good a check
+    ok, m = pcall(cjson.decode, (string.gsub(msg, '\\u[dD][89a-fA-F]%x%x', '\\u0041')))
+  end
   return ok and type(m) == 'table' and type(m['properties']) == 'table'
     and (m['headers'] == nil or type(m['headers']) == 'table')
 end

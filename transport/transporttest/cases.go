@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/gelery/gelery/protocol"
@@ -179,6 +180,32 @@ func testUndecodable(t *testing.T, b *bench) {
 		if !found[raw] {
 			t.Errorf("%q is not in quarantine with a reason", raw)
 		}
+	}
+}
+
+// odd are headers that Python writes and reads, and other JSON readers stumble over.
+var odd = []string{
+	`"\ud800"`, `"a\\ud800\udfff\ud83d"`, `"\u0000"`, `NaN`, `[-Infinity, Infinity]`, `1e400`, `123456789012345678901234567890`, `-0.0`,
+	`{"": {"": []}}`, `"\/\b\f"`, strings.Repeat("[", 300) + strings.Repeat("]", 300), `"ünï ☃ 𝄞"`,
+}
+
+func testOddButValid(t *testing.T, b *bench) {
+	if b.Inject == nil {
+		b.Skip("this broker takes only what a client can build")
+	}
+	c := b.consume("q")
+	for _, value := range odd {
+		if v := any(nil); b.GoJSON && json.Unmarshal([]byte(value), &v) != nil {
+			continue
+		}
+		raw := `{"body": "", "content-type": "application/json", "headers": {"task": "t", "id": "x", "odd": ` + value + `}, ` +
+			`"properties": {"delivery_tag": "t", "delivery_info": {"exchange": "", "routing_key": "q"}, "priority": 0}}`
+		b.Inject(t, "q", []byte(raw))
+		d := b.receive(c, 1)[0]
+		if d.Err != nil || string(d.Raw) != raw || string(d.Message.Headers.Extra[0].Value) != value {
+			t.Errorf("header %.60s came as %+v, %v", value, d.Message, d.Err)
+		}
+		b.settle(c, transport.Ack, "", d)
 	}
 }
 

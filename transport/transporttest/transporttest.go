@@ -22,7 +22,9 @@ type Harness struct {
 	Open func(t testing.TB) transport.Transport
 	// Inject puts raw bytes into a queue as a foreign producer would; nil if the broker takes only well-formed ones.
 	Inject func(t testing.TB, queue string, raw []byte)
-	// Priorities tells that the broker serves lower numbers first (Redis) or higher ones (RabbitMQ, false).
+	// GoJSON tells that the broker is a fake whose own check of JSON is Go's: what only Python takes is not tried on it.
+	GoJSON bool
+	// LowFirst tells that the broker serves lower numbers first (Redis) or higher ones (RabbitMQ, false).
 	LowFirst bool
 }
 
@@ -42,6 +44,7 @@ func Run(t *testing.T, newHarness func(t testing.TB) Harness) {
 		"CloseReturnsWhatIsHeld":   testCloseReturns,
 		"QuarantineKeepsBytes":     testQuarantine,
 		"UndecodableIsNotLost":     testUndecodable,
+		"OddButValidIsDelivered":   testOddButValid,
 		"SettleTwiceIsLost":        testSettleTwice,
 		"ManyQueuesAreFair":        testFair,
 		"TwoConsumersShare":        testTwoConsumers,
