@@ -26,8 +26,10 @@ type outcome struct {
 	settled  bool   // acknowledged early: nothing to settle
 }
 
-// maxBatch bounds a batch of outcomes, and with it what one round trip carries.
-const maxBatch = 256
+// batchOf bounds a batch of outcomes by a part of what the worker holds. Smaller ones cost more calls; but a batch of
+// everything would leave the worker waiting for Redis and then Redis for the worker, where a quarter each lets one
+// store, one settle, one be received and one run at the same time (2.1 against ? times asynq at 10 slots).
+func batchOf(held int) int { return min(max(held/4, 4), 256) }
 
 // report hands an outcome to the actors below. After a cold stop nobody applies it: the delivery goes back.
 func (w *Worker) report(o *outcome) {
@@ -66,8 +68,8 @@ func (w *Worker) store(next chan<- []*outcome) {
 
 // gather takes what else is waiting.
 func (w *Worker) gather(first *outcome) []*outcome {
-	batch := append(make([]*outcome, 0, min(maxBatch, 1+len(w.outcomes))), first)
-	for len(batch) < maxBatch {
+	batch := append(make([]*outcome, 0, min(w.batch, 1+len(w.outcomes))), first)
+	for len(batch) < w.batch {
 		select {
 		case o, ok := <-w.outcomes:
 			if !ok {

@@ -36,6 +36,7 @@ type Worker struct {
 	ready    chan *job // admitted and due, waiting for a slot; closed when receiving has ended
 	parking  *parking  // admitted and not due
 	outcomes chan *outcome
+	batch    int // most outcomes stored and settled together
 
 	runs      atomic.Bool
 	consuming chan struct{} // closed when the worker has begun to receive
@@ -67,6 +68,7 @@ func New(client *task.Client, mux *Mux, c Config) (*Worker, error) {
 		window:    newWindow(held, max(1, (held-c.Concurrency)/3)),
 		ready:     make(chan *job, held),
 		outcomes:  make(chan *outcome, held),
+		batch:     batchOf(held),
 		consuming: make(chan struct{}),
 	}
 	w.parking = newParking(w)

@@ -67,7 +67,7 @@ func open(ctx context.Context, url string, o transport.Options) (transport.Trans
 		return nil, err
 	}
 	t.bindings = &bindings{t: t}
-	t.commands = conn.Client(redisconn.ClientOptions{PoolSize: publisherSlots + 8})
+	t.commands = conn.Client(redisconn.ClientOptions{PoolSize: 16})
 	if err := redisconn.Do(ctx, t.log, "connect", func(ctx context.Context) error {
 		return t.commands.Ping(ctx).Err()
 	}); err != nil {
@@ -193,6 +193,9 @@ func steps(v any) ([]int, error) {
 // Close implements transport.Transport.
 func (t *redisTransport) Close(context.Context) error {
 	var err error
-	t.closeOnce.Do(func() { err = t.commands.Close() })
+	t.closeOnce.Do(func() {
+		t.publisher.close()
+		err = t.commands.Close()
+	})
 	return err
 }

@@ -202,20 +202,22 @@ return restored
 //
 //	KEYS 1 the slot's marker, 2… lists   ARGV 1 number of this batch, 2 seconds the marker lives,
 //	then for each list: how many envelopes, and the envelopes
-//	reply 1 if pushed now, 0 if it was there already
+//	reply {} if all is in its lists, now or before; else {list number (from 1), error, …} of the lists that refused, or
+//	an error if all did, and then nothing was pushed and no number left
 var publishScript = goredis.NewScript(`
 local last = redis.call('GET', KEYS[1])
-if last and tonumber(last) >= tonumber(ARGV[1]) then return 0 end
-local at = 3
+if last and tonumber(last) >= tonumber(ARGV[1]) then return {} end
+local at, errors = 3, {}
 for i = 2, #KEYS do
   local n = tonumber(ARGV[at])
-  if n == 1 then
-    redis.call('LPUSH', KEYS[i], ARGV[at + 1])
-  else
-    redis.call('LPUSH', KEYS[i], unpack(ARGV, at + 1, at + n))
+  local pushed = redis.pcall('LPUSH', KEYS[i], unpack(ARGV, at + 1, at + n))
+  if type(pushed) == 'table' then
+    errors[#errors + 1] = i - 1
+    errors[#errors + 1] = pushed.err
   end
   at = at + n + 1
 end
+if #errors == 2 * (#KEYS - 1) then return redis.error_reply(errors[2]) end
 redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
-return 1
+return errors
 `)
