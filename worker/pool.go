@@ -74,10 +74,13 @@ type completion struct {
 func (w *Worker) call(ctx context.Context, j *job) completion {
 	done := make(chan completion, 1)
 	go func() {
-		c := failure(errGoexit, nil)
+		var c completion
+		ended := false
 		defer func() {
 			if r := recover(); r != nil {
 				c = failure(panicError(r), debug.Stack())
+			} else if !ended {
+				c = failure(errGoexit, nil)
 			}
 			done <- c
 		}()
@@ -89,9 +92,10 @@ func (w *Worker) call(ctx context.Context, j *job) completion {
 		}
 		if err != nil {
 			c = failure(err, nil)
-			return
+		} else {
+			c.result = result
 		}
-		c = completion{result: result}
+		ended = true
 	}()
 	return <-done
 }

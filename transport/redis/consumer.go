@@ -44,7 +44,7 @@ type consumer struct {
 	complaint time.Time // when a list of the wrong type was last logged
 
 	mu   sync.Mutex
-	held map[string]*transport.Delivery // by tag
+	held map[string]*claimed // by tag
 
 	ctx       context.Context // done when the consumer closes
 	cancel    context.CancelFunc
@@ -52,12 +52,18 @@ type consumer struct {
 	receiving sync.Mutex // held by Receive, so that Close can wait for the last claim
 }
 
+// claimed is a delivery under our lease.
+type claimed struct {
+	delivery *transport.Delivery
+	settling bool // a settlement is under way: its being gone from Redis is no loss
+}
+
 // Consume implements transport.Transport.
 func (t *redisTransport) Consume(ctx context.Context, o transport.ConsumeOptions) (transport.Consumer, error) {
 	if len(o.Queues) == 0 {
 		return nil, errors.New("no queue to consume from")
 	}
-	c := &consumer{t: t, log: t.log, id: tagPrefix + uuid.NewString(), held: map[string]*transport.Delivery{}}
+	c := &consumer{t: t, log: t.log, id: tagPrefix + uuid.NewString(), held: map[string]*claimed{}}
 	seen := map[string]bool{}
 	for _, q := range o.Queues {
 		if seen[q.Name] {
@@ -185,7 +191,7 @@ func (c *consumer) register(reply []any, order []int) ([]transport.Delivery, err
 	}
 	c.mu.Lock()
 	for i := range batch {
-		c.held[batch[i].Tag] = &batch[i]
+		c.held[batch[i].Tag] = &claimed{delivery: &batch[i]}
 	}
 	c.mu.Unlock()
 	for _, b := range bad {
@@ -216,8 +222,8 @@ func (c *consumer) Close(ctx context.Context) error {
 	c.actors.Wait()
 	c.mu.Lock()
 	batch := make([]transport.Settlement, 0, len(c.held))
-	for _, d := range c.held {
-		batch = append(batch, transport.Settlement{Delivery: d, Verdict: transport.Return})
+	for _, h := range c.held {
+		batch = append(batch, transport.Settlement{Delivery: h.delivery, Verdict: transport.Return})
 	}
 	c.mu.Unlock()
 	if len(batch) == 0 {

@@ -58,14 +58,16 @@ func (c *consumer) renew() {
 // finds nothing to settle.
 func (c *consumer) lost(tag string) {
 	c.mu.Lock()
-	d := c.held[tag]
+	h := c.held[tag]
+	if h == nil || h.settling { // settled since the tags were listed, or about to be
+		c.mu.Unlock()
+		return
+	}
 	delete(c.held, tag)
 	c.mu.Unlock()
-	if d != nil { // else settled since the tags were listed
-		id := ""
-		if d.Message != nil {
-			id = d.Message.Headers.ID
-		}
-		c.log.Warn("lease lost: the task may run twice", "queue", d.Queue, "task_id", id)
+	id := ""
+	if h.delivery.Message != nil {
+		id = h.delivery.Message.Headers.ID
 	}
+	c.log.Warn("lease lost: the task may run twice", "queue", h.delivery.Queue, "task_id", id)
 }

@@ -30,6 +30,7 @@ func (c *consumer) Settle(ctx context.Context, batch []transport.Settlement) (lo
 			gives = append(gives, s)
 		}
 	}
+	c.settling(batch)
 	unacked := []string{c.t.keys.unackedKey(), c.t.keys.unackedIndexKey()}
 	for chunk := range slices.Chunk(acks, settleChunk) {
 		held, err := c.run(ctx, "acknowledge", func(ctx context.Context) (int, error) {
@@ -92,6 +93,17 @@ func (c *consumer) run(ctx context.Context, what string, f func(context.Context)
 		return err
 	})
 	return n, err
+}
+
+// settling marks deliveries, so that the lease actor, which may have listed them before, does not miss them.
+func (c *consumer) settling(batch []transport.Settlement) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range batch {
+		if h := c.held[s.Delivery.Tag]; h != nil {
+			h.settling = true
+		}
+	}
 }
 
 // release ends the lease of settled deliveries.
