@@ -110,7 +110,13 @@ func (c *consumer) Settle(_ context.Context, batch []transport.Settlement) (lost
 	// Put to the front one after the other, the oldest must come last.
 	batch = slices.Clone(batch)
 	slices.SortStableFunc(batch, func(a, b transport.Settlement) int {
-		return c.held[b.Delivery.Tag].seq - c.held[a.Delivery.Tag].seq
+		if a.Verdict != b.Verdict {
+			return int(a.Verdict - b.Verdict)
+		}
+		if a.Verdict == transport.Return {
+			a, b = b, a
+		}
+		return c.held[a.Delivery.Tag].seq - c.held[b.Delivery.Tag].seq
 	})
 	for _, s := range batch {
 		h, ok := c.held[s.Delivery.Tag]

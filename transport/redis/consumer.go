@@ -7,8 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -38,8 +38,8 @@ type consumer struct {
 
 	// Receive's own.
 	claims    uint64
-	doubtful  []string // claims whose replies were lost, to be asked for
-	rotate    int      // which queue stands first: round robin over calls
+	doubtful  []doubt // claims whose replies were lost, to be asked for
+	rotate    int     // which queue stands first: round robin over calls
 	names     []any
 	complaint time.Time // when a list of the wrong type was last logged
 
@@ -50,6 +50,12 @@ type consumer struct {
 	cancel    context.CancelFunc
 	actors    sync.WaitGroup
 	receiving sync.Mutex // held by Receive, so that Close can wait for the last claim
+}
+
+// doubt is a claim whose reply was lost, and the place from which to ask what it took.
+type doubt struct {
+	claim string
+	place int64
 }
 
 // claimed is a delivery under our lease.
@@ -131,7 +137,9 @@ func (c *consumer) claim(ctx context.Context, max int) ([]transport.Delivery, er
 	nq, ns := len(c.queues), len(c.t.keys.steps)
 	order := make([]int, nq) // queue numbers as the script counts them → ours
 	keys := make([]string, 2+nq*(ns+1))
-	args := make([]any, 5+nq)
+	claim := c.id + ":" + strconv.FormatUint(c.claims, 10)
+	args := make([]any, 4, 4+nq+2*len(c.doubtful))
+	args[0], args[1], args[2], args[3] = claim, min(max, maxClaim), nq, ns
 	keys[0], keys[1] = c.t.keys.unackedKey(), c.t.keys.unackedIndexKey()
 	for i := range nq {
 		q := (i + c.rotate) % nq
@@ -140,28 +148,33 @@ func (c *consumer) claim(ctx context.Context, max int) ([]transport.Delivery, er
 			keys[2+s*nq+i] = c.t.keys.list(c.queues[q], step)
 		}
 		keys[2+ns*nq+i] = c.t.keys.quarantine(c.queues[q])
-		args[5+i] = c.names[q]
+		args = append(args, c.names[q])
 	}
-	claim := c.id + ":" + strconv.FormatUint(c.claims, 10)
-	args[0], args[1], args[2], args[3], args[4] = claim, min(max, maxClaim), strings.Join(c.doubtful, " "), nq, ns
+	for _, d := range c.doubtful {
+		args = append(args, d.claim, d.place)
+	}
 	attempt, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	reply, err := claimScript.Run(attempt, c.t.commands, keys, args...).Slice()
 	if err != nil {
 		if redisconn.InDoubt(err) && len(c.doubtful) < maxDoubtful {
-			c.doubtful = append(c.doubtful, claim)
+			c.doubtful = append(c.doubtful, doubt{claim, 1})
 		}
 		return nil, err
 	}
-	c.doubtful = c.doubtful[:0]
+	if len(reply) != 3 {
+		return nil, fmt.Errorf("claim script answered %d values", len(reply))
+	}
+	places, _ := reply[2].([]any)
+	for i := range min(len(places), len(c.doubtful)) {
+		c.doubtful[i].place, _ = places[i].(int64)
+	}
+	c.doubtful = slices.DeleteFunc(c.doubtful, func(d doubt) bool { return d.place == 0 })
 	return c.register(reply, order)
 }
 
 // register turns the script's reply into deliveries and puts them under the lease.
 func (c *consumer) register(reply []any, order []int) ([]transport.Delivery, error) {
-	if len(reply) != 2 {
-		return nil, fmt.Errorf("claim script answered %d values", len(reply))
-	}
 	messages, _ := reply[0].([]any)
 	bad, _ := reply[1].([]any)
 	batch := make([]transport.Delivery, 0, len(messages))

@@ -40,10 +40,13 @@ func (c *consumer) renew() {
 		err := redisconn.Do(ctx, c.log, "renew leases", func(ctx context.Context) (err error) {
 			gone, err = renewScript.Run(ctx, c.t.commands, []string{c.t.keys.unackedIndexKey()}, tags[:n]...).Slice()
 			return err
-		})
+		}, redisconn.RetryFull)
 		cancel()
 		if err != nil {
-			return // logged by Do; the next tick tries again
+			if c.ctx.Err() == nil {
+				c.log.Error("leases are not renewed: other workers will take these tasks for lost", "tasks", len(tags), "error", err)
+			}
+			return // the next tick tries again
 		}
 		for _, g := range gone {
 			if i, ok := g.(int64); ok {

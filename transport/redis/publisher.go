@@ -15,11 +15,14 @@ import (
 )
 
 const (
-	publisherSlots = 2           // script calls under way at once; what comes meanwhile goes together in the next one
-	publishChunk   = 500         // envelopes in one script call
-	publishBytes   = 8 << 20     // bytes in one script call, unless one envelope is larger
-	longestShared  = time.Minute // for callers without a deadline; they may ask again
-	markerSeconds  = 120         // how long a slot's marker outlives its last batch
+	publisherSlots = 2       // script calls under way at once; what comes meanwhile goes together in the next one
+	publishChunk   = 500     // envelopes in one script call
+	publishBytes   = 8 << 20 // bytes in one script call, unless one envelope is larger
+
+	// markerLife is how long a slot's marker outlives its last batch. Trying again ends before: a batch repeated after its
+	// marker is gone would be there twice.
+	markerLife    = time.Hour
+	longestTrying = markerLife - 5*time.Minute
 )
 
 // publisher sends batches, each exactly once even when a reply is lost. A slot is a sequence of numbered batches: only
@@ -154,7 +157,7 @@ func patience(together []*push) (longest time.Duration) {
 	for _, x := range together {
 		limit, ok := x.ctx.Deadline()
 		if !ok {
-			return longestShared
+			return longestTrying
 		}
 		longest = max(longest, time.Until(limit))
 	}
@@ -184,7 +187,7 @@ func (p *publisher) send(ctx context.Context, slot *publisherSlot, out []outgoin
 	keys := make([]string, 1, 2)
 	keys[0] = slot.marker
 	args := make([]any, 0, len(out)+3)
-	args = append(args, strconv.FormatUint(slot.seq, 10), markerSeconds)
+	args = append(args, strconv.FormatUint(slot.seq, 10), int(markerLife/time.Second))
 	for i := 0; i < len(out); {
 		j := i
 		for j < len(out) && out[j].list == out[i].list {
@@ -197,6 +200,8 @@ func (p *publisher) send(ctx context.Context, slot *publisherSlot, out []outgoin
 		}
 	}
 	var reply []any
+	ctx, cancel := context.WithTimeout(ctx, longestTrying)
+	defer cancel()
 	err = redisconn.Do(ctx, p.t.log, "publish", func(ctx context.Context) error {
 		var err error
 		reply, err = publishScript.Run(ctx, p.t.commands, keys, args...).Slice()

@@ -8,48 +8,57 @@ import goredis "github.com/redis/go-redis/v9"
 //
 //	KEYS  1 unacked, 2 unacked_index, then the lists, step by step and queue by queue within a step,
 //	      then one quarantine list a queue
-//	ARGV  1 claim id, 2 most messages, 3 ids of earlier claims whose replies were lost, separated by spaces,
-//	      4 number of queues, 5 number of steps, 6… each queue's name as a JSON literal
-//	reply {messages, errors}: messages are {tag, queue number, bytes}, with an empty tag for a quarantined one and
-//	      queue number 0 and the whole unacked value for one that an earlier claim took; errors are {list, text}
+//	ARGV  1 claim id, 2 most messages, 3 number of queues, 4 number of steps, then each queue's name as a JSON literal,
+//	      then pairs: the id of an earlier claim whose reply was lost, and the place in it to go on from
+//	reply {messages, errors, places}: messages are {tag, queue number, bytes}, with an empty tag for a quarantined one
+//	      and queue number 0 and the whole unacked value for one that an earlier claim took; errors are {list, text};
+//	      places are where to go on with each earlier claim, 0 when it has no more
 //
 // What earlier claims took is answered first, and alone. Each attempt has an id of its own, so that one which a dying
 // connection delivers late cannot overwrite the entries of another; what it takes then expires with its lease.
 //
 // The messages are stored as they came: cjson only checks them (it would turn [] into {} and round big integers). What
-// is not an envelope must not enter the hash, where it would block every Python sweep; it goes to quarantine.
-// HLEN and ZCARD fail on a key of the wrong type before anything is popped. Pops come in chunks so that the byte bound
-// holds within a chunk's worth.
+// is not an envelope must not enter the hash, where it would block every Python sweep; it goes to quarantine. HLEN,
+// ZCARD and LLEN fail on keys of the wrong type before anything is popped. The first message of a list is popped alone
+// and tells how many of its size go in one reply of 4 MiB.
 var claimScript = goredis.NewScript(`
 local unacked, index = KEYS[1], KEYS[2]
-local claim, max, nq, ns = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local claim, max, nq, ns = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 redis.call('HLEN', unacked)
 redis.call('ZCARD', index)
-local out, bad = {}, {}
-for earlier in string.gmatch(ARGV[3], '%S+') do
-  for i = 1, max do
-    local tag = earlier .. ':' .. i
+for q = 1, nq do redis.call('LLEN', KEYS[2 + ns * nq + q]) end
+local out, bad, places, bytes, count = {}, {}, {}, 0, 0
+for a = 5 + nq, #ARGV, 2 do
+  local place = tonumber(ARGV[a + 1])
+  while place > 0 and #out < max and bytes < 4194304 do
+    local tag = ARGV[a] .. ':' .. place
     local value = redis.call('HGET', unacked, tag)
-    if not value then break end
-    out[#out + 1] = {tag, 0, value}
+    if value then
+      out[#out + 1] = {tag, 0, value}
+      bytes = bytes + #value
+      place = place + 1
+    else
+      place = 0
+    end
   end
+  places[#places + 1] = place
 end
-if #out > 0 then return {out, bad} end
+if #out > 0 then return {out, bad, places} end
 local t = redis.call('TIME')
 local now = t[1] .. '.' .. string.format('%06d', tonumber(t[2]))
-local bytes, count = 0, 0
 local function envelope(msg)
   local ok, m = pcall(cjson.decode, msg)
   if not ok then -- perhaps only for a lone surrogate, which Python writes and reads: any other escape is as good a check
     ok, m = pcall(cjson.decode, (string.gsub(msg, '\\u[dD][89a-fA-F]%x%x', '\\u0041')))
   end
   return ok and type(m) == 'table' and type(m['properties']) == 'table'
+    and type(m['properties']['delivery_info']) == 'table'
     and (m['headers'] == nil or type(m['headers']) == 'table')
 end
 local function take(list, q, n)
-  local got = 0
+  local got, chunk = 0, 1
   while got < n and bytes < 4194304 do
-    local want = math.min(n - got, 32)
+    local want = math.min(n - got, chunk)
     local msgs = redis.pcall('RPOP', list, want)
     if not msgs then break end
     if msgs.err then
@@ -64,7 +73,7 @@ local function take(list, q, n)
         count = count + 1
         local tag = claim .. ':' .. count
         fields[#fields + 1] = tag
-        fields[#fields + 1] = '[' .. msg .. ',"",' .. ARGV[5 + q] .. ']'
+        fields[#fields + 1] = '[' .. msg .. ',"",' .. ARGV[4 + q] .. ']'
         scores[#scores + 1] = now
         scores[#scores + 1] = tag
         out[#out + 1] = {tag, q, msg}
@@ -79,6 +88,7 @@ local function take(list, q, n)
     end
     got = got + #msgs
     if #msgs < want then break end
+    chunk = math.max(1, math.min(64, math.floor(2097152 / (bytes / #out))))
   end
   return got
 end
@@ -94,7 +104,7 @@ for s = 0, ns - 1 do
     if left > 0 then left = left - take(KEYS[2 + s * nq + q], q, left) end
   end
 end
-return {out, bad}
+return {out, bad, places}
 `)
 
 // ackScript removes claims: Python's ZREM and HDEL, for a batch. Outside MULTI, so that it also works at maxmemory.
@@ -105,22 +115,26 @@ redis.call('ZREM', KEYS[2], unpack(ARGV))
 return redis.call('HDEL', KEYS[1], unpack(ARGV))
 `)
 
-// giveScript takes claims out of unacked and pushes each somewhere: back to its list, or to quarantine.
+// giveScript takes claims out of unacked and pushes each somewhere: back to its list, or to quarantine. A target of the
+// wrong type is found out before anything is removed.
 //
 //	KEYS  1 unacked, 2 unacked_index, 3… one target list a claim
 //	ARGV  for each claim: tag, RPUSH or LPUSH, what to push
-//	reply how many were still held; only those are pushed
+//	reply {how many were still held and are pushed now, number (from 1) of a claim whose target refuses, …}
 var giveScript = goredis.NewScript(`
-local given = 0
+local reply = {0}
 for i = 0, #KEYS - 3 do
   local tag = ARGV[3 * i + 1]
-  if redis.call('HDEL', KEYS[1], tag) == 1 then
+  local length = redis.pcall('LLEN', KEYS[3 + i])
+  if type(length) == 'table' then
+    reply[#reply + 1] = i + 1
+  elseif redis.call('HDEL', KEYS[1], tag) == 1 then
     redis.call('ZREM', KEYS[2], tag)
     redis.call(ARGV[3 * i + 2], KEYS[3 + i], ARGV[3 * i + 3])
-    given = given + 1
+    reply[1] = reply[1] + 1
   end
 end
-return given
+return reply
 `)
 
 // renewScript moves held claims to now in unacked_index. It removes before it adds, and only adds what was there: a
@@ -176,25 +190,33 @@ return {#page / 2, out}
 `)
 
 // restoreScript gives expired claims back: each only if it is still the same claim, with the same value, not renewed
-// meanwhile. It needs no lock and no WATCH, so any number of sweepers, Python's included, may race. All in one step,
-// so that a consumer that waits does not take the newest, which is pushed first, before the oldest is back.
+// meanwhile, and if all its targets are lists. It needs no lock and no WATCH, so any number of sweepers, Python's
+// included, may race. All in one step, so that a consumer that waits does not take the newest, which is pushed first,
+// before the oldest is back.
 //
 //	KEYS 1 unacked, 2 unacked_index, 3… targets, in the order of the claims
 //	ARGV for each claim: tag, score as read, value as read, push command, what to push, number of targets
-//	reply how many were restored
+//	reply {how many were restored, a target that is no list, …}
 var restoreScript = goredis.NewScript(`
-local restored, target = 0, 3
+local reply, target = {0}, 3
 for i = 1, #ARGV, 6 do
   local tag, n = ARGV[i], tonumber(ARGV[i + 5])
-  if redis.call('ZSCORE', KEYS[2], tag) == ARGV[i + 1] and redis.call('HGET', KEYS[1], tag) == ARGV[i + 2] then
+  local lists = true
+  for t = target, target + n - 1 do
+    if type(redis.pcall('LLEN', KEYS[t])) == 'table' then
+      lists = false
+      reply[#reply + 1] = KEYS[t]
+    end
+  end
+  if lists and redis.call('ZSCORE', KEYS[2], tag) == ARGV[i + 1] and redis.call('HGET', KEYS[1], tag) == ARGV[i + 2] then
     redis.call('ZREM', KEYS[2], tag)
     redis.call('HDEL', KEYS[1], tag)
     for t = target, target + n - 1 do redis.call(ARGV[i + 3], KEYS[t], ARGV[i + 4]) end
-    restored = restored + 1
+    reply[1] = reply[1] + 1
   end
   target = target + n
 end
-return restored
+return reply
 `)
 
 // publishScript pushes a batch once. Each publisher slot numbers its batches and leaves the last number behind: a
@@ -202,11 +224,14 @@ return restored
 //
 //	KEYS 1 the slot's marker, 2… lists   ARGV 1 number of this batch, 2 seconds the marker lives,
 //	then for each list: how many envelopes, and the envelopes
-//	reply {} if all is in its lists, now or before; else {list number (from 1), error, …} of the lists that refused, or
-//	an error if all did, and then nothing was pushed and no number left
+//	reply {} if all is in its lists, now or before; else {list number (from 1), error, …} of the lists that refused, also
+//	when asked again; or an error if all did, and then nothing was pushed and no number left
 var publishScript = goredis.NewScript(`
-local last = redis.call('GET', KEYS[1])
-if last and tonumber(last) >= tonumber(ARGV[1]) then return {} end
+local last, refused = string.match(redis.call('GET', KEYS[1]) or '0 ', '^(%d+) (.*)$')
+if tonumber(last) >= tonumber(ARGV[1]) then
+  if refused == '' then return {} end
+  return cjson.decode(refused)
+end
 local at, errors = 3, {}
 for i = 2, #KEYS do
   local n = tonumber(ARGV[at])
@@ -218,6 +243,6 @@ for i = 2, #KEYS do
   at = at + n + 1
 end
 if #errors == 2 * (#KEYS - 1) then return redis.error_reply(errors[2]) end
-redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. (#errors > 0 and cjson.encode(errors) or ''), 'EX', ARGV[2])
 return errors
 `)

@@ -33,35 +33,75 @@ func (c *consumer) Settle(ctx context.Context, batch []transport.Settlement) (lo
 	c.settling(batch)
 	unacked := []string{c.t.keys.unackedKey(), c.t.keys.unackedIndexKey()}
 	for chunk := range slices.Chunk(acks, settleChunk) {
-		held, err := c.run(ctx, "acknowledge", func(ctx context.Context) (int, error) {
-			return ackScript.Run(ctx, c.t.commands, unacked, chunk...).Int()
+		var held int
+		doubt, err := c.until(ctx, "acknowledge", func(ctx context.Context) (err error) {
+			held, err = ackScript.Run(ctx, c.t.commands, unacked, chunk...).Int()
+			return err
 		})
 		if err != nil {
 			return lost, err
 		}
-		lost += len(chunk) - held
+		if !doubt {
+			lost += len(chunk) - held
+		}
 		c.release(chunk)
 	}
 	// Pushed to the front one after the other, the last one pushed is the first to be popped: the oldest goes last.
 	slices.SortStableFunc(gives, func(a, b transport.Settlement) int {
-		return compareTags(b.Delivery.Tag, a.Delivery.Tag)
+		if a.Verdict != b.Verdict {
+			return int(a.Verdict - b.Verdict)
+		}
+		if a.Verdict == transport.Return {
+			a, b = b, a
+		}
+		return compareTags(a.Delivery.Tag, b.Delivery.Tag)
 	})
 	for chunk := range slices.Chunk(gives, 100) {
-		keys, args, tags := slices.Clone(unacked), make([]any, 0, 3*len(chunk)), make([]any, 0, len(chunk))
-		for _, s := range chunk {
-			list, command, envelope := c.give(s)
-			keys = append(keys, list)
-			args = append(args, s.Delivery.Tag, command, envelope)
-			tags = append(tags, s.Delivery.Tag)
-		}
-		held, err := c.run(ctx, "give back", func(ctx context.Context) (int, error) {
-			return giveScript.Run(ctx, c.t.commands, keys, args...).Int()
-		})
+		n, err := c.giveAll(ctx, chunk)
+		lost += n
 		if err != nil {
 			return lost, err
 		}
-		lost += len(chunk) - held
-		c.release(tags)
+	}
+	return lost, nil
+}
+
+// giveAll gives a chunk back or away. What a list refuses that is none goes to quarantine instead; what that refuses
+// too stays held, and goes on being renewed, until somebody mends the key.
+func (c *consumer) giveAll(ctx context.Context, chunk []transport.Settlement) (lost int, err error) {
+	keys := []string{c.t.keys.unackedKey(), c.t.keys.unackedIndexKey()}
+	args, tags := make([]any, 0, 3*len(chunk)), make([]any, 0, len(chunk))
+	for _, s := range chunk {
+		list, command, envelope := c.give(s)
+		keys = append(keys, list)
+		args = append(args, s.Delivery.Tag, command, envelope)
+		tags = append(tags, s.Delivery.Tag)
+	}
+	var reply []int64
+	doubt, err := c.until(ctx, "give back", func(ctx context.Context) (err error) {
+		reply, err = giveScript.Run(ctx, c.t.commands, keys, args...).Int64Slice()
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	var again []transport.Settlement
+	for _, i := range slices.Backward(reply[1:]) {
+		s := chunk[i-1]
+		tags = slices.Delete(tags, int(i-1), int(i))
+		c.log.Error("message cannot be given back: the key is no list", "key", keys[i+1], "queue", s.Delivery.Queue)
+		if s.Verdict != transport.Quarantine {
+			again = append(again, transport.Settlement{Delivery: s.Delivery, Verdict: transport.Quarantine,
+				Reason: "cannot be given back: " + keys[i+1] + " is no list"})
+		}
+	}
+	if !doubt {
+		lost = len(tags) - int(reply[0])
+	}
+	c.release(tags)
+	if len(again) > 0 {
+		n, err := c.giveAll(ctx, again)
+		return lost + n, err
 	}
 	return lost, nil
 }
@@ -72,7 +112,7 @@ func (c *consumer) give(s transport.Settlement) (list, command string, envelope 
 	verdict, reason := s.Verdict, s.Reason
 	if verdict != transport.Quarantine {
 		marked, err := protocol.MarkRedelivered(d.Raw)
-		if err == nil && d.Message != nil {
+		if err == nil && d.Message != nil && d.Err == nil {
 			command = "RPUSH"
 			if verdict == transport.Requeue {
 				command = "LPUSH"
@@ -85,14 +125,25 @@ func (c *consumer) give(s transport.Settlement) (list, command string, envelope 
 	return c.t.keys.quarantine(d.Queue), "LPUSH", quarantineRecord(reason, d.Raw)
 }
 
-// run is redisconn.Do for scripts that answer a count. Running one again after a lost reply finds its work done and
-// answers fewer: those are then reported lost, which errs on the side of saying that a task may run twice.
-func (c *consumer) run(ctx context.Context, what string, f func(context.Context) (int, error)) (n int, err error) {
-	err = redisconn.Do(ctx, c.log, what, func(ctx context.Context) (err error) {
-		n, err = f(ctx)
-		return err
-	})
-	return n, err
+// until is redisconn.Do that goes on also after errors that should not come (a permission taken away, a key of the wrong
+// type): what is held must be settled some day, and a restart gives it back. It returns an error only when ctx is done.
+// doubt tells that an earlier try may have done the work, so that the count of the last one means nothing.
+func (c *consumer) until(ctx context.Context, what string, f func(context.Context) error) (doubt bool, err error) {
+	var backoff redisconn.Backoff
+	for {
+		err = redisconn.Do(ctx, c.log, what, func(ctx context.Context) error {
+			err := f(ctx)
+			doubt = doubt || redisconn.InDoubt(err)
+			return err
+		}, redisconn.RetryFull)
+		if err == nil || ctx.Err() != nil {
+			return doubt, err
+		}
+		c.log.Error(what+" goes on trying", "broker", c.t.conn.Redacted(), "error", err)
+		if backoff.Wait(ctx) != nil {
+			return doubt, err
+		}
+	}
 }
 
 // settling marks deliveries, so that the lease actor, which may have listed them before, does not miss them.

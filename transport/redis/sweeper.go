@@ -84,7 +84,12 @@ func (t *redisTransport) restore(ctx context.Context, page []expired) (restored 
 			t.log.Error("message quarantined", "queue", bad.queue, "reason", bad.Error())
 			lists, envelope, command = []string{t.keys.quarantine(bad.queue)}, quarantineRecord(bad.Error(), bad.raw), "LPUSH"
 		} else if err != nil {
-			return 0, err
+			if redisconn.Classify(err) == redisconn.Unavailable || ctx.Err() != nil {
+				return 0, err
+			}
+			// One entry that cannot be routed must not keep the others from coming back.
+			t.log.Error("message of a dead worker stays unacked", "tag", e.tag, "error", err)
+			continue
 		}
 		if len(lists) > 0 {
 			keys = append(keys, lists...)
@@ -94,11 +99,19 @@ func (t *redisTransport) restore(ctx context.Context, page []expired) (restored 
 	if len(args) == 0 {
 		return 0, nil
 	}
+	var reply []any
 	err = redisconn.Do(ctx, t.log, "restore", func(ctx context.Context) (err error) {
-		restored, err = restoreScript.Run(ctx, t.commands, keys, args...).Int()
+		reply, err = restoreScript.Run(ctx, t.commands, keys, args...).Slice()
 		return err
-	})
-	return restored, err
+	}, redisconn.RetryFull)
+	if err != nil {
+		return 0, err
+	}
+	for _, key := range reply[1:] {
+		t.log.Error("message of a dead worker stays unacked: the key it goes back to is no list", "key", key)
+	}
+	n, _ := reply[0].(int64)
+	return int(n), nil
 }
 
 // unreadable is an unacked value that holds no message.

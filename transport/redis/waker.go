@@ -28,7 +28,7 @@ type waker struct {
 	waiters []*waiter
 	woken   chan struct{} // capacity 1
 	all     bool          // every list has a waiter
-	blind   atomic.Bool   // some waiter could not wait: poll
+	blind   atomic.Int32  // how many waiters cannot wait: with any, Receive polls
 	pause   time.Duration // Receive's own: current polling pause
 
 	ctx    context.Context
@@ -37,8 +37,9 @@ type waker struct {
 }
 
 type waiter struct {
-	list string
-	arm  chan struct{} // capacity 1
+	list  string
+	arm   chan struct{} // capacity 1
+	blind bool          // its own
 }
 
 func newWaker(c *consumer) *waker {
@@ -51,7 +52,7 @@ func newWaker(c *consumer) *waker {
 	for _, step := range steps {
 		for _, q := range c.queues {
 			if len(w.waiters) < maxWaiters {
-				w.waiters = append(w.waiters, &waiter{c.t.keys.list(q, step), make(chan struct{}, 1)})
+				w.waiters = append(w.waiters, &waiter{list: c.t.keys.list(q, step), arm: make(chan struct{}, 1)})
 			}
 		}
 	}
@@ -72,7 +73,7 @@ func (w *waker) wait(ctx context.Context) {
 		}
 	}
 	pause := pollWatched
-	if !w.all || w.blind.Load() {
+	if !w.all || w.blind.Load() > 0 {
 		w.pause = min(max(2*w.pause, pollFastest), pollSlowest)
 		pause = w.pause
 	}
@@ -98,10 +99,10 @@ func (w *waker) watch(x *waiter) {
 		for w.ctx.Err() == nil {
 			err := w.client.BLMove(w.ctx, x.list, x.list, "RIGHT", "RIGHT", waiterBlock).Err()
 			if errors.Is(err, goredis.Nil) {
-				w.blind.Store(false)
+				w.sees(x, true)
 				continue
 			}
-			w.blind.Store(err != nil)
+			w.sees(x, err == nil)
 			if err == nil {
 				select {
 				case w.woken <- struct{}{}:
@@ -110,6 +111,14 @@ func (w *waker) watch(x *waiter) {
 			}
 			break // Receive looks, and arms again if it found nothing
 		}
+	}
+}
+
+// sees notes whether a waiter can wait.
+func (w *waker) sees(x *waiter, can bool) {
+	if x.blind == can {
+		x.blind = !can
+		w.blind.Add(map[bool]int32{true: -1, false: 1}[can])
 	}
 }
 
