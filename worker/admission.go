@@ -16,7 +16,11 @@ import (
 // Revocation and rate limits will be asked here, between the registry and the clock.
 func (w *Worker) admit(ctx context.Context, d *transport.Delivery) {
 	if d.Err != nil {
-		w.refuse(d, nil, nil, d.Err.Error())
+		r := &protocol.Request{}
+		if d.Message != nil { // what could be read of it may name who waits
+			r.Headers = d.Message.Headers
+		}
+		w.refuse(d, r, &protocol.Exception{Type: "DecodeError", Module: "kombu.exceptions", Args: []any{d.Err.Error()}}, d.Err.Error())
 		return
 	}
 	r, err := protocol.DecodeRequest(d.Message, w.accept)
@@ -36,6 +40,9 @@ func (w *Worker) admit(ctx context.Context, d *transport.Delivery) {
 		w.refuse(d, r, x, what+" cannot be continued by this worker yet")
 		return
 	}
+	if (r.TimeLimit != protocol.TimeLimit{}) {
+		w.warnOnce(r.Task, "messages of this task carry a time limit, which this worker does not enforce yet")
+	}
 	j := &job{delivery: d, request: r, task: definition}
 	if w.expired(j) {
 		return
@@ -45,6 +52,13 @@ func (w *Worker) admit(ctx context.Context, d *transport.Delivery) {
 		return
 	}
 	w.enqueue(ctx, j)
+}
+
+// warnOnce warns about a task's messages once for each task the worker knows.
+func (w *Worker) warnOnce(name, text string) {
+	if _, again := w.warned.LoadOrStore(name, true); !again {
+		w.log.Warn(text, "task", name)
+	}
 }
 
 // continuation names what should follow a task. Until the worker can send it, running the task would cut its workflow
@@ -90,15 +104,11 @@ func (w *Worker) expired(j *job) bool {
 // refuse sends a delivery to quarantine.
 func (w *Worker) refuse(d *transport.Delivery, r *protocol.Request, x *protocol.Exception, reason string) {
 	o := &outcome{delivery: d, request: r, verdict: transport.Quarantine, reason: reason}
-	if r != nil && r.ID != "" && x != nil && (r.IgnoreResult == nil || !*r.IgnoreResult) {
+	if r.ID != "" && (r.IgnoreResult == nil || !*r.IgnoreResult) {
 		o.meta = &protocol.ResultMeta{TaskID: r.ID, Status: protocol.Failure, Exception: x, DateDone: time.Now(),
 			GroupID: r.Group, ParentID: r.ParentID}
 	}
-	id := ""
-	if r != nil {
-		id = r.ID
-	}
-	w.log.Error("message quarantined", "queue", d.Queue, "task_id", id, "reason", reason)
+	w.log.Error("message quarantined", "queue", d.Queue, "task_id", r.ID, "reason", reason)
 	w.quarantined.Add(1)
 	w.report(o)
 }

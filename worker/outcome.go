@@ -26,9 +26,9 @@ type outcome struct {
 	settled  bool   // acknowledged early: nothing to settle
 }
 
-// batchOf bounds a batch of outcomes by a part of what the worker holds. Smaller ones cost more calls; but a batch of
-// everything would leave the worker waiting for Redis and then Redis for the worker, where a quarter each lets one
-// store, one settle, one be received and one run at the same time (2.1 against ? times asynq at 10 slots).
+// batchOf bounds a batch of outcomes by a part of what the worker holds. Smaller ones cost more calls, but a batch of
+// everything leaves the worker waiting for Redis and then Redis for the worker, where with a quarter each one can be
+// stored, one settled, one received and one run at the same time.
 func batchOf(held int) int { return min(max(held/4, 4), 256) }
 
 // report hands an outcome to the actors below. After a cold stop nobody applies it: the delivery goes back.
@@ -146,7 +146,7 @@ func (w *Worker) settle(batches <-chan []*outcome) {
 		if len(settlements) > 0 {
 			lost, err := w.consumer.Settle(w.applying, settlements)
 			switch {
-			case err != nil:
+			case err != nil: // a cold stop gave up
 				w.log.Error("messages were not acknowledged; their tasks may run again", "tasks", len(settlements), "error", err)
 			case lost > 0:
 				w.log.Warn("messages were given to another worker meanwhile; their tasks may run twice", "tasks", lost)
@@ -173,7 +173,7 @@ func (w *Worker) logOutcome(j *job, o *outcome, c completion, took time.Duration
 		return
 	}
 	attrs := []any{"task", j.request.Task, "task_id", j.request.ID, "state", string(o.state), "seconds", took.Seconds()}
-	if c.err != nil {
+	if c.exception != nil {
 		attrs = append(attrs, "error", c.exception.String(), "traceback", c.traceback)
 	}
 	w.log.Log(context.Background(), level, "task ended", attrs...)

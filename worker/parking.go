@@ -3,12 +3,13 @@ package worker
 import (
 	"container/heap"
 	"context"
+	"slices"
 	"sync"
 	"time"
 )
 
 // maxParked bounds the jobs kept for later. Beyond it they count against the window like any other, so that a flood of
-// delayed tasks makes the worker receive less instead of growing it.
+// delayed tasks makes the worker receive less, and at last nothing, instead of growing it.
 const maxParked = 10_000
 
 // parking is the actor that keeps jobs whose eta has not come. They stay held, their leases are renewed, and they are
@@ -16,9 +17,10 @@ const maxParked = 10_000
 type parking struct {
 	w *Worker
 
-	mu     sync.Mutex
-	jobs   parkedJobs
-	sooner chan struct{} // capacity 1: a job came that is due before all others
+	mu      sync.Mutex
+	jobs    parkedJobs
+	outside int           // how many jobs are not counted in the window
+	sooner  chan struct{} // capacity 1: a job came that is due before all others
 }
 
 type parked struct {
@@ -32,12 +34,13 @@ func newParking(w *Worker) *parking { return &parking{w: w, sooner: make(chan st
 // park keeps a job until its eta.
 func (p *parking) park(j *job, eta time.Time) {
 	p.mu.Lock()
-	x := parked{j, eta, len(p.jobs) < maxParked}
+	x := &parked{job: j, eta: eta}
 	heap.Push(&p.jobs, x)
+	freed := p.letOut()
 	first := p.jobs[0].job == j
 	p.mu.Unlock()
-	if x.outside {
-		p.w.window.free(1)
+	if freed > 0 {
+		p.w.window.free(freed)
 	}
 	if first {
 		select {
@@ -52,7 +55,10 @@ func (p *parking) run(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		due, next := p.due(time.Now())
+		due, next, freed := p.due(time.Now())
+		if freed > 0 {
+			p.w.window.free(freed)
+		}
 		for _, x := range due {
 			if x.outside {
 				p.w.window.take(1)
@@ -69,30 +75,55 @@ func (p *parking) run(ctx context.Context) {
 	}
 }
 
-// due takes out the jobs whose time has come and tells how long the next one has.
-func (p *parking) due(now time.Time) (due []parked, next time.Duration) {
+// due takes out the jobs whose time has come, tells how long the next one has, and how many others need not be counted
+// in the window any more because these left.
+func (p *parking) due(now time.Time) (due []*parked, next time.Duration, freed int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	next = time.Hour
 	for len(p.jobs) > 0 {
 		if wait := p.jobs[0].eta.Sub(now); wait > 0 {
-			return due, wait
+			next = wait
+			break
 		}
-		due = append(due, heap.Pop(&p.jobs).(parked))
+		x := heap.Pop(&p.jobs).(*parked)
+		if x.outside {
+			p.outside--
+		}
+		due = append(due, x)
 	}
-	return due, time.Hour
+	return due, next, p.letOut()
+}
+
+// letOut stops counting jobs in the window, as long as there is room outside. The caller holds mu.
+func (p *parking) letOut() (freed int) {
+	if p.outside == len(p.jobs) {
+		return 0
+	}
+	for _, x := range slices.Backward(p.jobs) { // a new one is near the end
+		if p.outside == min(maxParked, len(p.jobs)) {
+			break
+		}
+		if !x.outside {
+			x.outside = true
+			p.outside++
+			freed++
+		}
+	}
+	return freed
 }
 
 // parkedJobs is a heap by eta.
-type parkedJobs []parked
+type parkedJobs []*parked
 
 func (h parkedJobs) Len() int           { return len(h) }
 func (h parkedJobs) Less(i, j int) bool { return h[i].eta.Before(h[j].eta) }
 func (h parkedJobs) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *parkedJobs) Push(x any)        { *h = append(*h, x.(parked)) }
+func (h *parkedJobs) Push(x any)        { *h = append(*h, x.(*parked)) }
 func (h *parkedJobs) Pop() any {
 	old := *h
 	x := old[len(old)-1]
-	old[len(old)-1] = parked{} // let go of the job
+	old[len(old)-1] = nil // let go of the job
 	*h = old[:len(old)-1]
 	return x
 }

@@ -50,29 +50,37 @@ func (w *Worker) runJob(j *job) {
 		}
 	}
 	begun := time.Now()
-	c := w.call(task.NewContext(w.running, info), j)
-	if c.err != nil && w.terminated() {
-		return // a stop is not a failure: the message goes back and the task runs again
+	c := w.call(info, j)
+	if c.state != protocol.Success && w.terminated() {
+		if !o.settled {
+			return // a stop is not a failure: the message goes back and the task runs again
+		}
+		// Nothing can go back that was acknowledged before it ran; whoever waits must not wait for ever.
+		c = failure(task.ErrWorkerLost, nil)
 	}
 	w.conclude(o, j, c, ignore, info)
 	w.logOutcome(j, o, c, time.Since(begun))
 	w.report(o)
 }
 
-// completion is what came back from a task, with nothing of the user's code left in it: a canonical value, or an
-// exception with its traceback.
+// completion is what came back from a task, with nothing of the user's code left in it: a canonical value, or a
+// verdict, or an exception with its traceback.
 type completion struct {
+	state     protocol.State // SUCCESS, FAILURE, IGNORED or REJECTED
 	result    any
-	err       error
+	requeue   bool
 	exception *protocol.Exception
 	traceback string
 }
 
 // call runs the handler and survives whatever it does, but for os.Exit and a fatal runtime error: a panic is an error
 // with a stack, and runtime.Goexit, which no goroutine survives, ends one made for this call only. The result is
-// encoded and the error is described in there too, because both may call methods of the user's types.
-func (w *Worker) call(ctx context.Context, j *job) completion {
+// encoded and the error is judged and described in there too, because all of that may call methods of the user's types.
+// The task's context ends with the call.
+func (w *Worker) call(info *task.Info, j *job) completion {
 	done := make(chan completion, 1)
+	ctx, cancel := context.WithCancel(task.NewContext(w.running, info))
+	defer cancel()
 	go func() {
 		var c completion
 		ended := false
@@ -91,17 +99,38 @@ func (w *Worker) call(ctx context.Context, j *job) completion {
 			}
 		}
 		if err != nil {
-			c = failure(err, nil)
+			c = judge(err)
 		} else {
-			c.result = result
+			c = completion{state: protocol.Success, result: result}
 		}
 		ended = true
 	}()
 	return <-done
 }
 
-func failure(err error, stack []byte) completion {
-	return completion{err: err, exception: task.ExceptionOf(err), traceback: task.Traceback(err, stack)}
+// judge tells what a task's error means. Retry will be one more meaning.
+func judge(err error) completion {
+	var rejected *task.RejectError
+	switch {
+	case errors.Is(err, task.Ignore):
+		return completion{state: protocol.Ignored}
+	case errors.As(err, &rejected):
+		return completion{state: protocol.Rejected, requeue: rejected.Requeue}
+	}
+	return failure(err, nil)
+}
+
+// failure describes an error. An error that panics when it is asked is described by that.
+func failure(err error, stack []byte) (c completion) {
+	c.state = protocol.Failure
+	defer func() {
+		if r := recover(); r != nil {
+			c.exception = &protocol.Exception{Type: "RuntimeError", Module: "builtins", Args: []any{fmt.Sprint("panic in the task's error: ", r)}}
+			c.traceback = string(debug.Stack())
+		}
+	}()
+	c.exception, c.traceback = task.ExceptionOf(err), task.Traceback(err, stack)
+	return c
 }
 
 var errGoexit = task.AsPython(errors.New("task ended its goroutine (runtime.Goexit)"), "builtins", "RuntimeError")
@@ -114,32 +143,26 @@ func panicError(r any) error {
 	return task.AsPython(fmt.Errorf("panic: %v", r), "builtins", "RuntimeError") // fmt survives a String that panics
 }
 
-// conclude turns a completion into the outcome's verdict and result document. Retry will be decided here.
+// conclude turns a completion into the outcome's verdict and result document.
 func (w *Worker) conclude(o *outcome, j *job, c completion, ignore bool, info *task.Info) {
-	var rejected *task.RejectError
-	switch {
-	case c.err == nil:
-		if !ignore {
-			o.meta = w.meta(j, protocol.Success, nil, "")
-			o.meta.Result, o.meta.Children = c.result, info.Children()
-		}
-		o.state = protocol.Success
+	o.state = c.state
+	switch c.state {
+	case protocol.Success:
 		w.succeeded.Add(1)
-	case errors.Is(c.err, task.Ignore):
-		o.state = protocol.Ignored
-	case errors.As(c.err, &rejected):
-		o.state = protocol.Rejected
+	case protocol.Failure:
+		w.failed.Add(1)
+	case protocol.Rejected:
 		o.verdict = transport.Reject
-		if rejected.Requeue {
+		if c.requeue {
 			o.verdict = transport.Requeue
 		}
+		return
 	default:
-		o.state = protocol.Failure
-		if !ignore {
-			o.meta = w.meta(j, protocol.Failure, c.exception, c.traceback)
-			o.meta.Children = info.Children()
-		}
-		w.failed.Add(1)
+		return
+	}
+	if !ignore {
+		o.meta = w.meta(j, c.state, c.exception, c.traceback)
+		o.meta.Result, o.meta.Children = c.result, info.Children()
 	}
 }
 

@@ -45,6 +45,8 @@ type Worker struct {
 	applying  context.Context // of storing and settling; done when a cold stop gives up on them
 	abandon   context.CancelFunc
 
+	warned sync.Map // task names, see warnOnce
+
 	succeeded, failed, quarantined atomic.Int64
 }
 
@@ -110,16 +112,17 @@ func (w *Worker) Run(ctx context.Context) error {
 	reporting.Go(func() { w.store(batches) })
 	reporting.Go(func() { w.settle(batches) })
 
-	receiving.Wait()
-	w.log.Info("stopping", "worker", w.config.Hostname)
-	close(w.ready)
 	finished := make(chan struct{})
 	go func() {
+		receiving.Wait()
+		close(w.ready)
 		pool.Wait()
 		close(w.outcomes)
 		reporting.Wait()
 		close(finished)
 	}()
+	<-ctx.Done()
+	w.log.Info("stopping", "worker", w.config.Hostname)
 	w.awaitStop(finished)
 	w.abandon()
 
