@@ -91,16 +91,6 @@ func BenchmarkDecodeResult(b *testing.B) {
 	}
 }
 
-func BenchmarkIsSuccess(b *testing.B) {
-	raw := resultBytes(loadGolden(b, "5.6.3").Results["success.json"])
-	b.ReportAllocs()
-	for b.Loop() {
-		if !protocol.IsSuccess(raw, "json") {
-			b.Fatal("not a success")
-		}
-	}
-}
-
 func BenchmarkNewID(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {

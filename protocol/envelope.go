@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // EnvelopeError says why bytes of a broker are no message. No Python worker survives such bytes: most of these defects
@@ -32,15 +33,21 @@ type decoding struct {
 // (typed values in headers apart, of which kombu dies if it does not know the type); whether it is a task is for
 // DecodeRequest.
 //
-// The error is an *EnvelopeError: text that is not a JSON object, headers that are not an object (absent is fine), no
-// properties, delivery_tag or delivery_info with both its keys, no body, or a body in an encoding other than base64 or
-// plain text. Of repeated keys the last counts, as in Python. The message shares no memory with raw.
+// The error is an *EnvelopeError, the first that was met: text that is not a JSON object, headers that are not an object
+// (absent is fine), no properties, delivery_tag or delivery_info with both its keys, no body, or a body in an encoding
+// other than base64 or plain text. Of repeated keys the last counts, as in Python. The message shares no memory with
+// raw.
+//
+// Beside the error stands what could be read, for whoever waits for the task and must be told: a message whose Headers
+// are whole, wherever the defect is, with what was readable of its properties, and with its body or a nil one. The
+// message is nil when there is no headers object, or the text stops to be JSON, or UTF-8, before that object ends.
 func DecodeEnvelope(raw []byte) (*Message, error) {
 	s := newScanner(raw)
 	d := &decoding{}
 	m := &d.Message
-	var body, bodyEncoding string
-	bodyAt, propertiesAt := -1, -1
+	var body, bodyEncoding, headers string
+	bodyAt := 0
+	hasBody, hasProperties := false, false
 	if c := s.peek(); c != '{' && c != 0 {
 		start, _, _ := s.skip()
 		s.end()
@@ -56,68 +63,77 @@ func DecodeEnvelope(raw []byte) (*Message, error) {
 		at := s.pos
 		switch key {
 		case "body":
-			if c != '"' {
-				s.fail("body is not a string", at)
+			if hasBody = c == '"'; !hasBody {
+				s.wrong("body is not a string")
+				break
 			}
-			body, _, _ = s.sharedString()
 			bodyAt = at
+			body, _, hasBody = s.sharedString()
 		case "content-type":
 			m.ContentType, _ = s.str()
 		case "content-encoding":
 			m.ContentEncoding, _ = s.str()
 		case "headers":
-			if c != '{' {
-				s.fail("headers is not an object", at)
+			if headers = ""; c != '{' {
+				s.wrong("headers is not an object")
+				break
 			}
-			s.headers(d)
+			if s.headers(d); !s.broken {
+				headers = s.text[at:s.pos]
+			}
 		case "properties":
-			if c != '{' {
-				s.fail("properties is not an object", at)
+			if hasProperties = c == '{'; !hasProperties {
+				m.Properties = Properties{}
+				s.wrong("properties is not an object")
+				break
 			}
-			propertiesAt = at
-			bodyEncoding = s.properties(&m.Properties)
+			bodyEncoding, hasProperties = s.properties(&m.Properties)
 		default:
 			s.skip()
 		}
 	}
 	s.end()
 	switch {
-	case s.err != nil:
-	case propertiesAt < 0:
-		s.fail("no properties", 0)
-	case bodyAt < 0:
-		s.fail("no body", 0)
+	case !hasProperties:
+		s.defect("no properties", 0)
+	case !hasBody:
+		s.defect("no body", 0)
+	default:
+		m.Body = s.body(body, bodyEncoding, bodyAt)
 	}
-	if s.err != nil {
+	switch {
+	case s.err == nil:
+		return m, nil
+	case headers == "" || !utf8.ValidString(headers):
 		return nil, s.err
 	}
-	var err *EnvelopeError
-	if m.Body, err = decodeBody(body, bodyEncoding, bodyAt); err != nil {
-		return nil, err
-	}
-	return m, nil
+	return m, s.err
 }
 
-func decodeBody(text, encoding string, offset int) ([]byte, *EnvelopeError) {
+// body decodes the text of the body that stands at offset. It is nil after a defect.
+func (s *scanner) body(text, encoding string, offset int) []byte {
 	switch encoding {
 	case "", "utf-8":
-		return []byte(text), nil
+		return []byte(text)
 	case "base64":
 		body, err := base64.StdEncoding.DecodeString(text)
 		if err != nil {
-			return nil, &EnvelopeError{Reason: "body is not base64", Offset: offset}
+			s.defect("body is not base64", offset)
+			return nil
 		}
-		return body, nil
+		return body
 	}
-	return nil, &EnvelopeError{Reason: "unknown body_encoding " + strconv.Quote(encoding), Offset: offset}
+	s.defect("unknown body_encoding "+strconv.Quote(encoding), offset)
+	return nil
 }
 
 // properties reads the properties object and returns body_encoding, which says how the envelope holds the body and is
-// no property of the message. A known property of the wrong type counts as absent.
-func (s *scanner) properties(p *Properties) (bodyEncoding string) {
+// no property of the message. A known property of the wrong type counts as absent. Not ok: there is no telling how the
+// body is held.
+func (s *scanner) properties(p *Properties) (bodyEncoding string, ok bool) {
 	start := s.pos
 	*p = Properties{}
-	hasTag, hasInfo := false, false
+	hasTag, hasInfo, hasEncoding := false, false, true
 	s.open('{')
 	for n := 0; ; n++ {
 		name, ok := s.member(n)
@@ -141,36 +157,33 @@ func (s *scanner) properties(p *Properties) (bodyEncoding string) {
 			hasInfo = true
 			s.deliveryInfo(&p.DeliveryInfo)
 		case "body_encoding":
-			bodyEncoding = s.bodyEncoding()
+			bodyEncoding, hasEncoding = s.bodyEncoding()
 		default:
 			from, to, _ := s.skip()
 			p.Extra = append(p.Extra, Header{name, json.RawMessage(s.text[from:to])})
 		}
 	}
 	switch {
-	case s.err != nil:
 	case !hasTag:
-		s.fail("no properties.delivery_tag", start)
+		s.defect("no properties.delivery_tag", start)
 	case !hasInfo:
-		s.fail("no properties.delivery_info", start)
+		s.defect("no properties.delivery_info", start)
 	}
 	if len(p.Extra) > 1 {
 		p.Extra = lastOfEach(p.Extra, nil)
 	}
-	return bodyEncoding
+	return bodyEncoding, hasEncoding && !s.broken
 }
 
-func (s *scanner) bodyEncoding() string {
-	if s.null() {
-		return ""
+func (s *scanner) bodyEncoding() (encoding string, ok bool) {
+	switch s.peek() {
+	case '"':
+		return s.string()
+	case 'n':
+		return "", s.null()
 	}
-	s.peek()
-	at := s.pos
-	encoding, ok := s.str()
-	if !ok {
-		s.fail("body_encoding is not a string", at)
-	}
-	return encoding
+	s.wrong("body_encoding is not a string")
+	return "", false
 }
 
 // priority reads a number, or a string of one, as kombu does: what is neither counts as 0.
@@ -187,7 +200,8 @@ func (s *scanner) priority() int {
 func (s *scanner) deliveryInfo(info *DeliveryInfo) {
 	*info = DeliveryInfo{}
 	if s.peek() != '{' {
-		s.fail("properties.delivery_info is not an object", s.pos)
+		s.wrong("properties.delivery_info is not an object")
+		return
 	}
 	start := s.pos
 	hasExchange, hasKey := false, false
@@ -209,11 +223,10 @@ func (s *scanner) deliveryInfo(info *DeliveryInfo) {
 		}
 	}
 	switch {
-	case s.err != nil:
 	case !hasExchange:
-		s.fail("no properties.delivery_info.exchange", start)
+		s.defect("no properties.delivery_info.exchange", start)
 	case !hasKey:
-		s.fail("no properties.delivery_info.routing_key", start)
+		s.defect("no properties.delivery_info.routing_key", start)
 	}
 }
 
@@ -241,7 +254,7 @@ func AppendEnvelope(dst []byte, m *Message) []byte {
 	dst = append(dst, `, "content-type": `...)
 	dst = appendString(dst, m.ContentType)
 	dst = append(dst, `, "headers": `...)
-	dst = AppendHeadersJSON(dst, &m.Headers)
+	dst = appendHeaders(dst, &m.Headers)
 	dst = append(dst, `, "properties": {`...)
 	dst = appendProperties(dst, &m.Properties)
 	return append(dst, "}}"...)

@@ -21,7 +21,8 @@ func withHeaders(headers string) string {
 	return `{"body": "W10=", "content-type": "application/json", "headers": ` + headers + `, "properties": ` + goodProperties + `}`
 }
 
-// Each row is a defect that ends a Python worker, or text that Python's reader refuses.
+// Each row is a defect that ends a Python worker, or text that Python's reader refuses. What is readable of such a
+// message is TestDecodeEnvelopePartial's.
 func TestDecodeEnvelopeRefuses(t *testing.T) {
 	t.Parallel()
 	tests := []struct{ name, raw, reason string }{
@@ -84,10 +85,10 @@ func TestDecodeEnvelopeRefuses(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			m, err := protocol.DecodeEnvelope([]byte(tt.raw))
+			_, err := protocol.DecodeEnvelope([]byte(tt.raw))
 			e, ok := errors.AsType[*protocol.EnvelopeError](err)
-			if !ok || m != nil {
-				t.Fatalf("got %+v, %v", m, err)
+			if !ok {
+				t.Fatalf("got %v", err)
 			}
 			if !strings.Contains(e.Error(), tt.reason) || strings.Contains(e.Error(), "\n") {
 				t.Errorf("error %q, want %q", e, tt.reason)
@@ -96,6 +97,104 @@ func TestDecodeEnvelopeRefuses(t *testing.T) {
 				t.Errorf("offset %d of %d", e.Offset, len(tt.raw))
 			}
 		})
+	}
+}
+
+// Whoever waits for a task is told of its envelope's defect, if only the headers can be read.
+func TestDecodeEnvelopePartial(t *testing.T) {
+	t.Parallel()
+	const whole = `{"body": "W10=", "content-type": "application/json", "headers": {"id": "i", "task": "t", "x": 1.0}, "properties": ` + goodProperties + `}`
+	swap := func(old, with string) string {
+		if !strings.Contains(whole, old) {
+			panic(old)
+		}
+		return strings.Replace(whole, old, with, 1)
+	}
+	const headers, info = `{"id": "i", "task": "t", "x": 1.0}`, `{"exchange": "", "routing_key": "q"}`
+	tests := []struct {
+		name, raw string
+		body      string // "nil": it cannot be read
+		tag       string
+	}{
+		{"body not base64", swap("W10=", "W10"), "nil", "t"},
+		{"body null", swap(`"W10="`, `null`), "nil", "t"},
+		{"body an object", swap(`"W10="`, `{"a": [1]}`), "nil", "t"},
+		{"body missing", swap(`"body"`, `"b"`), "nil", "t"},
+		{"body with a bad byte", swap("W10=", "W10\xff"), "nil", "t"},
+		{"body_encoding hex", swap(`"base64"`, `"hex"`), "nil", "t"},
+		{"body_encoding a number", swap(`"base64"`, `64`), "nil", "t"},
+		{"properties missing", swap(`"properties"`, `"p"`), "nil", ""},
+		{"properties null", swap(goodProperties, `null`), "nil", ""},
+		{"properties first, a list", `{"properties": [{}], "body": "W10=", "headers": ` + headers + `}`, "nil", ""},
+		{"properties twice, then null", `{"properties": ` + goodProperties + `, "body": "W10=", "headers": ` + headers + `, "properties": null}`, "nil", ""},
+		{"delivery_tag missing", swap(`"delivery_tag"`, `"tag"`), "[]", ""},
+		{"delivery_tag a list", swap(`"t", "delivery_info"`, `[], "delivery_info"`), "[]", ""},
+		{"delivery_info missing", swap(`"delivery_info"`, `"info"`), "[]", "t"},
+		{"delivery_info a list", swap(info, `[{"exchange": 1}]`), "[]", "t"},
+		{"exchange missing", swap(`"exchange"`, `"e"`), "[]", "t"},
+		{"routing_key a number", swap(`"q"`, `5`), "[]", "t"},
+		{"many defects", `{"properties": {"delivery_tag": [], "body_encoding": {}}, "body": 5, "headers": 6, "headers": ` + headers + `}`, "nil", ""},
+		{"text after the end", whole + "x", "[]", "t"},
+		{"nul after the end", whole + "\x00", "[]", "t"},
+		{"two documents", whole + `{"headers": {"id": "other"}}`, "[]", "t"},
+		{"bad byte after the end", whole + "\xff", "[]", "t"},
+		{"cut", whole[:len(whole)-1], "[]", "t"},
+		{"cut in the properties", whole[:strings.Index(whole, "delivery_info")], "nil", "t"},
+		{"cut behind the headers", whole[:strings.Index(whole, `, "properties"`)], "nil", ""},
+		{"too many digits", swap(`"properties"`, `"y": `+strings.Repeat("9", 4301)+`, "properties"`), "[]", "t"},
+		{"too deep", swap(`"properties"`, `"y": `+strings.Repeat("[", 600)+`, "properties"`), "nil", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			m, err := protocol.DecodeEnvelope([]byte(tt.raw))
+			if _, ok := errors.AsType[*protocol.EnvelopeError](err); !ok || m == nil {
+				t.Fatalf("got %+v, %v", m, err)
+			}
+			want := protocol.Headers{ID: "i", Task: "t", Extra: []protocol.Header{{"x", json.RawMessage("1.0")}}}
+			if diff := cmp.Diff(want, m.Headers); diff != "" {
+				t.Error(diff)
+			}
+			if body := string(m.Body); m.Body == nil && tt.body != "nil" || m.Body != nil && body != tt.body {
+				t.Errorf("body is %q", body)
+			}
+			if m.Properties.DeliveryTag != tt.tag {
+				t.Errorf("delivery tag is %q", m.Properties.DeliveryTag)
+			}
+			if r, _ := protocol.DecodeRequest(m, jsonOnly); r.ID != "i" || r.Task != "t" {
+				t.Errorf("request is %+v", r)
+			}
+		})
+	}
+	unreadable := map[string]string{
+		"not JSON":                        `hello`,
+		"not an object":                   `[` + whole + `]`,
+		"no headers":                      `{"body": "W10"}`,
+		"headers null":                    swap(headers, `null`),
+		"headers twice, then null":        swap(`"properties"`, `"headers": null, "properties"`),
+		"headers twice, then cut":         swap(`"properties": `+goodProperties+`}`, `"headers": {"id": "j"`),
+		"headers cut":                     whole[:strings.Index(whole, `, "x"`)],
+		"headers with a bad byte":         swap(`"i"`, "\"i\xff\""),
+		"syntax error before the headers": swap(`"W10="`, `"W10=" "`),
+	}
+	for name, raw := range unreadable {
+		if m, err := protocol.DecodeEnvelope([]byte(raw)); m != nil || err == nil {
+			t.Errorf("%s: got %+v, %v", name, m, err)
+		}
+	}
+}
+
+// The body of protocol 1 names its task, the headers do not.
+func TestDecodeEnvelopePartialProtocol1(t *testing.T) {
+	t.Parallel()
+	raw := `{"body": "{\"task\": \"t\", \"id\": \"i\", \"args\": [], \"kwargs\": {}}", "content-type": "application/json",
+		"content-encoding": "utf-8", "headers": {}, "properties": {"delivery_tag": "t"}}`
+	m, err := protocol.DecodeEnvelope([]byte(raw))
+	if err == nil || m == nil {
+		t.Fatalf("got %+v, %v", m, err)
+	}
+	if r, err := protocol.DecodeRequest(m, jsonOnly); err != nil || r.ID != "i" || r.Task != "t" {
+		t.Errorf("request is %+v, %v", r, err)
 	}
 }
 
@@ -201,7 +300,7 @@ func TestMalformedHeaders(t *testing.T) {
 					t.Errorf("after a round trip: %s", diff)
 				}
 				m.Headers.Task = "t" // with a task all headers are written, this one once
-				out := string(protocol.AppendHeadersJSON(nil, &m.Headers))
+				out := string(protocol.AppendEnvelope(nil, m))
 				if n := strings.Count(out, `"`+name+`": `); n != 1 || name != "task" && !strings.Contains(out, fmt.Sprintf(`%q: %s`, name, v)) {
 					t.Errorf("%s is written %d times in %s", name, n, out)
 				}

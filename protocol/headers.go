@@ -18,7 +18,7 @@ func isStandardHeader(name string) bool {
 	return false
 }
 
-// headers reads the headers object into an empty set of headers.
+// headers reads the headers object that follows into an empty set of headers.
 func (s *scanner) headers(d *decoding) {
 	h := &d.Headers
 	*h = Headers{}
@@ -221,7 +221,7 @@ func (s *scanner) rawMap() (m map[string]json.RawMessage, ok bool) {
 	for n := 0; ; n++ {
 		key, ok := s.member(n)
 		if !ok {
-			return m, s.err == nil
+			return m, !s.broken
 		}
 		if m == nil {
 			m = make(map[string]json.RawMessage)
@@ -239,8 +239,8 @@ type headerWriter struct {
 	some bool // a member has been written
 }
 
-// AppendHeadersJSON appends the headers as one JSON object, as AppendEnvelope writes them.
-func AppendHeadersJSON(dst []byte, h *Headers) []byte {
+// appendHeaders appends the headers as one JSON object, as AppendEnvelope writes them.
+func appendHeaders(dst []byte, h *Headers) []byte {
 	w := headerWriter{dst: append(dst, '{'), h: h, all: h.Task != ""}
 	w.text("lang", h.Lang)
 	w.text("task", h.Task)

@@ -31,8 +31,8 @@ func MarkRedelivered(raw []byte) ([]byte, error) {
 	}
 	closing := s.pos - 1
 	s.end()
-	if s.err == nil && !hasInfo {
-		s.fail("no properties.delivery_info", 0)
+	if !hasInfo {
+		s.defect("no properties.delivery_info", 0)
 	}
 	if s.err != nil {
 		return nil, s.err

@@ -12,7 +12,7 @@ import (
 )
 
 // AppendResult appends the meta document of a task as Celery's backends store it, with its keys in Python's order:
-// status is the first, which IsSuccess builds on. An argument of the exception that cannot be serialized is replaced
+// status is the first, which SuccessPrefixes builds on. An argument of the exception that cannot be serialized is replaced
 // by its repr, as in Celery; a result or a custom meta that cannot is an error, and so are an empty TaskID or Status
 // and a FAILURE or REVOKED without Exception, on which Python clients break.
 func AppendResult(dst []byte, m *ResultMeta, s serialization.Serializer) ([]byte, error) {
@@ -375,26 +375,4 @@ func SuccessLine(serializerName string) string {
 		return yamlSuccess
 	}
 	return ""
-}
-
-// IsSuccess reports whether a stored document is a SUCCESS, without decoding it. It knows what Celery and this package
-// write, and says no to the document of a writer with another spacing or order of keys.
-func IsSuccess(data []byte, serializerName string) bool {
-	for _, prefix := range SuccessPrefixes(serializerName) {
-		if len(data) >= len(prefix) && string(data[:len(prefix)]) == prefix {
-			return true
-		}
-	}
-	line := SuccessLine(serializerName)
-	if line == "" {
-		return false
-	}
-	for len(data) > 0 {
-		var first []byte
-		first, data, _ = bytes.Cut(data, []byte("\n"))
-		if string(bytes.TrimRight(first, "\r")) == line {
-			return true
-		}
-	}
-	return false
 }

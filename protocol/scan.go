@@ -22,21 +22,24 @@ const (
 
 // scanner walks JSON text as Python's strict reader does: it takes the tokens NaN, Infinity and -Infinity and refuses
 // control characters in strings, integers of more than maxIntDigits digits and anything deeper than maxDepth. It is a
-// pull parser without state of its own beside the position: the caller says what it expects next. After the first
-// error, which it keeps, every call fails.
+// pull parser without state of its own beside the position: the caller says what it expects next.
+//
+// Of all errors the first is kept. After one that leaves it unknown how the text goes on, a failure, every call fails;
+// after a mere defect the walk goes on, so that the headers behind a bad body can still be read.
 type scanner struct {
-	text  string
-	pos   int
-	depth int
-	clone bool
-	err   *EnvelopeError
+	text   string
+	pos    int
+	depth  int
+	clone  bool
+	broken bool // failed: nothing more can be read
+	err    *EnvelopeError
 }
 
 func newScanner(raw []byte) scanner {
 	s := scanner{text: string(raw), clone: len(raw) > cloneAbove}
 	// Python decodes the bytes before it parses them, so bad UTF-8 is no JSON, wherever it stands.
 	if !utf8.ValidString(s.text) {
-		s.fail("not UTF-8 text", validPrefix(s.text))
+		s.defect("not UTF-8 text", validPrefix(s.text))
 	}
 	return s
 }
@@ -52,15 +55,22 @@ func validPrefix(text string) int {
 	return len(text)
 }
 
-func (s *scanner) fail(reason string, offset int) bool {
+// defect notes an error in what was read.
+func (s *scanner) defect(reason string, offset int) {
 	if s.err == nil {
 		s.err = &EnvelopeError{Reason: reason, Offset: offset}
 	}
+}
+
+// fail notes an error and ends the walk.
+func (s *scanner) fail(reason string, offset int) bool {
+	s.defect(reason, offset)
+	s.broken = true
 	return false
 }
 
 func (s *scanner) unexpected() bool {
-	if s.err != nil {
+	if s.broken {
 		return false
 	}
 	if s.pos >= len(s.text) {
@@ -70,9 +80,9 @@ func (s *scanner) unexpected() bool {
 	return s.fail("not JSON: unexpected "+strconv.QuoteRune(r), s.pos)
 }
 
-// peek skips white space and returns the byte there, 0 at the end or after an error.
+// peek skips white space and returns the byte there, 0 at the end or after a failure.
 func (s *scanner) peek() byte {
-	if s.err != nil {
+	if s.broken {
 		return 0
 	}
 	for ; s.pos < len(s.text); s.pos++ {
@@ -123,7 +133,7 @@ func (s *scanner) next(n int, end byte) bool {
 		return false
 	}
 	if n == 0 {
-		return s.err == nil
+		return !s.broken
 	}
 	if !s.expect(',') {
 		return false
@@ -132,14 +142,14 @@ func (s *scanner) next(n int, end byte) bool {
 	if s.peek() == end {
 		return s.unexpected()
 	}
-	return s.err == nil
+	return !s.broken
 }
 
-// end checks that nothing but white space is left.
+// end checks that nothing but white space is left, and reports whether the whole text was without error.
 func (s *scanner) end() bool {
 	s.peek()
-	if s.err == nil && s.pos < len(s.text) {
-		return s.fail("text after the end of the JSON document", s.pos)
+	if !s.broken && s.pos < len(s.text) {
+		s.defect("text after the end of the JSON document", s.pos)
 	}
 	return s.err == nil
 }
@@ -171,7 +181,7 @@ func (s *scanner) sharedString() (text string, shared, ok bool) {
 	return s.text[start:end], true, true
 }
 
-// stringEnd returns the index of the closing quote of the string whose text starts at i, or -1 after an error.
+// stringEnd returns the index of the closing quote of the string whose text starts at i, or -1 after a failure.
 func (s *scanner) stringEnd(i int) (end int, escaped bool) {
 	text := s.text
 	for {
@@ -351,7 +361,7 @@ func (s *scanner) skipObject() bool {
 			return false
 		}
 	}
-	return s.err == nil
+	return !s.broken
 }
 
 func (s *scanner) skipArray() bool {
@@ -363,11 +373,11 @@ func (s *scanner) skipArray() bool {
 			return false
 		}
 	}
-	return s.err == nil
+	return !s.broken
 }
 
 func (s *scanner) word(w string) bool {
-	if s.err != nil || !strings.HasPrefix(s.text[s.pos:], w) {
+	if s.broken || !strings.HasPrefix(s.text[s.pos:], w) {
 		return s.unexpected()
 	}
 	s.pos += len(w)
@@ -376,7 +386,7 @@ func (s *scanner) word(w string) bool {
 
 // skipNumber steps over a number or one of Python's three tokens for what is none.
 func (s *scanner) skipNumber() bool {
-	if s.err != nil {
+	if s.broken {
 		return false
 	}
 	start := s.pos
@@ -413,7 +423,7 @@ func (s *scanner) skipNumber() bool {
 		}
 	}
 	if integer > maxIntDigits {
-		return s.fail("an integer of more than "+strconv.Itoa(maxIntDigits)+" digits", start)
+		s.defect("an integer of more than "+strconv.Itoa(maxIntDigits)+" digits", start)
 	}
 	return true
 }
@@ -430,6 +440,13 @@ func (s *scanner) digits() (n int) {
 		n++
 	}
 	return n
+}
+
+// wrong steps over a value of the wrong kind and notes that it is one.
+func (s *scanner) wrong(reason string) {
+	if start, _, ok := s.skip(); ok {
+		s.defect(reason, start)
+	}
 }
 
 // The readers below take a value of one kind. A value of another kind is stepped over and reported with ok false:
@@ -457,7 +474,7 @@ func (s *scanner) label() (v string, ok bool) {
 		return s.string()
 	}
 	start, _, _ := s.skip()
-	if s.err != nil || s.text[start] != '-' && (s.text[start] < '0' || s.text[start] > '9') {
+	if s.broken || s.text[start] != '-' && (s.text[start] < '0' || s.text[start] > '9') {
 		return "", false
 	}
 	return strings.Clone(s.text[start:s.pos]), true

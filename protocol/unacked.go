@@ -20,7 +20,7 @@ func SplitUnacked(value []byte) (envelope []byte, exchange, routingKey string, e
 		}
 	}
 	if s.end() && n != 3 {
-		s.fail("not [envelope, exchange, routing key]", 0)
+		s.defect("not [envelope, exchange, routing key]", 0)
 	}
 	if s.err != nil {
 		return nil, "", "", s.err

@@ -16,9 +16,9 @@ import (
 // one is enough for a process.
 type Client struct {
 	config    Config
-	transport transport.Transport
-	backend   backends.Backend // nil: none configured
-	owned     bool             // Dial opened both, Close closes them
+	transport transport.Transport // nil: none, it only reads results
+	backend   backends.Backend    // nil: none configured
+	owned     bool                // Dial opened both, Close closes them
 	router    *router
 	replyTo   string
 
@@ -30,8 +30,9 @@ type Client struct {
 // declared again, which harms nothing.
 const maxDeclared = 10_000
 
-// Dial connects to the broker and the backend of the config and verifies that they answer. The packages of their
-// drivers must be imported:
+// Dial connects to the broker and the backend of the config and verifies that they answer. It tries for as long as ctx
+// lives: without a deadline it does not return while one of them is away. The client it returns outlives ctx. The
+// packages of the drivers must be imported:
 //
 //	import (
 //		_ "github.com/gelery/gelery/backends/redis"
@@ -39,7 +40,7 @@ const maxDeclared = 10_000
 //	)
 func Dial(ctx context.Context, c Config) (*Client, error) {
 	if c.Broker == "" {
-		return nil, errors.New("config: Broker: it is empty; expected a URL, for example redis://localhost:6379/0")
+		return nil, fmt.Errorf("config: Broker: %w; expected a URL, for example redis://localhost:6379/0", ErrNoBroker)
 	}
 	client, err := NewClient(nil, nil, c) // checks the whole config before anything is opened
 	if err != nil {
@@ -64,8 +65,9 @@ func Dial(ctx context.Context, c Config) (*Client, error) {
 	return client, nil
 }
 
-// NewClient makes a client of connections that are open already; the URLs in the config are not used. The backend may
-// be nil. Close leaves both open.
+// NewClient makes a client of connections that are open already; the URLs in the config are not used. Either may be
+// nil: whoever sends without a transport gets [ErrNoBroker], whoever wants a result without a backend [ErrNoBackend].
+// Close leaves both open.
 func NewClient(tr transport.Transport, backend backends.Backend, c Config) (*Client, error) {
 	c, err := c.withDefaults()
 	if err != nil {
@@ -100,7 +102,7 @@ func (c *Client) Close(ctx context.Context) error {
 // Config is the configuration with its defaults filled in.
 func (c *Client) Config() Config { return c.config }
 
-// Transport is the client's connection to the broker.
+// Transport is the client's connection to the broker; nil if there is none.
 func (c *Client) Transport() transport.Transport { return c.transport }
 
 // Backend is the client's result backend; nil if there is none.
@@ -179,8 +181,11 @@ func (c *Client) sendBatch(ctx context.Context, calls []Call) ([]handle, error) 
 // publish declares the queues not declared yet and hands the messages to the broker. What is sent from within a task is
 // recorded as its child.
 func (c *Client) publish(ctx context.Context, batch []outgoing) error {
+	if c.transport == nil {
+		return ErrNoBroker
+	}
 	info, inTask := FromContext(ctx)
-	ctx, cancel := context.WithTimeout(ctx, c.config.PublishTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.publishTimeout(batch))
 	defer cancel()
 	publications := make([]transport.Publication, len(batch))
 	for i, m := range batch {
@@ -200,6 +205,17 @@ func (c *Client) publish(ctx context.Context, batch []outgoing) error {
 		}
 	}
 	return nil
+}
+
+// publishTimeout is how long the batch may take: the shortest time one of its calls asks for, else the configured one.
+func (c *Client) publishTimeout(batch []outgoing) time.Duration {
+	var shortest time.Duration
+	for i := range batch {
+		if d := batch[i].timeout; d > 0 && (shortest == 0 || d < shortest) {
+			shortest = d
+		}
+	}
+	return either(shortest, c.config.PublishTimeout)
 }
 
 // declareOnce declares a queue the first time this client uses it. Two callers may both do it; it is idempotent.

@@ -56,7 +56,7 @@ type Config struct {
 	IgnoreResult bool
 
 	// PublishTimeout bounds a Send, reconnecting included, beside the context's own deadline. Default 10 s. It stands
-	// for task_publish_retry_policy: the transport retries until then.
+	// for task_publish_retry_policy: the transport retries until then. The option PublishTimeout is that of one call.
 	PublishTimeout time.Duration
 	// Origin is the sender as messages name it. Default "gen<pid>@<hostname>", as Celery has it.
 	Origin string

@@ -9,7 +9,7 @@
 //		Y int `task:"y,default=1"`
 //	}
 //
-//	var Add = task.Define[AddArgs, int]("tasks.add", task.MaxRetries(5))
+//	var Add = task.Define[AddArgs, int]("tasks.add", task.Expires(time.Hour))
 //
 // The name is the one Python uses, and the fields are the parameters of the Python function. A Python caller may give
 // them by position or by keyword, and gets the TypeError he knows when he gets them wrong. Options given to [Define] are
@@ -19,7 +19,9 @@
 //
 // A [Client] is the connection to a fleet, Celery's app seen from a producer:
 //
-//	client, err := task.Dial(ctx, task.Config{
+//	dialing, cancel := context.WithTimeout(ctx, 10*time.Second) // without it Dial waits for the broker for ever
+//	defer cancel()
+//	client, err := task.Dial(dialing, task.Config{
 //		Broker:  "redis://localhost:6379/0",
 //		Backend: "redis://localhost:6379/1",
 //	})

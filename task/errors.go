@@ -10,6 +10,9 @@ import (
 )
 
 var (
+	// ErrNoBroker is returned by Dial for a config without a Broker, and by whoever sends with a client without a
+	// transport.
+	ErrNoBroker = errors.New("no broker is configured")
 	// ErrNoBackend is returned by whoever wants a result where no result backend is configured.
 	ErrNoBackend = errors.New("no result backend is configured")
 	// ErrResultIgnored is returned by Get for a call sent with IgnoreResult: it would wait for ever.
@@ -21,7 +24,7 @@ var (
 	ErrRevoked = errors.New("task revoked")
 	// ErrNotRegistered means that the worker knows no task of the name. Python: celery.exceptions.NotRegistered.
 	ErrNotRegistered = errors.New("task is not registered")
-	// ErrSoftTimeLimit is the cause of a task's context when its soft time limit has passed. Python:
+	// ErrSoftTimeLimit is the error of a task that ended because its soft time limit had passed. Python:
 	// billiard.exceptions.SoftTimeLimitExceeded.
 	ErrSoftTimeLimit = errors.New("soft time limit exceeded")
 	// ErrTimeLimit is the error of a task given up at its hard time limit. Python:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/gelery/gelery/protocol"
 	"github.com/gelery/gelery/protocol/serialization"
@@ -18,13 +19,15 @@ type probe struct {
 	mu        sync.Mutex
 	published [][]transport.Publication
 	declared  []transport.Queue
+	deadline  time.Time // of the last Publish
 	err       error
 }
 
 func (p *probe) Publish(ctx context.Context, batch []transport.Publication) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, ok := ctx.Deadline(); !ok {
+	var ok bool
+	if p.deadline, ok = ctx.Deadline(); !ok {
 		return errors.New("publish without a deadline")
 	}
 	if p.err != nil {
@@ -65,4 +68,12 @@ func probeClient(t *testing.T, c Config) (*Client, *probe) {
 		t.Fatal(err)
 	}
 	return client, p
+}
+
+// silent is a transport whose broker never answers.
+type silent struct{ probe }
+
+func (*silent) Publish(ctx context.Context, _ []transport.Publication) error {
+	<-ctx.Done()
+	return &transport.PublishError{URL: "redis://h/0", Err: ctx.Err()}
 }

@@ -46,11 +46,11 @@ type Defaults struct {
 	Compression   string
 	Transient     bool          // delivery_mode 1: the message does not survive a broker restart
 	Expires       time.Duration // after sending
-	TimeLimit     time.Duration // hard
-	SoftTimeLimit time.Duration
+	TimeLimit     time.Duration // hard; sent, Gelery's worker does not act on it yet
+	SoftTimeLimit time.Duration // sent, Gelery's worker does not act on it yet
 	IgnoreResult  *bool
 
-	MaxRetries   int   // default 3; negative: no limit
+	MaxRetries   int   // default 3; negative: no limit; Gelery's worker does not act on it yet
 	TrackStarted *bool // store STARTED; nil: as the worker is configured
 	AckEarly     bool  // acknowledge before running: at most once, Celery's acks_late=False
 	Lenient      bool  // unknown keyword arguments are dropped instead of refused
@@ -73,6 +73,7 @@ type settings struct {
 	stamps                     map[string]json.RawMessage
 	embed                      protocol.Embed
 	nesting                    int // replaced_task_nesting
+	publishTimeout             time.Duration
 }
 
 // inherit fills what is unset from a weaker source: a task's defaults or a route.
@@ -240,13 +241,14 @@ func Expires(after time.Duration) Option {
 	})
 }
 
-// TimeLimit is the hard limit of one run. Celery: time_limit.
+// TimeLimit is the hard limit of one run. It is sent and Python workers obey it; Gelery's worker does not act on it yet.
+// Celery: time_limit.
 func TimeLimit(d time.Duration) Option {
 	return forBoth("TimeLimit", d, func(s *settings, v time.Duration) error { return positive(&s.TimeLimit, v) })
 }
 
-// SoftTimeLimit is the time after which a run is asked to stop: its context ends with [ErrSoftTimeLimit] as the cause.
-// Celery: soft_time_limit.
+// SoftTimeLimit is the time after which a run is asked to stop. It is sent and Python workers obey it; Gelery's worker
+// does not act on it yet. Celery: soft_time_limit.
 func SoftTimeLimit(d time.Duration) Option {
 	return forBoth("SoftTimeLimit", d, func(s *settings, v time.Duration) error { return positive(&s.SoftTimeLimit, v) })
 }
@@ -257,7 +259,8 @@ func IgnoreResult(ignore bool) Option {
 	return forBoth("IgnoreResult", ignore, func(s *settings, v bool) error { s.IgnoreResult = &v; return nil })
 }
 
-// MaxRetries is how often the task may be retried; negative means without limit. Default 3. Celery: max_retries.
+// MaxRetries is how often the task may be retried; negative means without limit. Default 3. It is for the worker that
+// runs the task and is not sent; Gelery's worker does not act on it yet. Celery: max_retries.
 func MaxRetries(n int) DefineOption {
 	return forDefine("MaxRetries", n, func(s *settings, v int) error { s.MaxRetries = max(v, -1); return nil })
 }
@@ -455,6 +458,17 @@ func checkSignatures(all []protocol.Signature) error {
 		}
 	}
 	return nil
+}
+
+// PublishTimeout bounds this Send, reconnecting included, in place of [Config].PublishTimeout; the context's own deadline
+// still holds. Of the calls of a batch, which travel together, the shortest counts. It must be positive.
+//
+// It stands for Celery's retry_policy. The transport retries with a back-off of its own until the time is up, so a policy
+// becomes the time it would take: max_retries waits, from interval_start by steps of interval_step up to interval_max,
+// and the attempts between them. max_retries=None, without end, is a very long one. There is nothing like retry=False;
+// a short timeout comes nearest. It is the sender's own affair, so a signature does not carry it.
+func PublishTimeout(d time.Duration) SendOption {
+	return forSend("PublishTimeout", d, func(s *settings, v time.Duration) error { return positive(&s.publishTimeout, v) })
 }
 
 // Retries is how often the call has been tried before. Celery: retries.

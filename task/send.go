@@ -21,6 +21,7 @@ type outgoing struct {
 	ignored     bool // nothing will be stored
 	publication transport.Publication
 	declare     []transport.Queue
+	timeout     time.Duration // the call's own PublishTimeout; 0: none
 }
 
 // prepare turns a call into its message. An option of the call wins over the task's own, that over a route's, that over
@@ -63,6 +64,7 @@ func (c *Client) prepare(ctx context.Context, call *Call, now time.Time) (outgoi
 		ignored:     request.IgnoreResult != nil && *request.IgnoreResult,
 		publication: transport.Publication{Message: m, Exchange: dest.exchange, RoutingKey: dest.key},
 		declare:     dest.declare,
+		timeout:     s.publishTimeout,
 	}, nil
 }
 

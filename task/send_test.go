@@ -1,6 +1,7 @@
 package task
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -80,6 +81,7 @@ func TestSendOptions(t *testing.T) {
 	}{
 		{Priority(9), "Priority(9)", func(r *protocol.Request) { r.Properties.Priority = 9 }},
 		{ETA(eta), "ETA(2030-01-02T03:04:05.000006+02:00)", func(r *protocol.Request) { r.ETA = "2030-01-02T01:04:05.000006+00:00" }},
+		{PublishTimeout(time.Minute), "PublishTimeout(1m0s)", func(*protocol.Request) {}},
 		{Countdown(0), "Countdown(0s)", func(*protocol.Request) {}},
 		{Shadow("s"), `Shadow("s")`, func(r *protocol.Request) { r.Shadow = "s" }},
 		{TimeLimit(90 * time.Second), "TimeLimit(1m30s)", func(r *protocol.Request) { r.TimeLimit.Hard = 90 }},
@@ -172,6 +174,8 @@ func TestSendRefuses(t *testing.T) {
 		{"option Priority(-1): a priority is 0 to 255", []SendOption{Priority(-1)}},
 		{`option Queue(""): it is empty`, []SendOption{Queue("")}},
 		{"option Expires(0s): the duration must be positive", []SendOption{Expires(0)}},
+		{"option PublishTimeout(0s): the duration must be positive", []SendOption{PublishTimeout(0)}},
+		{"option PublishTimeout(-1s): the duration must be positive", []SendOption{PublishTimeout(-time.Second)}},
 		{`option Serializer("pickle")`, []SendOption{Serializer("pickle")}},
 		{`serializer "xml" is unknown; known: json`, []SendOption{Serializer("xml")}},
 		{`option ID("")`, []SendOption{ID("")}},
@@ -289,6 +293,88 @@ func TestSendBatch(t *testing.T) {
 	}
 	if none, err := client.SendBatch(t.Context(), nil); len(none) != 0 || err != nil || len(p.published) != 2 {
 		t.Errorf("an empty batch: %v, %v", none, err)
+	}
+}
+
+// TestPublishTimeout: a call's own bound wins over the configured one, and the context's deadline over both.
+func TestPublishTimeout(t *testing.T) {
+	t.Parallel()
+	soon, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	short, long, plain := Call{Name: "t", Options: []SendOption{PublishTimeout(time.Minute)}},
+		Call{Name: "t", Options: []SendOption{PublishTimeout(time.Hour)}}, Call{Name: "t"}
+	tests := []struct {
+		name  string
+		ctx   context.Context
+		calls []Call
+		want  time.Duration // 0: the context's deadline
+	}{
+		{"none", t.Context(), []Call{plain}, 5 * time.Minute},
+		{"shorter", t.Context(), []Call{short}, time.Minute},
+		{"longer", t.Context(), []Call{long}, time.Hour},
+		{"batch", t.Context(), []Call{plain, long, short, long}, time.Minute},
+		{"batch of one with and one without", t.Context(), []Call{long, plain}, time.Hour},
+		{"context", soon, []Call{short}, 0},
+	}
+	for _, tt := range tests {
+		client, p := probeClient(t, Config{PublishTimeout: 5 * time.Minute})
+		before := time.Now()
+		if _, err := client.SendBatch(tt.ctx, tt.calls); err != nil {
+			t.Fatal(err)
+		}
+		earliest, latest := before.Add(tt.want), time.Now().Add(tt.want)
+		if tt.want == 0 {
+			earliest, _ = soon.Deadline()
+			latest = earliest
+		}
+		if p.deadline.Before(earliest) || p.deadline.After(latest) {
+			t.Errorf("%s: %v until the deadline", tt.name, p.deadline.Sub(before))
+		}
+	}
+}
+
+// TestPublishTimeoutEnds: a broker that does not answer is waited for no longer.
+func TestPublishTimeoutEnds(t *testing.T) {
+	t.Parallel()
+	client, err := NewClient(&silent{}, nil, Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := add.Send(t.Context(), client, addArgs{}, PublishTimeout(time.Millisecond)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestSignatureWithoutPublishTimeout: an option of Python's apply_async by a name it does not know ends up in the message.
+func TestSignatureWithoutPublishTimeout(t *testing.T) {
+	t.Parallel()
+	sig, err := add.Signature(addArgs{}, PublishTimeout(time.Second))
+	if err != nil || len(sig.Options) != 0 {
+		t.Errorf("options %v, %v", sig.Options, err)
+	}
+}
+
+// TestNoBroker: a client that only reads results refuses to send, and does not crash.
+func TestNoBroker(t *testing.T) {
+	t.Parallel()
+	client, err := NewClient(nil, nil, Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := add.Send(t.Context(), client, addArgs{}); !errors.Is(err, ErrNoBroker) {
+		t.Errorf("Send: %v", err)
+	}
+	if _, err := client.SendBatch(t.Context(), []Call{{Name: "t"}}); !errors.Is(err, ErrNoBroker) {
+		t.Errorf("SendBatch: %v", err)
+	}
+	if _, err := client.SendSignature(t.Context(), protocol.Signature{Task: "t"}); !errors.Is(err, ErrNoBroker) {
+		t.Errorf("SendSignature: %v", err)
+	}
+	if _, err := Dial(t.Context(), Config{}); !errors.Is(err, ErrNoBroker) {
+		t.Errorf("Dial: %v", err)
+	}
+	if err := client.Close(t.Context()); err != nil {
+		t.Errorf("Close: %v", err)
 	}
 }
 

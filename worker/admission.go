@@ -18,7 +18,7 @@ func (w *Worker) admit(ctx context.Context, d *transport.Delivery) {
 	if d.Err != nil {
 		r := &protocol.Request{}
 		if d.Message != nil { // what could be read of it may name who waits
-			r.Headers = d.Message.Headers
+			r, _ = protocol.DecodeRequest(d.Message, w.accept)
 		}
 		w.refuse(d, r, &protocol.Exception{Type: "DecodeError", Module: "kombu.exceptions", Args: []any{d.Err.Error()}}, d.Err.Error())
 		return

@@ -27,9 +27,9 @@ type outcome struct {
 }
 
 // batchOf bounds a batch of outcomes by a part of what the worker holds. Smaller ones cost more calls, but a batch of
-// everything leaves the worker waiting for Redis and then Redis for the worker, where with a quarter each one can be
-// stored, one settled, one received and one run at the same time.
-func batchOf(held int) int { return min(max(held/4, 4), 256) }
+// everything leaves the worker waiting for Redis and then Redis for the worker, where of two halves one can be run while
+// the other is stored and settled.
+func batchOf(held int) int { return min(max(held/2, 4), 256) }
 
 // report hands an outcome to the actors below. After a cold stop nobody applies it: the delivery goes back.
 func (w *Worker) report(o *outcome) {

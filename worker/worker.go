@@ -52,6 +52,9 @@ type Worker struct {
 
 // New makes a worker for the client's broker and backend, with the tasks of the mux, which it closes.
 func New(client *task.Client, mux *Mux, c Config) (*Worker, error) {
+	if client.Transport() == nil {
+		return nil, task.ErrNoBroker
+	}
 	c, err := c.withDefaults(client.Config())
 	if err != nil {
 		return nil, err

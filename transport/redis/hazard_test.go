@@ -254,3 +254,31 @@ func TestSettlingIsNotLosing(t *testing.T) {
 		t.Errorf("the log says %.200s", said)
 	}
 }
+
+// TestBrokenInsideKombusShape claims what looks like kombu's own envelope and is none: it is not parsed by the script, so
+// Receive must find it, and a sweep must if the worker dies in between.
+func TestBrokenInsideKombusShape(t *testing.T) {
+	url := testservice.Redis(t)
+	rdb := client(t, url)
+	c := consume(t, dial(t, url, map[string]any{"gelery_sweep_interval": 600.0}), "q")
+	broken := `{"body": "W10=", "content-type": "x", "headers": {"task": nonsense}, "properties": {"delivery_info": {}, "x": }}`
+	for range 2 {
+		rdb.LPush(t.Context(), "q", broken)
+	}
+	ds := receive(t, c, 2)
+	if ds[0].Err == nil || string(ds[0].Raw) != broken {
+		t.Fatalf("received %+v", ds[0])
+	}
+	if lost, err := settleAll(t, c, transport.Quarantine, ds[0]); lost != 0 || err != nil {
+		t.Errorf("lost %d, %v", lost, err)
+	}
+	c.die()
+	age(t, rdb)
+	if err := c.t.sweepOnce(deadline(t)); err != nil {
+		t.Error(err)
+	}
+	qs, err := c.t.Quarantined(deadline(t), "q", 10)
+	if err != nil || len(qs) != 2 || string(qs[0].Raw) != broken || rdb.HLen(t.Context(), "unacked").Val() != 0 {
+		t.Errorf("quarantine holds %d, %v; expected both", len(qs), err)
+	}
+}

@@ -43,8 +43,9 @@ type publisher struct {
 }
 
 type publisherSlot struct {
-	marker string
-	seq    uint64
+	marker   string
+	seq      uint64
+	doubtful bool // some reply was lost: a call may still be on its way, and needs the marker
 }
 
 // push is a caller that waits.
@@ -68,10 +69,23 @@ func newPublisher(t *redisTransport) *publisher {
 	return p
 }
 
-// close gives up on what is under way.
+// close gives up on what is under way. It removes the markers that nothing on its way can need any more.
 func (p *publisher) close() {
 	p.cancel()
 	p.shared.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var markers []string
+	for _, slot := range p.free {
+		if slot.seq > 0 && !slot.doubtful {
+			markers = append(markers, slot.marker)
+		}
+	}
+	if len(markers) > 0 {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = p.t.commands.Unlink(ctx, markers...).Err() // else they expire
+	}
 }
 
 // push sends at most a chunk and returns when Redis has it.
@@ -208,6 +222,7 @@ func (p *publisher) send(ctx context.Context, slot *publisherSlot, out []outgoin
 		inDoubt = inDoubt || redisconn.InDoubt(err)
 		return err
 	})
+	slot.doubtful = slot.doubtful || inDoubt
 	for pair := range slices.Chunk(reply, 2) {
 		if i, ok := pair[0].(int64); ok && len(pair) == 2 {
 			if refused == nil {

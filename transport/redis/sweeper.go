@@ -1,7 +1,9 @@
 package redis
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -123,13 +125,24 @@ type unreadable struct {
 
 func (u *unreadable) Error() string { return fmt.Sprintf("found unacked and not readable: %v", u.why) }
 
+// brokenClaim is an unacked value that is not JSON. Of one that Gelery recorded, the queue is known by how it ends.
+func brokenClaim(value []byte, why error) *unreadable {
+	if i := bytes.LastIndex(value, []byte(`,"",`)); i > 0 && value[0] == '[' && value[len(value)-1] == ']' {
+		var queue string
+		if json.Unmarshal(value[i+len(`,"",`):len(value)-1], &queue) == nil && queue != "" {
+			return &unreadable{queue, value[1:i], why}
+		}
+	}
+	return &unreadable{"unacked", value, why}
+}
+
 // destination reads an unacked value: the lists it goes back to, and the envelope marked redelivered. With an exchange
 // in it (a Python worker took it from a named exchange) the binding decides, as it does in Python's sweep; where
 // Python then drops a message without binding, we leave it where it is and find no list.
 func (t *redisTransport) destination(ctx context.Context, value []byte) (lists []string, envelope []byte, err error) {
 	raw, exchange, routingKey, err := protocol.SplitUnacked(value)
 	if err != nil {
-		return nil, nil, &unreadable{"unacked", value, err}
+		return nil, nil, brokenClaim(value, err)
 	}
 	queue := routingKey
 	if exchange != "" {
