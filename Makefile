@@ -18,7 +18,7 @@ build: ## builds ./gelery
 	@$(call limit,600) go build -o gelery ./cmd/gelery
 
 .PHONY: dev
-dev: ## a broker, a worker with demo tasks and a scheduler, all in this terminal
+dev: ## a broker in memory and a worker with demo tasks, in this terminal
 	@go run ./cmd/gelery dev
 
 .PHONY: test

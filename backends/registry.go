@@ -2,13 +2,10 @@ package backends
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"slices"
-	"strings"
-	"sync"
 	"time"
 
+	"github.com/gelery/gelery/internal/registry"
 	"github.com/gelery/gelery/protocol/serialization"
 )
 
@@ -32,37 +29,18 @@ type Options struct {
 // Opener connects to the backend at a URL and verifies that it answers.
 type Opener func(ctx context.Context, url string, o Options) (Backend, error)
 
-var (
-	openersMu sync.RWMutex
-	openers   = map[string]Opener{}
-)
+var drivers = registry.New[Opener]("backends", "result backend", "redis://localhost:6379/1")
 
 // Register makes a driver available under URL schemes. Drivers call it from init; a scheme registered twice panics.
-func Register(open Opener, schemes ...string) {
-	openersMu.Lock()
-	defer openersMu.Unlock()
-	for _, s := range schemes {
-		if _, dup := openers[s]; dup {
-			panic("backends: scheme " + s + " registered twice")
-		}
-		openers[s] = open
-	}
-}
+func Register(open Opener, schemes ...string) { drivers.Register(open, schemes...) }
 
 // Open connects to a result backend by URL. The driver's package must be imported:
 //
 //	import _ "github.com/gelery/gelery/backends/redis"
 func Open(ctx context.Context, url string, o Options) (Backend, error) {
-	scheme, _, ok := strings.Cut(url, "://")
-	if !ok {
-		return nil, fmt.Errorf("result backend URL has no scheme; expected for example redis://localhost:6379/1")
-	}
-	openersMu.RLock()
-	open := openers[scheme]
-	openersMu.RUnlock()
-	if open == nil {
-		return nil, fmt.Errorf("result backend URL scheme %q is unknown; known here: %s (is the driver's package imported?)",
-			scheme, strings.Join(Schemes(), ", "))
+	open, err := drivers.Find(url)
+	if err != nil {
+		return nil, err
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
@@ -74,13 +52,4 @@ func Open(ctx context.Context, url string, o Options) (Backend, error) {
 }
 
 // Schemes lists the registered URL schemes, sorted.
-func Schemes() []string {
-	openersMu.RLock()
-	defer openersMu.RUnlock()
-	names := make([]string, 0, len(openers))
-	for s := range openers {
-		names = append(names, s)
-	}
-	slices.Sort(names)
-	return names
-}
+func Schemes() []string { return drivers.Schemes() }

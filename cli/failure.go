@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -61,6 +63,10 @@ func unreachable(what, url string, err error) *failure {
 	f := &failure{code: exitFailed, what: "cannot use the " + what + " " + url, why: err.Error()}
 	flag := map[string]string{"broker": "-b or CELERY_BROKER_URL", "result backend": "--result-backend or CELERY_RESULT_BACKEND"}[what]
 	var refused *net.OpError
+	if todo := moveWrongKey(f.why); todo != "" {
+		f.todo = todo
+		return f
+	}
 	switch {
 	case errors.As(err, &refused):
 		f.code, f.why = exitUnavailable, refused.Error()
@@ -102,5 +108,34 @@ func asFailure(ctx context.Context, err error) error {
 	if f, ok := errors.AsType[*failure](err); ok {
 		return f
 	}
+	if todo := moveWrongKey(err.Error()); todo != "" {
+		return &failure{exitFailed, "a key of the broker is not what it should be", err.Error(), todo}
+	}
 	return &failure{code: exitFailed, what: err.Error()}
+}
+
+var (
+	wrongKey  = regexp.MustCompile(`(?:key|list) ("(?:[^"\\]|\\.)*"): .*WRONGTYPE `)
+	plainWord = regexp.MustCompile(`^[\pL\pN._:/@-]+$`)
+)
+
+// moveWrongKey is the advice for a text about a key that holds something else than it should, "" for any other text. A
+// key that needs quotes is quoted as Go does, which redis-cli understands at its prompt.
+func moveWrongKey(text string) string {
+	if !strings.Contains(text, "WRONGTYPE ") {
+		return ""
+	}
+	m := wrongKey.FindStringSubmatch(text)
+	if m == nil {
+		return "find the key of another type with TYPE in redis-cli, a queue's is a list, and move it away with RENAME"
+	}
+	key, err := strconv.Unquote(m[1])
+	if err != nil {
+		key = m[1]
+	}
+	moved := key + ".moved"
+	if !plainWord.MatchString(key) {
+		key, moved = strconv.Quote(key), strconv.Quote(moved)
+	}
+	return fmt.Sprintf("in redis-cli: TYPE %[1]s tells what it is, RENAME %[1]s %[2]s moves it away", key, moved)
 }

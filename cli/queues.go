@@ -45,8 +45,9 @@ func queuesCommand(a *app) *cobra.Command {
 		Short:   "Show what waits in the queues, and what is in quarantine",
 		Long: `Show what waits in the queues, and what is in quarantine
 
-Unacked are messages some worker holds; -1 where the broker cannot tell. In quarantine is what no worker could handle.
--o json prints [{"queue", "messages", "by_priority", "unacked", "quarantined"}], with --quarantine
+Unacked are messages some worker holds. In quarantine is what no worker could handle. What the broker cannot tell is
+"-", in JSON -1; an error says why where something is wrong, and the other queues are shown nevertheless. -o json prints
+[{"queue", "messages", "by_priority", "unacked", "quarantined", "error" if any}], with --quarantine
 [{"time", "queue", "reason", "text" or "base64"}], with --purge-quarantine [{"queue", "purged"}].
 
 ` + exitCodes,
@@ -122,7 +123,22 @@ func (a *app) showDepths(ctx context.Context, in transport.Inspector, f *queuesF
 		if depths == nil {
 			depths = []transport.Depth{} // [] rather than null
 		}
-		return writeJSON(a.stdout, depths)
+		err = writeJSON(a.stdout, depths)
+	} else {
+		err = f.output.table(a.stdout, []string{"QUEUE", "MESSAGES", "UNACKED", "QUARANTINED", "BY PRIORITY"}, depthRows(depths))
+	}
+	if err != nil {
+		return err
+	}
+	return a.depthFailures(depths)
+}
+
+func depthRows(depths []transport.Depth) [][]string {
+	number := func(n int64) string {
+		if n < 0 {
+			return "-"
+		}
+		return strconv.FormatInt(n, 10)
 	}
 	rows := make([][]string, len(depths))
 	for i, d := range depths {
@@ -130,10 +146,31 @@ func (a *app) showDepths(ctx context.Context, in transport.Inspector, f *queuesF
 		for _, p := range slices.Sorted(maps.Keys(d.ByPriority)) {
 			steps = append(steps, fmt.Sprintf("%d:%d", p, d.ByPriority[p]))
 		}
-		rows[i] = []string{printable(d.Queue), strconv.FormatInt(d.Messages, 10), strconv.FormatInt(d.Unacked, 10),
-			strconv.FormatInt(d.Quarantined, 10), strings.Join(steps, " ")}
+		rows[i] = []string{printable(d.Queue), number(d.Messages), number(d.Unacked), number(d.Quarantined), strings.Join(steps, " ")}
 	}
-	return f.output.table(a.stdout, []string{"QUEUE", "MESSAGES", "UNACKED", "QUARANTINED", "BY PRIORITY"}, rows)
+	return rows
+}
+
+// depthFailures says what is wrong with queues, once for all that have the same trouble.
+func (a *app) depthFailures(depths []transport.Depth) error {
+	var troubles []string
+	queues := map[string][]string{}
+	for _, d := range depths {
+		if d.Error != "" {
+			if queues[d.Error] == nil {
+				troubles = append(troubles, d.Error)
+			}
+			queues[d.Error] = append(queues[d.Error], printable(d.Queue))
+		}
+	}
+	for _, why := range troubles {
+		f := &failure{code: exitFailed, what: "cannot read all of queue " + strings.Join(queues[why], ", "), why: why, todo: moveWrongKey(why)}
+		f.print(a.stderr, a.name)
+	}
+	if len(troubles) > 0 {
+		return silent(exitFailed)
+	}
+	return nil
 }
 
 func (a *app) showQuarantine(ctx context.Context, in transport.Inspector, f *queuesFlags) error {

@@ -29,6 +29,70 @@ func TestNoQueues(t *testing.T) {
 	}
 }
 
+// TestWrongTypeOfKey: one bad key is named, with what to do about it, and hides no other queue.
+func TestWrongTypeOfKey(t *testing.T) {
+	t.Parallel()
+	forEachBroker(t, func(t *testing.T, broker, _ string) {
+		command(t, 0, "-b", broker, "call", "x", "-q", "good")
+		client := redisClient(t, broker)
+		for _, key := range []string{"bad", "b b\x06\x163", "_gelery.quarantine.bad"} {
+			if err := client.Set(t.Context(), key, "x", 0).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		const wrong = ": WRONGTYPE Operation against a key holding the wrong kind of value"
+		const twoFailures = "gelery: cannot read all of queue bad\n" +
+			`  why: key "bad"` + wrong + `; key "_gelery.quarantine.bad"` + wrong + "\n" +
+			"  try: in redis-cli: TYPE bad tells what it is, RENAME bad bad.moved moves it away\n" +
+			"gelery: cannot read all of queue b b\n" +
+			`  why: key "b b\x06\x163"` + wrong + "\n" +
+			`  try: in redis-cli: TYPE "b b\x06\x163" tells what it is, RENAME "b b\x06\x163" "b b\x06\x163.moved" moves it away` + "\n"
+		tests := []struct {
+			args           []string
+			stdout, stderr string
+		}{
+			{[]string{"queues", "-Q", "bad,good,b b"}, "bad\t-\t0\t-\t3:0 6:0 9:0\ngood\t1\t0\t0\t0:1 3:0 6:0 9:0\nb b\t-\t0\t0\t0:0 6:0 9:0\n", twoFailures},
+			{[]string{"queues", "-Q", "bad,good", "-o", "json"}, `[{"queue":"bad","messages":-1,"by_priority":{"3":0,"6":0,"9":0},"unacked":0,"quarantined":-1,` +
+				`"error":"key \"bad\"` + wrong + `; key \"_gelery.quarantine.bad\"` + wrong + `"},` +
+				`{"queue":"good","messages":1,"by_priority":{"0":1,"3":0,"6":0,"9":0},"unacked":0,"quarantined":0}]` + "\n",
+				twoFailures[:strings.Index(twoFailures, "gelery: cannot read all of queue b b")]},
+			{[]string{"queues", "--quarantine", "bad"}, "", "gelery: a key of the broker is not what it should be\n" +
+				`  why: key "_gelery.quarantine.bad"` + wrong + "\n" +
+				"  try: in redis-cli: TYPE _gelery.quarantine.bad tells what it is, RENAME _gelery.quarantine.bad _gelery.quarantine.bad.moved moves it away\n"},
+			{[]string{"purge", "-f", "-Q", "bad"}, "", "gelery: a key of the broker is not what it should be\n" +
+				`  why: purge queue bad: key "bad"` + wrong + "\n" +
+				"  try: in redis-cli: TYPE bad tells what it is, RENAME bad bad.moved moves it away\n"},
+		}
+		for _, tt := range tests {
+			code, stdout, stderr := run{args: append([]string{"-b", broker}, tt.args...)}.do(t)
+			if code != exitFailed || stdout != tt.stdout || stderr != tt.stderr {
+				t.Errorf("%q: exit code %d\nstdout %q\n  want %q\nstderr %q\n  want %q", tt.args, code, stdout, tt.stdout, stderr, tt.stderr)
+			}
+		}
+		code, stdout, stderr := run{args: []string{"-b", broker, "call", "x", "-q", "bad"}}.do(t)
+		if code != exitFailed || stdout != "" || !strings.Contains(stderr, "WRONGTYPE ") || !strings.Contains(stderr, "TYPE") ||
+			strings.Contains(stderr, "check the URL") || strings.Count(stderr, "\n") != 3 {
+			t.Errorf("call: exit code %d, stdout %q, stderr:\n%s", code, stdout, stderr)
+		}
+	})
+}
+
+func TestMoveWrongKey(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		`push to list "q": WRONGTYPE Operation`:                                "in redis-cli: TYPE q tells what it is, RENAME q q.moved moves it away",
+		`publish to redis://h: push to list "a\"b": publish: WRONGTYPE Op`:     `in redis-cli: TYPE "a\"b" tells what it is, RENAME "a\"b" "a\"b.moved" moves it away`,
+		`key "_kombu.binding.x": bindings of exchange "x": WRONGTYPE Operatio`: "in redis-cli: TYPE _kombu.binding.x tells what it is, RENAME _kombu.binding.x _kombu.binding.x.moved moves it away",
+		`publish: WRONGTYPE Operation`:                                         "find the key of another type with TYPE in redis-cli, a queue's is a list, and move it away with RENAME",
+		`key "q": OOM command not allowed`:                                     "",
+		`dial tcp 127.0.0.1:1: connection refused`:                             "",
+	} {
+		if got := moveWrongKey(text); got != want {
+			t.Errorf("%s: got  %s\nwant %s", text, got, want)
+		}
+	}
+}
+
 // TestQuarantine looks at what a worker could not handle: a task nobody knows, and bytes that are no message.
 func TestQuarantine(t *testing.T) {
 	t.Parallel()
@@ -61,16 +125,22 @@ func TestQuarantine(t *testing.T) {
 	})
 }
 
-// push puts bytes into a queue as no producer would.
-func push(t *testing.T, broker, queue, raw string) {
+// redisClient is a plain client of a broker, for what no producer would do.
+func redisClient(t *testing.T, broker string) *goredis.Client {
 	t.Helper()
 	u, err := url.Parse(broker)
 	if err != nil {
 		t.Fatal(err)
 	}
 	client := goredis.NewClient(&goredis.Options{Addr: u.Host})
-	defer func() { _ = client.Close() }()
-	if err := client.LPush(t.Context(), queue, raw).Err(); err != nil {
+	t.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+// push puts bytes into a queue.
+func push(t *testing.T, broker, queue, raw string) {
+	t.Helper()
+	if err := redisClient(t, broker).LPush(t.Context(), queue, raw).Err(); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -27,6 +27,9 @@ status=0
 {
 	limited 2400 go test -json -count=1 -race -timeout 20m "${raced[@]}" || touch "$results/failed"
 	limited 1500 go test -json -count=1 -timeout 20m "${plain[@]}" || touch "$results/failed"
+	# The benchmarks are a module of their own, which ./... does not reach.
+	limited 600 go -C benchmarks vet ./... || touch "$results/failed"
+	limited 600 go -C benchmarks test -json -count=1 -timeout 9m ./... || touch "$results/failed"
 } | go run ./scripts/testreport -cells "$GELERY_INTEROP_REPORT" -versions "$(IFS=,; echo "${CELERY_VERSIONS[*]}")" || status=$?
 [ "$status" != 0 ] || [ ! -e "$results/failed" ] || die "go test failed" "it is not in the report, so it was not a test" "read what go test said above"
 

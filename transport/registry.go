@@ -2,11 +2,9 @@ package transport
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"slices"
-	"strings"
-	"sync"
+
+	"github.com/gelery/gelery/internal/registry"
 )
 
 // Options are what a driver may be told beside the URL: Celery's broker_transport_options, and where to log.
@@ -21,38 +19,19 @@ type Options struct {
 // Opener connects to the broker at a URL. It verifies that the broker answers before it returns.
 type Opener func(ctx context.Context, url string, o Options) (Transport, error)
 
-var (
-	openersMu sync.RWMutex
-	openers   = map[string]Opener{}
-)
+var drivers = registry.New[Opener]("transport", "broker", "redis://localhost:6379/0")
 
 // Register makes a driver available under URL schemes. Drivers call it from init; a scheme registered twice panics.
-func Register(open Opener, schemes ...string) {
-	openersMu.Lock()
-	defer openersMu.Unlock()
-	for _, s := range schemes {
-		if _, dup := openers[s]; dup {
-			panic("transport: scheme " + s + " registered twice")
-		}
-		openers[s] = open
-	}
-}
+func Register(open Opener, schemes ...string) { drivers.Register(open, schemes...) }
 
 // Open connects to a broker by URL, kombu's forms included: a list of URLs separated by ";" is a failover list and is
 // handed to the driver whole. The driver's package must be imported:
 //
 //	import _ "github.com/gelery/gelery/transport/redis"
 func Open(ctx context.Context, url string, o Options) (Transport, error) {
-	scheme, _, ok := strings.Cut(url, "://")
-	if !ok {
-		return nil, fmt.Errorf("broker URL %q has no scheme; expected for example redis://localhost:6379/0", url)
-	}
-	openersMu.RLock()
-	open := openers[scheme]
-	openersMu.RUnlock()
-	if open == nil {
-		return nil, fmt.Errorf("broker URL scheme %q is unknown; known here: %s (is the driver's package imported?)",
-			scheme, strings.Join(Schemes(), ", "))
+	open, err := drivers.Find(url)
+	if err != nil {
+		return nil, err
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
@@ -61,13 +40,4 @@ func Open(ctx context.Context, url string, o Options) (Transport, error) {
 }
 
 // Schemes lists the registered URL schemes, sorted.
-func Schemes() []string {
-	openersMu.RLock()
-	defer openersMu.RUnlock()
-	names := make([]string, 0, len(openers))
-	for s := range openers {
-		names = append(names, s)
-	}
-	slices.Sort(names)
-	return names
-}
+func Schemes() []string { return drivers.Schemes() }

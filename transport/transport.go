@@ -144,6 +144,8 @@ type Depth struct {
 	ByPriority  map[int]int64 `json:"by_priority,omitempty"`
 	Unacked     int64         `json:"unacked"` // received and not settled, by anyone; -1 where the broker cannot tell
 	Quarantined int64         `json:"quarantined"`
+	// Error says in one line what could not be read, the key named, and why; the numbers that depend on it are -1.
+	Error string `json:"error,omitempty"`
 }
 
 // QuarantinedMessage is a message that could not be handled.

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,6 +26,8 @@ import (
 const (
 	slots    = 4
 	prefetch = 8 // held in all: those running and those waiting
+
+	priorityLists = 4 // of a queue on Redis, each watched by a connection of its own
 )
 
 // note is the task of these tests: it notes its run in the ledger, then takes a moment.
@@ -131,10 +135,42 @@ func startWorker(t testing.TB, broker string, ledger Ledger, before ...string) *
 	return p
 }
 
-func (p *process) signal(sig syscall.Signal) {
-	if err := p.cmd.Process.Signal(sig); err != nil {
-		p.t.Errorf("signal %v: %v", sig, err)
+// freeze stops the process (SIGSTOP) and returns when each of its threads stands still: the signal alone is only a
+// request.
+func (p *process) freeze() {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		p.t.Fatalf("SIGSTOP: %v", err)
 	}
+	if runtime.GOOS != "linux" {
+		return // nowhere to look
+	}
+	ctx := deadlineOf(p.t, 20*time.Second)
+	for !p.frozen() {
+		if ctx.Err() != nil {
+			p.t.Fatal("the worker does not stand still")
+		}
+	}
+}
+
+// frozen reads the states of all threads from Linux' /proc.
+func (p *process) frozen() bool {
+	p.t.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.cmd.Process.Pid))
+	if err != nil || len(threads) == 0 {
+		p.t.Fatalf("no threads of process %d in /proc: %v", p.cmd.Process.Pid, err)
+	}
+	for _, name := range threads {
+		stat, err := os.ReadFile(name)
+		if err != nil {
+			return false // it ended meanwhile; look again
+		}
+		// The state follows the program's name, which may hold anything, in parentheses.
+		if i := strings.LastIndexByte(string(stat), ')'); i < 0 || !strings.HasPrefix(string(stat[i:]), ") T") {
+			return false
+		}
+	}
+	return true
 }
 
 // kill ends the process as nothing can prevent.
@@ -152,16 +188,17 @@ func (p *process) stop() error {
 
 func (p *process) wait() { p.once.Do(func() { p.err = p.cmd.Wait() }) }
 
-// tail keeps the last of what a process wrote.
+// tail keeps the beginning of what a process wrote, where a crash says its reason, and the end.
 type tail struct {
-	mu  sync.Mutex
-	buf []byte
+	mu        sync.Mutex
+	head, buf []byte
 }
 
 func (l *tail) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.buf = append(l.buf, b...)
+	n := min(len(b), 4<<10-len(l.head))
+	l.head, l.buf = append(l.head, b[:n]...), append(l.buf, b[n:]...)
 	if n := len(l.buf); n > 8<<10 {
 		l.buf = l.buf[n-8<<10:]
 	}
@@ -171,5 +208,5 @@ func (l *tail) Write(b []byte) (int, error) {
 func (l *tail) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return strings.TrimSpace(string(l.buf))
+	return strings.TrimSpace(string(l.head) + string(l.buf))
 }

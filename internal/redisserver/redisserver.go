@@ -1,5 +1,5 @@
 // Package redisserver starts a redis-server of one's own: a free port of the loopback interface, a folder of its own, no
-// snapshots. Programs that measure use it; tests have package testservice, which can also stop and freeze one.
+// snapshots. Programs that measure use it, and package testservice builds on it what tests do to a server.
 package redisserver
 
 import (
@@ -28,57 +28,83 @@ const (
 	tries        = 5 // somebody else may take the free port before Redis does
 )
 
-// Server is a running redis-server. It dies with the process that started it, where the system can arrange that.
+// Config says how a server is started. The zero value is a server with everything by default.
+type Config struct {
+	Binary string   // path of the program; "": redis-server on PATH
+	Dir    string   // its folder, which stays; "": a temporary one, which Stop removes
+	File   string   // a configuration file, which a Sentinel writes to; "": none, and no snapshots
+	Args   []string // appended to its command line: "--appendonly", "yes"
+	Wrap   []string // put before its command line, to pin it to a core for example: "taskset", "-c", "0"
+}
+
+// Server is a redis-server. It dies with the process that started it, where the system can arrange that.
 type Server struct {
 	Addr string // 127.0.0.1:port
 	URL  string // redis://127.0.0.1:port/0
 
-	dir     string
-	process *os.Process
+	config    Config
+	temporary bool // Dir is ours to remove
+
+	mu      sync.Mutex
+	process *os.Process   // nil: it does not run
 	exited  chan struct{} // closed when process is gone
-	stop    sync.Once
 }
 
-// Start starts a server and waits until it answers. Wrap is put before its command line, to pin it to a core for
-// example: "taskset", "-c", "0".
+// Start starts a server with everything by default and waits until it answers. Wrap is Config.Wrap.
 func Start(ctx context.Context, wrap ...string) (*Server, error) {
-	binary, err := exec.LookPath("redis-server")
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNotInstalled, err)
+	return Config{Wrap: wrap}.Start(ctx)
+}
+
+// Start starts a server and waits until it answers.
+func (c Config) Start(ctx context.Context) (_ *Server, err error) {
+	if c.Binary == "" {
+		if c.Binary, err = exec.LookPath("redis-server"); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrNotInstalled, err)
+		}
 	}
-	dir, err := os.MkdirTemp("", "gelery-redis-")
-	if err != nil {
-		return nil, err
+	s := &Server{temporary: c.Dir == ""}
+	if s.temporary {
+		if c.Dir, err = os.MkdirTemp("", "gelery-redis-"); err != nil {
+			return nil, err
+		}
 	}
+	s.config = c
 	for range tries {
-		s := &Server{dir: dir}
-		if err = s.start(ctx, append(wrap[:len(wrap):len(wrap)], binary)); err == nil {
+		if s.Addr, err = freeAddr(ctx); err != nil {
+			break
+		}
+		s.URL = "redis://" + s.Addr + "/0"
+		if err = s.start(ctx); err == nil {
 			return s, nil
 		}
 	}
-	return nil, errors.Join(err, os.RemoveAll(dir))
+	return nil, errors.Join(err, s.Stop())
 }
 
-func (s *Server) start(ctx context.Context, command []string) error {
-	port, err := freePort(ctx)
+func (s *Server) start(ctx context.Context) error {
+	host, port, err := net.SplitHostPort(s.Addr)
 	if err != nil {
 		return err
 	}
-	s.Addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	s.URL = "redis://" + s.Addr + "/0"
-	args := append(command, "--bind", "127.0.0.1", "--port", strconv.Itoa(port), "--dir", s.dir, "--save", "",
-		"--appendonly", "no", "--daemonize", "no")
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), args[0], args[1:]...) // it ends by Stop
+	args := append(s.config.Wrap[:len(s.config.Wrap):len(s.config.Wrap)], s.config.Binary)
+	if s.config.File != "" {
+		args = append(args, s.config.File)
+	}
+	args = append(args, "--bind", host, "--port", port, "--dir", s.config.Dir, "--daemonize", "no")
+	if s.config.File == "" {
+		args = append(args, "--save", "")
+	}
+	args = append(args, s.config.Args...)
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), args[0], args[1:]...) // it ends by End or Stop
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
 	cmd.SysProcAttr = dieWithParent()
-	started := make(chan error)
-	s.exited = make(chan struct{})
+	started, exited := make(chan error), make(chan struct{})
 	go func() {
 		// The kernel ties a child to the thread that made it, so this thread stays until the child is gone.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		defer close(s.exited)
+		defer close(exited)
 		err := cmd.Start()
 		started <- err
 		if err == nil {
@@ -88,70 +114,104 @@ func (s *Server) start(ctx context.Context, command []string) error {
 	if err := <-started; err != nil {
 		return err
 	}
-	s.process = cmd.Process
-	if err := s.waitReady(ctx); err != nil {
-		s.end()
+	s.mu.Lock()
+	s.process, s.exited = cmd.Process, exited
+	s.mu.Unlock()
+	if err := s.waitReady(ctx, cmd.Process.Pid, exited); err != nil {
+		s.End(syscall.SIGKILL)
 		return fmt.Errorf("redis-server on %s: %w; it said: %s", s.Addr, err, strings.TrimSpace(output.String()))
 	}
 	return nil
 }
 
 // waitReady asks until this very process answers; another server on a stolen port has another process id.
-func (s *Server) waitReady(ctx context.Context) error {
+func (s *Server) waitReady(ctx context.Context, pid int, exited <-chan struct{}) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	tick := time.NewTicker(5 * time.Millisecond)
+	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if pid, err := processID(ctx, s.Addr); err == nil {
-			if pid != s.process.Pid {
-				return fmt.Errorf("process %d has the port, not %d", pid, s.process.Pid)
+		if got, err := processID(ctx, s.Addr); err == nil {
+			if got != pid {
+				return fmt.Errorf("process %d has the port, not %d", got, pid)
 			}
 			return nil
 		}
 		select {
-		case <-s.exited:
+		case <-exited:
 			return errors.New("it ended at once")
 		case <-ctx.Done():
-			return fmt.Errorf("it does not answer: %w", ctx.Err())
+			return fmt.Errorf("it does not answer: %w", context.Cause(ctx))
 		case <-tick.C:
 		}
 	}
 }
 
-// Pid is the server's process id.
-func (s *Server) Pid() int { return s.process.Pid }
-
-// Stop ends the server, waits for it, and removes its folder. Stopping twice does nothing.
-func (s *Server) Stop() (err error) {
-	s.stop.Do(func() {
-		s.end()
-		err = os.RemoveAll(s.dir)
-	})
-	return err
+// Pid is the server's process id, 0 when it does not run.
+func (s *Server) Pid() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.process == nil {
+		return 0
+	}
+	return s.process.Pid
 }
 
-func (s *Server) end() {
-	_ = s.process.Signal(syscall.SIGTERM)
+// Signal sends a signal and waits for nothing.
+func (s *Server) Signal(sig os.Signal) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.process == nil {
+		return os.ErrProcessDone
+	}
+	return s.process.Signal(sig)
+}
+
+// End ends the server by a signal and waits for it; one that does not go in ten seconds, because it is stopped or stuck,
+// is killed. A server that does not run is left alone. Its folder stays, and Restart may follow.
+func (s *Server) End(sig os.Signal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.process == nil {
+		return
+	}
+	_ = s.process.Signal(sig)
 	select {
 	case <-s.exited:
 	case <-time.After(stopTimeout):
 		_ = s.process.Kill()
 		<-s.exited
 	}
+	s.process = nil
 }
 
-func freePort(ctx context.Context) (int, error) {
+// Restart starts an ended server again, or kills a running one first: same port, same folder.
+func (s *Server) Restart(ctx context.Context) error {
+	s.End(syscall.SIGKILL)
+	return s.start(ctx)
+}
+
+// Stop ends the server in good order, waits for it, and removes a temporary folder. Stopping twice does nothing.
+func (s *Server) Stop() error {
+	s.End(syscall.SIGTERM)
+	if !s.temporary {
+		return nil
+	}
+	return os.RemoveAll(s.config.Dir)
+}
+
+func freeAddr(ctx context.Context) (string, error) {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
-		return 0, err
+		return "", err
 	}
 	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return l.Addr().String(), nil
 }
 
-func processID(ctx context.Context, addr string) (int, error) {
+// processID asks a server that has loaded its data for its process id.
+func processID(ctx context.Context, addr string) (pid int, err error) {
 	d := net.Dialer{Timeout: time.Second}
 	conn, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
@@ -161,14 +221,18 @@ func processID(ctx context.Context, addr string) (int, error) {
 	if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
 		return 0, err
 	}
-	if _, err := conn.Write([]byte("INFO server\r\nQUIT\r\n")); err != nil {
+	if _, err := conn.Write([]byte("INFO\r\nQUIT\r\n")); err != nil {
 		return 0, err
 	}
-	lines := bufio.NewScanner(conn)
-	for lines.Scan() {
-		if text, ok := strings.CutPrefix(lines.Text(), "process_id:"); ok {
-			return strconv.Atoi(text)
+	err = fmt.Errorf("no process id in the answer of %s", addr)
+	for lines := bufio.NewScanner(conn); lines.Scan(); {
+		name, value, _ := strings.Cut(lines.Text(), ":")
+		switch {
+		case name == "process_id":
+			pid, err = strconv.Atoi(value)
+		case name == "loading" && value != "0":
+			return 0, fmt.Errorf("%s is loading its data", addr)
 		}
 	}
-	return 0, fmt.Errorf("no process id in the answer of %s", addr)
+	return pid, err
 }

@@ -32,7 +32,7 @@ func TestStartAndStop(t *testing.T) {
 		_ = c.Close()
 		t.Error("it answers after Stop")
 	}
-	if _, err := os.Stat(s.dir); !os.IsNotExist(err) {
+	if _, err := os.Stat(s.config.Dir); !os.IsNotExist(err) {
 		t.Errorf("its folder is still there: %v", err)
 	}
 }

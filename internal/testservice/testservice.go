@@ -12,8 +12,9 @@ import (
 	"github.com/alicebob/miniredis/v2"
 )
 
-// find returns the path of a server program, or ends the test.
-func find(t testing.TB, env, name string) string {
+// Program returns the path of a program that a test needs: what the environment variable names, or name on the PATH.
+// Where it is neither, it ends the test by the rule above.
+func Program(t testing.TB, env, name string) string {
 	t.Helper()
 	if path := os.Getenv(env); path != "" {
 		return path

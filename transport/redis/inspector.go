@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -11,55 +13,109 @@ import (
 
 	goredis "github.com/redis/go-redis/v9"
 
+	"github.com/gelery/gelery/internal/redisconn"
 	"github.com/gelery/gelery/protocol"
 	"github.com/gelery/gelery/transport"
 )
 
 var _ transport.Inspector = (*redisTransport)(nil)
 
-// Depths implements transport.Inspector. Unacked is counted over the whole hash, by the queue each entry names.
+// Depths implements transport.Inspector. Unacked is counted over the whole hash, by the queue each entry goes back to.
+// A key that cannot be read, of another type mostly, spoils the numbers of its own queue and no others.
 func (t *redisTransport) Depths(ctx context.Context, queues []string) ([]transport.Depth, error) {
 	unacked, err := t.unackedByQueue(ctx)
-	if err != nil {
+	if err != nil && !refused(err) {
 		return nil, err
 	}
 	pipe := t.commands.Pipeline()
-	for _, q := range queues {
+	lists, quarantines := make([][]*goredis.IntCmd, len(queues)), make([]*goredis.IntCmd, len(queues))
+	for i, q := range queues {
 		for _, list := range t.keys.lists(q) {
-			pipe.LLen(ctx, list)
+			lists[i] = append(lists[i], pipe.LLen(ctx, list))
 		}
-		pipe.LLen(ctx, t.keys.quarantine(q))
+		quarantines[i] = pipe.LLen(ctx, t.keys.quarantine(q))
 	}
-	replies, err := pipe.Exec(ctx)
-	if err != nil {
+	if _, err := pipe.Exec(ctx); err != nil && !refused(err) {
 		return nil, err
 	}
-	per := len(t.keys.steps) + 1
 	out := make([]transport.Depth, len(queues))
 	for i, q := range queues {
 		d := transport.Depth{Queue: q, ByPriority: map[int]int64{}, Unacked: unacked[q]}
-		for s, step := range t.keys.steps {
-			n := replies[i*per+s].(*goredis.IntCmd).Val()
-			d.ByPriority[step] = n
-			d.Messages += n
+		var problems []string
+		note := func(err error) bool {
+			if err != nil {
+				problems = append(problems, err.Error())
+			}
+			return err != nil
 		}
-		d.Quarantined = replies[i*per+per-1].(*goredis.IntCmd).Val()
+		for s, reply := range lists[i] {
+			n, err := reply.Val(), keyed(reply, reply.Err())
+			if note(err) {
+				d.Messages = -1
+				continue
+			}
+			d.ByPriority[t.keys.steps[s]] = n
+			if d.Messages >= 0 {
+				d.Messages += n
+			}
+		}
+		if d.Quarantined = quarantines[i].Val(); note(keyed(quarantines[i], quarantines[i].Err())) {
+			d.Quarantined = -1
+		}
+		if note(err) {
+			d.Unacked = -1
+		}
+		d.Error = strings.Join(problems, "; ")
 		out[i] = d
 	}
 	return out, nil
 }
 
-// unackedByQueue reads the tail of each unacked value, where exchange and queue stand.
+// refused tells an answer of Redis about one command, a key of the wrong type for example, from no answer.
+func refused(err error) bool {
+	var reply goredis.Error
+	return errors.As(err, &reply) && redisconn.Classify(err) == redisconn.Fatal
+}
+
+// keyed names the key in the error of a command on one key.
+func keyed(c goredis.Cmder, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("key %q: %w", c.Args()[1], err)
+}
+
+// unackedByQueue reads the tail of each unacked value, where exchange and routing key stand. What Python took from a
+// named exchange is counted under every queue it would be restored to, and nowhere if none is bound.
 func (t *redisTransport) unackedByQueue(ctx context.Context) (map[string]int64, error) {
-	counts := map[string]int64{}
+	type route struct{ exchange, key string }
+	counts, bound := map[string]int64{}, map[route][]string{}
 	for cursor := uint64(0); ; {
-		page, next, err := t.commands.HScan(ctx, t.keys.unackedKey(), cursor, "", 500).Result()
+		scan := t.commands.HScan(ctx, t.keys.unackedKey(), cursor, "", 500)
+		page, next, err := scan.Result()
 		if err != nil {
-			return nil, err
+			return nil, keyed(scan, err)
 		}
 		for i := 1; i < len(page); i += 2 {
-			_, _, queue, _ := protocol.SplitUnacked([]byte(page[i]))
-			counts[queue]++
+			_, exchange, key, err := protocol.SplitUnacked([]byte(page[i]))
+			if err != nil {
+				continue
+			}
+			if exchange == "" {
+				counts[key]++
+				continue
+			}
+			r := route{exchange, key}
+			queues, known := bound[r]
+			if !known {
+				if queues, err = t.bindings.match(ctx, exchange, key); err != nil {
+					return nil, fmt.Errorf("key %q: %w", t.keys.binding(exchange), err)
+				}
+				bound[r] = queues
+			}
+			for _, q := range queues {
+				counts[q]++
+			}
 		}
 		if cursor = next; cursor == 0 {
 			return counts, nil
@@ -118,22 +174,25 @@ func (t *redisTransport) PurgeQuarantine(ctx context.Context, queue string) (int
 	return t.drop(ctx, []string{t.keys.quarantine(queue)})
 }
 
-// drop deletes lists and counts what was in them, in one transaction, so that the count is true.
+// drop empties lists and counts what was in them, in one transaction, so that the count is true. It trims rather than
+// deletes: a key of another type is refused then and stays, it is not ours.
 func (t *redisTransport) drop(ctx context.Context, lists []string) (int64, error) {
 	pipe := t.commands.TxPipeline()
 	counts := make([]*goredis.IntCmd, len(lists))
 	for i, list := range lists {
 		counts[i] = pipe.LLen(ctx, list)
-		pipe.Del(ctx, list)
+		pipe.LTrim(ctx, list, 1, 0)
 	}
-	if _, err := pipe.Exec(ctx); err != nil {
+	if _, err := pipe.Exec(ctx); err != nil && !refused(err) {
 		return 0, err
 	}
 	var n int64
+	var problems []error
 	for _, c := range counts {
 		n += c.Val()
+		problems = append(problems, keyed(c, c.Err()))
 	}
-	return n, nil
+	return n, errors.Join(problems...)
 }
 
 // Quarantined implements transport.Inspector.
@@ -141,9 +200,10 @@ func (t *redisTransport) Quarantined(ctx context.Context, queue string, limit in
 	if limit <= 0 {
 		return nil, nil
 	}
-	records, err := t.commands.LRange(ctx, t.keys.quarantine(queue), 0, int64(limit)-1).Result()
+	reply := t.commands.LRange(ctx, t.keys.quarantine(queue), 0, int64(limit)-1)
+	records, err := reply.Result()
 	if err != nil {
-		return nil, err
+		return nil, keyed(reply, err)
 	}
 	out := make([]transport.QuarantinedMessage, len(records))
 	for i, r := range records {

@@ -223,6 +223,9 @@ func (p *publisher) send(ctx context.Context, slot *publisherSlot, out []outgoin
 		return err
 	})
 	slot.doubtful = slot.doubtful || inDoubt
+	if err != nil && len(keys) == 2 {
+		err = fmt.Errorf("push to list %q: %w", keys[1], err)
+	}
 	for pair := range slices.Chunk(reply, 2) {
 		if i, ok := pair[0].(int64); ok && len(pair) == 2 {
 			if refused == nil {

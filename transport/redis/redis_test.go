@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"log/slog"
+	"regexp"
 	"testing"
 	"time"
 
@@ -27,14 +28,30 @@ func TestContractMiniredis(t *testing.T) {
 
 func TestContractRedis(t *testing.T) {
 	t.Parallel()
-	transporttest.Run(t, func(t testing.TB) transporttest.Harness { return harness(testservice.Redis(t), nil) })
+	transporttest.Run(t, func(t testing.TB) transporttest.Harness { return realHarness(testservice.Redis(t), nil) })
 }
 
 func TestContractRedisWithPrefix(t *testing.T) {
 	t.Parallel()
 	transporttest.Run(t, func(t testing.TB) transporttest.Harness {
-		return harness(testservice.Redis(t), map[string]any{"global_keyprefix": "pre[fix*]:"})
+		return realHarness(testservice.Redis(t), map[string]any{"global_keyprefix": "pre[fix*]:"})
 	})
+}
+
+// realHarness is harness for a real server, which can tell whether a consumer waits: by a blocked BLMOVE for each list.
+func realHarness(url string, o map[string]any) transporttest.Harness {
+	h := harness(url, o)
+	h.Waiting = func(t testing.TB, c transport.Consumer) {
+		rdb, want := client(t, url), len(c.(*consumer).waker.waiters)
+		blocked := regexp.MustCompile(`(?m) flags=\S*b\S* .* cmd=blmove `)
+		for ctx := deadline(t); ctx.Err() == nil; {
+			if len(blocked.FindAllString(rdb.ClientList(ctx).Val(), -1)) >= want {
+				return
+			}
+		}
+		t.Fatalf("the consumer does not wait on all of its %d lists", want)
+	}
+	return h
 }
 
 func harness(url string, o map[string]any) transporttest.Harness {

@@ -105,6 +105,14 @@ func testRequeue(t *testing.T, b *bench) {
 	}
 }
 
+func testRequeueOrder(_ *testing.T, b *bench) {
+	c := b.consume("q")
+	b.publish("q", "a", "b", "c", "d")
+	ds := b.receive(c, 3)
+	b.settle(c, transport.Requeue, "", ds...)
+	b.wantIDs(b.receive(c, 4), "d", "a", "b", "c")
+}
+
 func testCloseReturns(t *testing.T, b *bench) {
 	b.publish("q", "a", "b", "c")
 	first := b.consume("q")

@@ -3,7 +3,6 @@ package transporttest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -22,6 +21,9 @@ type Harness struct {
 	Open func(t testing.TB) transport.Transport
 	// Inject puts raw bytes into a queue as a foreign producer would; nil if the broker takes only well-formed ones.
 	Inject func(t testing.TB, queue string, raw []byte)
+	// Waiting returns when the consumer's Receive, called by another goroutine, waits at the broker. nil: the suite
+	// goes by Receive asking its context for Done, which is a little earlier, and exact for a broker in this process.
+	Waiting func(t testing.TB, c transport.Consumer)
 	// GoJSON tells that the broker is a fake whose own check of JSON is Go's: what only Python takes is not tried on it.
 	GoJSON bool
 	// LowFirst tells that the broker serves lower numbers first (Redis) or higher ones (RabbitMQ, false).
@@ -41,6 +43,7 @@ func Run(t *testing.T, newHarness func(t testing.TB) Harness) {
 		"CloseEndsReceive":         testCloseEndsReceive,
 		"ReturnGoesToTheFront":     testReturn,
 		"RequeueGoesToTheBack":     testRequeue,
+		"RequeueKeepsItsOrder":     testRequeueOrder,
 		"CloseReturnsWhatIsHeld":   testCloseReturns,
 		"QuarantineKeepsBytes":     testQuarantine,
 		"UndecodableIsNotLost":     testUndecodable,
@@ -247,62 +250,4 @@ func testConcurrent(t *testing.T, b *bench) {
 	}
 	wg.Wait()
 	b.empty()
-}
-
-func testReceiveWaits(_ *testing.T, b *bench) {
-	c := b.consume("q")
-	got := make(chan []transport.Delivery, 1)
-	go func() {
-		ds, _ := c.Receive(b.context(), 5)
-		got <- ds
-	}()
-	b.publish("q", "late")
-	select {
-	case ds := <-got:
-		b.wantIDs(ds, "late")
-	case <-time.After(patience):
-		b.Fatal("Receive did not notice a message")
-	}
-}
-
-func testReceiveContext(t *testing.T, b *bench) {
-	c := b.consume("q")
-	why := errors.New("enough")
-	ctx, cancel := context.WithCancelCause(context.Background())
-	done := make(chan error, 1)
-	go func() {
-		_, err := c.Receive(ctx, 1)
-		done <- err
-	}()
-	cancel(why)
-	select {
-	case err := <-done:
-		if !errors.Is(err, why) {
-			t.Errorf("Receive returned %v; expected the context's cause", err)
-		}
-	case <-time.After(patience):
-		t.Fatal("Receive outlived its context")
-	}
-	b.publish("q", "after")
-	b.wantIDs(b.receive(c, 1), "after")
-}
-
-func testCloseEndsReceive(t *testing.T, b *bench) {
-	c := b.consume("q")
-	done := make(chan error, 1)
-	go func() {
-		_, err := c.Receive(b.context(), 1)
-		done <- err
-	}()
-	if err := c.Close(b.context()); err != nil {
-		t.Fatalf("close: %v", err)
-	}
-	select {
-	case err := <-done:
-		if !errors.Is(err, transport.ErrClosed) {
-			t.Errorf("Receive returned %v; expected ErrClosed", err)
-		}
-	case <-time.After(patience):
-		t.Fatal("Receive outlived Close")
-	}
 }

@@ -1,7 +1,0 @@
-//go:build unix && !linux
-
-package testservice
-
-import "syscall"
-
-func dieWithParent() *syscall.SysProcAttr { return nil }
