@@ -66,10 +66,8 @@ func (k *keys) unackedIndexKey() string { return k.prefix + k.unackedIndex }
 // quarantine is the list of a queue's messages that could not be handled. Gelery's own.
 func (k *keys) quarantine(queue string) string { return k.prefix + "_gelery.quarantine." + queue }
 
-// publisher is the marker of a publisher slot. Gelery's own.
-func (k *keys) publisher(client string, slot int) string {
-	return k.prefix + "_gelery.publisher." + client + "." + strconv.Itoa(slot)
-}
+// publisher is a client's marker, see publishScript. Gelery's own.
+func (k *keys) publisher(client string) string { return k.prefix + "_gelery.publisher." + client }
 
 // channel is the pub/sub channel of a fanout exchange.
 func (k *keys) channel(exchange, routingKey string) string {

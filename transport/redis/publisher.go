@@ -15,35 +15,32 @@ import (
 )
 
 const (
-	publisherSlots = 2       // script calls under way at once; what comes meanwhile goes together in the next one
-	publishChunk   = 500     // envelopes in one script call
-	publishBytes   = 8 << 20 // bytes in one script call, unless one envelope is larger
+	publishChunk = 500     // envelopes in one script call
+	publishBytes = 8 << 20 // bytes in one script call, unless one envelope is larger
 
-	// markerLife is how long a slot's marker outlives its last batch. Trying again ends before: a batch repeated after its
-	// marker is gone would be there twice.
+	// markerLife is how long a publisher's marker outlives its last batch. Trying again ends before: a batch repeated
+	// after its marker is gone would be there twice.
 	markerLife    = time.Hour
 	longestTrying = markerLife - 5*time.Minute
 )
 
-// publisher sends batches, each exactly once even when a reply is lost. A slot is a sequence of numbered batches: only
-// one is under way at a time, so the numbers reach Redis in order. A caller who finds a slot free sends by itself;
-// callers who find none wait, and share the next call, so that many goroutines publishing one message each travel
-// like one that publishes many.
+// publisher sends batches, each exactly once even when a reply is lost. Its batches are numbered, and one is under way at
+// a time, so that the numbers reach Redis in order. A caller who finds it free sends by itself; callers who do not
+// wait, and share the next call, so that many goroutines publishing one message each travel like one that publishes
+// many.
 type publisher struct {
-	t  *redisTransport
-	id string
+	t      *redisTransport
+	marker string // the key that holds the number of the last batch
 
 	mu      sync.Mutex
-	free    []*publisherSlot
+	busy    bool // some goroutine sends: the fields below the line are its own
 	waiting []*push
 
 	ctx    context.Context // done when the transport closes
 	cancel context.CancelFunc
 	shared sync.WaitGroup // calls made for several callers
-}
 
-type publisherSlot struct {
-	marker   string
+	// Owned by whoever sends.
 	seq      uint64
 	doubtful bool // some reply was lost: a call may still be on its way, and needs the marker
 }
@@ -61,42 +58,32 @@ type pushed struct {
 }
 
 func newPublisher(t *redisTransport) *publisher {
-	p := &publisher{t: t, id: uuid.NewString()}
+	p := &publisher{t: t, marker: t.keys.publisher(uuid.NewString())}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
-	for i := range publisherSlots {
-		p.free = append(p.free, &publisherSlot{marker: t.keys.publisher(p.id, i)})
-	}
 	return p
 }
 
-// close gives up on what is under way. It removes the markers that nothing on its way can need any more.
+// close gives up on what is under way. It removes the marker if nothing on its way can need it any more.
 func (p *publisher) close() {
 	p.cancel()
 	p.shared.Wait()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var markers []string
-	for _, slot := range p.free {
-		if slot.seq > 0 && !slot.doubtful {
-			markers = append(markers, slot.marker)
-		}
-	}
-	if len(markers) > 0 {
+	if !p.busy && p.seq > 0 && !p.doubtful {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		_ = p.t.commands.Unlink(ctx, markers...).Err() // else they expire
+		_ = p.t.commands.Unlink(ctx, p.marker).Err() // else it expires
 	}
 }
 
 // push sends at most a chunk and returns when Redis has it.
 func (p *publisher) push(ctx context.Context, out []outgoing) (inDoubt bool, err error) {
 	p.mu.Lock()
-	if n := len(p.free); n > 0 {
-		slot := p.free[n-1]
-		p.free = p.free[:n-1]
+	if !p.busy {
+		p.busy = true
 		p.mu.Unlock()
-		defer p.release(slot)
-		refused, inDoubt, err := p.send(ctx, slot, out)
+		defer p.release()
+		refused, inDoubt, err := p.send(ctx, out)
 		if err == nil {
 			err = refused.of(out)
 		}
@@ -119,12 +106,12 @@ func (p *publisher) push(ctx context.Context, out []outgoing) (inDoubt bool, err
 	}
 }
 
-// release hands a slot to those who wait, or puts it back.
-func (p *publisher) release(slot *publisherSlot) {
+// release ends a call: it makes the next one for those who wait, if any.
+func (p *publisher) release() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.waiting) == 0 || p.ctx.Err() != nil {
-		p.free = append(p.free, slot)
+		p.busy = false
 		for _, x := range p.waiting { // the transport closes
 			x.done <- pushed{err: context.Cause(p.ctx)}
 		}
@@ -144,19 +131,19 @@ func (p *publisher) release(slot *publisherSlot) {
 	}
 	together := slices.Clone(p.waiting[:n])
 	p.waiting = slices.Delete(p.waiting, 0, n)
-	p.shared.Go(func() { p.sendShared(slot, together) })
+	p.shared.Go(func() { p.sendShared(together) })
 }
 
 // sendShared sends what several callers wait for. It goes on for as long as the most patient of them waits.
-func (p *publisher) sendShared(slot *publisherSlot, together []*push) {
-	defer p.release(slot)
+func (p *publisher) sendShared(together []*push) {
+	defer p.release()
 	ctx, cancel := context.WithTimeout(p.ctx, patience(together))
 	defer cancel()
 	out := make([]outgoing, 0, len(together))
 	for _, x := range together {
 		out = append(out, x.out...)
 	}
-	refused, inDoubt, err := p.send(ctx, slot, out)
+	refused, inDoubt, err := p.send(ctx, out)
 	for _, x := range together {
 		r := pushed{inDoubt, err}
 		if err == nil {
@@ -192,16 +179,16 @@ func (r refusals) of(out []outgoing) error {
 }
 
 // send makes one script call and repeats it, under the same number, until Redis has answered.
-func (p *publisher) send(ctx context.Context, slot *publisherSlot, out []outgoing) (refused refusals, inDoubt bool, err error) {
+func (p *publisher) send(ctx context.Context, out []outgoing) (refused refusals, inDoubt bool, err error) {
 	// Messages of one list travel in one push; their order stays.
 	if len(out) > 1 {
 		slices.SortStableFunc(out, func(a, b outgoing) int { return cmp.Compare(a.list, b.list) })
 	}
-	slot.seq++
+	p.seq++
 	keys := make([]string, 1, 2)
-	keys[0] = slot.marker
+	keys[0] = p.marker
 	args := make([]any, 0, len(out)+3)
-	args = append(args, strconv.FormatUint(slot.seq, 10), int(markerLife/time.Second))
+	args = append(args, strconv.FormatUint(p.seq, 10), int(markerLife/time.Second))
 	for i := 0; i < len(out); {
 		j := i
 		for j < len(out) && out[j].list == out[i].list {
@@ -222,7 +209,7 @@ func (p *publisher) send(ctx context.Context, slot *publisherSlot, out []outgoin
 		inDoubt = inDoubt || redisconn.InDoubt(err)
 		return err
 	})
-	slot.doubtful = slot.doubtful || inDoubt
+	p.doubtful = p.doubtful || inDoubt
 	if err != nil && len(keys) == 2 {
 		err = fmt.Errorf("push to list %q: %w", keys[1], err)
 	}

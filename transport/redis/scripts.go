@@ -226,10 +226,10 @@ end
 return reply
 `)
 
-// publishScript pushes a batch once. Each publisher slot numbers its batches and leaves the last number behind: a
+// publishScript pushes a batch once. A publisher numbers its batches and leaves the last number behind: a
 // batch sent again after a lost reply, or delivered late by a dying connection, is recognized and does nothing.
 //
-//	KEYS 1 the slot's marker, 2… lists   ARGV 1 number of this batch, 2 seconds the marker lives,
+//	KEYS 1 the publisher's marker, 2… lists   ARGV 1 number of this batch, 2 seconds the marker lives,
 //	then for each list: how many envelopes, and the envelopes
 //	reply {} if all is in its lists, now or before; else {list number (from 1), error, …} of the lists that refused, also
 //	when asked again; or an error if all did, and then nothing was pushed and no number left
