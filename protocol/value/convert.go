@@ -66,11 +66,12 @@ func toDuration(src any) (time.Duration, error) {
 		}
 		return time.Duration(v) * time.Second, nil
 	case float64:
-		nanos := math.Round(v * 1e9)
-		if !(nanos >= math.MinInt64 && nanos < math.MaxInt64) { // NaN is neither
+		// Whole seconds and the rest apart: above a hundred days a float holds seconds better than nanoseconds.
+		whole, rest := math.Modf(v)
+		if !(math.Abs(whole) < math.MaxInt64/int64(time.Second)) { // nor NaN
 			return 0, errors.New("longer than a time.Duration holds")
 		}
-		return time.Duration(nanos), nil
+		return time.Duration(whole)*time.Second + time.Duration(math.Round(rest*1e9)), nil
 	}
 	return 0, errType
 }
