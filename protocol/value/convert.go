@@ -68,7 +68,7 @@ func toDuration(src any) (time.Duration, error) {
 	case float64:
 		// Whole seconds and the rest apart: above a hundred days a float holds seconds better than nanoseconds.
 		whole, rest := math.Modf(v)
-		if !(math.Abs(whole) < math.MaxInt64/int64(time.Second)) { // nor NaN
+		if !(math.Abs(whole) < float64(math.MaxInt64/int64(time.Second))) { // nor NaN
 			return 0, errors.New("longer than a time.Duration holds")
 		}
 		return time.Duration(whole)*time.Second + time.Duration(math.Round(rest*1e9)), nil
