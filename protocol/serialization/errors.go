@@ -34,8 +34,10 @@ func (e *EncodeError) Unwrap() error { return e.Err }
 // Limits on what is decoded. They protect against hostile input, not against large tasks.
 const (
 	MaxBody   = 128 << 20 // bytes of one encoded value
-	MaxValues = 2 << 20   // values of a JSON or msgpack document: an empty dict takes three bytes there and sixty in memory
+	MaxValues = 2 << 20   // values of a JSON or msgpack document, a dict counting as four: it may take two bytes there and takes seventy here
 	MaxDepth  = 512       // nested containers in JSON; a little above value.MaxDepth, for what wraps a user's value
+
+	dictCost = 3 // what a dict adds to the count of values beside itself
 
 	maxBinaryDepth = 256      // in msgpack
 	maxCostlyBody  = 16 << 20 // bytes of YAML and pickle, which take many times their size in memory

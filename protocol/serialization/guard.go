@@ -108,6 +108,9 @@ func (g *guard) text(n uint64) error {
 
 // items walks over the n members of an array, or over n pairs of a map.
 func (g *guard) items(n uint64, pairs bool, depth int) error {
+	if pairs {
+		g.count += dictCost
+	}
 	if depth >= maxBinaryDepth {
 		return errTooDeep
 	}

@@ -185,6 +185,7 @@ func (d *jsonDecoder) array(depth int) (any, error) {
 }
 
 func (d *jsonDecoder) object(depth int) (any, error) {
+	d.count += dictCost
 	if depth >= MaxDepth {
 		return nil, errTooDeep
 	}
