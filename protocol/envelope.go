@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/gelery/gelery/protocol/serialization"
 )
 
 // EnvelopeError says why bytes of a broker are no message. No Python worker survives such bytes: most of these defects
@@ -250,9 +252,9 @@ func AppendEnvelope(dst []byte, m *Message) []byte {
 	dst = append(dst, `{"body": "`...)
 	dst = base64.StdEncoding.AppendEncode(dst, m.Body)
 	dst = append(dst, `", "content-encoding": `...)
-	dst = appendString(dst, m.ContentEncoding)
+	dst = serialization.AppendString(dst, m.ContentEncoding)
 	dst = append(dst, `, "content-type": `...)
-	dst = appendString(dst, m.ContentType)
+	dst = serialization.AppendString(dst, m.ContentType)
 	dst = append(dst, `, "headers": `...)
 	dst = appendHeaders(dst, &m.Headers)
 	dst = append(dst, `, "properties": {`...)
@@ -263,12 +265,12 @@ func AppendEnvelope(dst []byte, m *Message) []byte {
 func appendProperties(dst []byte, p *Properties) []byte {
 	if p.CorrelationID != "" {
 		dst = append(dst, `"correlation_id": `...)
-		dst = appendString(dst, p.CorrelationID)
+		dst = serialization.AppendString(dst, p.CorrelationID)
 		dst = append(dst, ", "...)
 	}
 	if p.ReplyTo != "" {
 		dst = append(dst, `"reply_to": `...)
-		dst = appendString(dst, p.ReplyTo)
+		dst = serialization.AppendString(dst, p.ReplyTo)
 		dst = append(dst, ", "...)
 	}
 	for _, e := range p.Extra {
@@ -285,12 +287,12 @@ func appendProperties(dst []byte, p *Properties) []byte {
 	dst = strconv.AppendInt(dst, int64(mode), 10)
 	if p.Expiration != "" {
 		dst = append(dst, `, "expiration": `...)
-		dst = appendString(dst, p.Expiration)
+		dst = serialization.AppendString(dst, p.Expiration)
 	}
 	dst = append(dst, `, "delivery_info": {"exchange": `...)
-	dst = appendString(dst, p.DeliveryInfo.Exchange)
+	dst = serialization.AppendString(dst, p.DeliveryInfo.Exchange)
 	dst = append(dst, `, "routing_key": `...)
-	dst = appendString(dst, p.DeliveryInfo.RoutingKey)
+	dst = serialization.AppendString(dst, p.DeliveryInfo.RoutingKey)
 	if p.DeliveryInfo.Redelivered {
 		dst = append(dst, `, "redelivered": true`...)
 	}
@@ -302,7 +304,7 @@ func appendProperties(dst []byte, p *Properties) []byte {
 		dst = appendID(dst)
 		dst = append(dst, '"')
 	} else {
-		dst = appendString(dst, p.DeliveryTag)
+		dst = serialization.AppendString(dst, p.DeliveryTag)
 	}
 	return dst
 }
@@ -319,7 +321,7 @@ func isStandardProperty(name string) bool {
 // appendMember appends a member of an object in the envelope, its value as it is: one byte that is not JSON would
 // take down every Python worker that reads the message, so such a value becomes null.
 func appendMember(dst []byte, e Header) []byte {
-	dst = appendString(dst, e.Name)
+	dst = serialization.AppendString(dst, e.Name)
 	dst = append(dst, ": "...)
 	s := newScanner(e.Value)
 	s.depth = 3 // envelope, headers, stamps

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+
+	"github.com/gelery/gelery/protocol/serialization"
 )
 
 // isStandardHeader reports whether a header has a field of its own in Headers.
@@ -316,7 +318,7 @@ func (w *headerWriter) text(name, value string) {
 		w.dst = append(w.dst, "null"...)
 		return
 	}
-	w.dst = appendString(w.dst, value)
+	w.dst = serialization.AppendString(w.dst, value)
 }
 
 func (w *headerWriter) number(name string, value int) {
@@ -342,7 +344,7 @@ func appendStrings(dst []byte, list []string) []byte {
 		if i > 0 {
 			dst = append(dst, ", "...)
 		}
-		dst = appendString(dst, item)
+		dst = serialization.AppendString(dst, item)
 	}
 	return append(dst, ']')
 }

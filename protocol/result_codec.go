@@ -40,7 +40,7 @@ func AppendResult(dst []byte, m *ResultMeta, s serialization.Serializer) ([]byte
 func appendResultJSON(dst []byte, m *ResultMeta, s serialization.Serializer) ([]byte, error) {
 	dst = slices.Grow(dst, 256)
 	dst = append(dst, `{"status": `...)
-	dst = appendString(dst, string(m.Status))
+	dst = serialization.AppendString(dst, string(m.Status))
 	dst = append(dst, `, "result": `...)
 	var err error
 	if m.Exception != nil {
@@ -65,16 +65,16 @@ func appendResultJSON(dst []byte, m *ResultMeta, s serialization.Serializer) ([]
 	}
 	if m.GroupID != "" {
 		dst = append(dst, `, "group_id": `...)
-		dst = appendString(dst, m.GroupID)
+		dst = serialization.AppendString(dst, m.GroupID)
 	}
 	if m.ParentID != "" {
 		dst = append(dst, `, "parent_id": `...)
-		dst = appendString(dst, m.ParentID)
+		dst = serialization.AppendString(dst, m.ParentID)
 	}
 	if m.Extended != nil {
 		for _, f := range m.Extended.fields(nil) {
 			dst = append(dst, ", "...)
-			dst = appendString(dst, f.key)
+			dst = serialization.AppendString(dst, f.key)
 			dst = append(dst, ": "...)
 			if dst, err = s.Append(dst, f.value); err != nil {
 				return nil, fmt.Errorf("%s: %w", f.key, err)
@@ -82,7 +82,7 @@ func appendResultJSON(dst []byte, m *ResultMeta, s serialization.Serializer) ([]
 		}
 	}
 	dst = append(dst, `, "task_id": `...)
-	dst = appendString(dst, m.TaskID)
+	dst = serialization.AppendString(dst, m.TaskID)
 	return append(dst, '}'), nil
 }
 
@@ -90,12 +90,12 @@ func appendTextOrNull(dst []byte, text string) []byte {
 	if text == "" {
 		return append(dst, "null"...)
 	}
-	return appendString(dst, text)
+	return serialization.AppendString(dst, text)
 }
 
 func appendException(dst []byte, e *Exception, s serialization.Serializer) ([]byte, error) {
 	dst = append(dst, `{"exc_type": `...)
-	dst = appendString(dst, e.Type)
+	dst = serialization.AppendString(dst, e.Type)
 	dst = append(dst, `, "exc_message": `...)
 	dst, err := s.Append(dst, serializableArgs(e.Args, s))
 	if err != nil {

@@ -1,6 +1,10 @@
 package protocol
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/gelery/gelery/protocol/serialization"
+)
 
 // ResultTuple is Celery's [[id, parent], children] form of a result. Children is nil for a task and not nil for a
 // group.
@@ -75,7 +79,7 @@ func ResultTupleFromValue(v any) (ResultTuple, error) {
 // appendTuple appends the tuple as JSON.
 func appendTuple(dst []byte, t *ResultTuple) []byte {
 	dst = append(dst, "[["...)
-	dst = appendString(dst, t.ID)
+	dst = serialization.AppendString(dst, t.ID)
 	dst = append(dst, ", "...)
 	if t.Parent == nil {
 		dst = append(dst, "null"...)

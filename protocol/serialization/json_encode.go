@@ -57,7 +57,7 @@ func (e jsonEncoder) value(dst []byte, v any, depth int) ([]byte, error) {
 	case bool:
 		return strconv.AppendBool(dst, v), nil
 	case string:
-		return appendJSONString(dst, v), nil
+		return AppendString(dst, v), nil
 	case int64:
 		return strconv.AppendInt(dst, v, 10), nil
 	case int:
@@ -100,7 +100,7 @@ func (e jsonEncoder) dict(dst []byte, dict map[string]any, depth int) ([]byte, e
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = append(appendJSONString(dst, key), ':')
+		dst = append(AppendString(dst, key), ':')
 		if dst, err = e.value(dst, dict[key], depth+1); err != nil {
 			return dst, value.WithPath(err, key)
 		}
@@ -183,7 +183,7 @@ func (e jsonEncoder) bytes(dst, data []byte) ([]byte, error) {
 		return dst, errPlainBytes
 	case utf8.Valid(data):
 		dst = append(dst, `{"__type__":"bytes","__value__":`...)
-		dst = appendJSONString(dst, string(data))
+		dst = AppendString(dst, string(data))
 	default:
 		dst = append(dst, `{"__type__":"base64","__value__":"`...)
 		dst = base64.StdEncoding.AppendEncode(dst, data)
@@ -232,12 +232,14 @@ func appendPlain(dst []byte, v any) []byte {
 func appendText(dst []byte, v any) []byte {
 	var buf [64]byte
 	text, _ := value.AppendText(buf[:0], v)
-	return appendJSONString(dst, string(text)) // a Decimal may hold any text
+	return AppendString(dst, string(text)) // a Decimal may hold any text
 }
 
 const hexDigits = "0123456789abcdef"
 
-func appendJSONString(dst []byte, s string) []byte {
+// AppendString appends text as a JSON string, for those who write JSON by hand. UTF-8 stays as it is, the WTF-8 bytes of a
+// lone surrogate become its escape, any other bad byte U+FFFD.
+func AppendString(dst []byte, s string) []byte {
 	dst = append(dst, '"')
 	start := 0 // of the run that is written as it is
 	for i := 0; i < len(s); {
