@@ -31,6 +31,9 @@ type ClientOptions struct {
 	// Blocking is for commands that wait at the server: the default ReadTimeout is 40 s, so keep their own wait below
 	// 30 s. For BRPOP, BLMOVE and the other blocking methods go-redis reckons with their wait by itself.
 	Blocking bool
+	// Spin is for callers who wait for each reply before they ask again: a reply that comes within some 100 µs is read
+	// without going to sleep, which nearly doubles the rate against a server nearby and costs CPU time while it waits.
+	Spin bool
 }
 
 // Client makes a client. It connects when first used. It sends nothing twice by itself and speaks RESP2, because that
@@ -54,7 +57,7 @@ func (c *Config) Client(o ClientOptions) redis.UniversalClient {
 	if dial == 0 {
 		dial = defaultDialTimeout
 	}
-	d := &dialer{tls: c.tls, addrs: c.addrs, net: net.Dialer{Timeout: dial}}
+	d := &dialer{tls: c.tls, addrs: c.addrs, net: net.Dialer{Timeout: dial}, spin: o.Spin}
 	if c.keepAlive {
 		d.net.KeepAliveConfig = net.KeepAliveConfig{
 			Enable: true, Idle: keepAliveInterval, Interval: keepAliveInterval, Count: 3,
@@ -95,6 +98,7 @@ type dialer struct {
 	net   net.Dialer
 	tls   *tls.Config
 	addrs []string
+	spin  bool
 	at    atomic.Uint32 // index of the server in use, ever growing
 	moved atomic.Int64  // when a read-only server was last left, Unix nanoseconds
 }
@@ -121,7 +125,11 @@ func (d *dialer) dialAny(ctx context.Context, network, _ string) (net.Conn, erro
 
 func (d *dialer) dialOne(ctx context.Context, network, addr string) (net.Conn, error) {
 	if d.tls == nil {
-		return d.net.DialContext(ctx, network, addr)
+		conn, err := d.net.DialContext(ctx, network, addr)
+		if err == nil && d.spin {
+			conn = spinning(conn)
+		}
+		return conn, err
 	}
 	cfg := d.tls.Clone()
 	if host, _, err := net.SplitHostPort(addr); err == nil {

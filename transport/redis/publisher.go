@@ -205,7 +205,7 @@ func (p *publisher) send(ctx context.Context, out []outgoing) (refused refusals,
 	defer cancel()
 	err = redisconn.Do(ctx, p.t.log, "publish", func(ctx context.Context) error {
 		var err error
-		reply, err = publishScript.Run(ctx, p.t.commands, keys, args...).Slice()
+		reply, err = publishScript.Run(ctx, p.t.publishes, keys, args...).Slice()
 		inDoubt = inDoubt || redisconn.InDoubt(err)
 		return err
 	})

@@ -8,6 +8,7 @@ package redis
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strconv"
@@ -31,6 +32,7 @@ type redisTransport struct {
 	options   options
 	log       *slog.Logger
 	commands  goredis.UniversalClient
+	publishes goredis.UniversalClient // of the publisher, who has one call under way
 	bindings  *bindings
 	publisher *publisher
 
@@ -68,10 +70,11 @@ func open(ctx context.Context, url string, o transport.Options) (transport.Trans
 	}
 	t.bindings = &bindings{t: t}
 	t.commands = conn.Client(redisconn.ClientOptions{PoolSize: 16})
+	t.publishes = conn.Client(redisconn.ClientOptions{PoolSize: 1, Spin: true})
 	if err := redisconn.Do(ctx, t.log, "connect", func(ctx context.Context) error {
 		return t.commands.Ping(ctx).Err()
 	}); err != nil {
-		_ = t.commands.Close()
+		_ = errors.Join(t.commands.Close(), t.publishes.Close())
 		return nil, fmt.Errorf("connect to %s: %w", conn.Redacted(), err)
 	}
 	t.publisher = newPublisher(t)
@@ -195,7 +198,7 @@ func (t *redisTransport) Close(context.Context) error {
 	var err error
 	t.closeOnce.Do(func() {
 		t.publisher.close()
-		err = t.commands.Close()
+		err = errors.Join(t.publishes.Close(), t.commands.Close())
 	})
 	return err
 }
