@@ -378,8 +378,22 @@ func TestIgnoreRejectAndAckEarly(t *testing.T) {
 		}
 		return nil
 	})
-	var unacked int64 = -1
-	s.mux.Func("early", func(context.Context) error { unacked = s.depth().Unacked; return nil }, task.AckEarly())
+	// The task before may not be settled yet; this one is, before it runs, or the wait is in vain.
+	limit := s.context()
+	unacked := int64(-1)
+	s.mux.Func("early", func(context.Context) error {
+		ticker := time.NewTicker(time.Millisecond)
+		defer ticker.Stop()
+		for limit.Err() == nil && unacked != 0 {
+			d, err := s.client.Transport().(transport.Inspector).Depths(limit, []string{"celery"})
+			if err != nil {
+				return err
+			}
+			unacked = d[0].Unacked
+			<-ticker.C
+		}
+		return nil
+	}, task.AckEarly())
 	s.start(Config{Concurrency: 1})
 	ignored, refused := s.send("ignore"), s.send("reject")
 	for _, name := range []string{"requeue", "early"} {
