@@ -41,7 +41,8 @@ type site struct {
 
 // newSite prepares; start begins.
 func newSite(t *testing.T) *site {
-	client, err := task.Dial(t.Context(), task.Config{Broker: "memory://" + t.Name(), Backend: "memory://" + t.Name(),
+	place := "memory://" + protocol.NewID() // a new one also for the next round of -count
+	client, err := task.Dial(t.Context(), task.Config{Broker: place, Backend: place,
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Fatal(err)
