@@ -35,6 +35,14 @@ type Backend interface {
 	Close() error
 }
 
+// Replier is a Backend that keeps no results but sends each to the client that asked for it: Celery's rpc://. Only
+// that client can read it.
+type Replier interface {
+	// Expect makes ready for the results of the tasks before they are sent, and returns the queue that their messages
+	// must name as reply_to. It fails if the queue cannot be made.
+	Expect(ctx context.Context, ids ...string) (replyTo string, err error)
+}
+
 // DecodeError is a stored result that cannot be read.
 type DecodeError struct {
 	TaskID string

@@ -7,6 +7,7 @@ import (
 
 	"github.com/gelery/gelery/internal/registry"
 	"github.com/gelery/gelery/protocol/serialization"
+	"github.com/gelery/gelery/transport"
 )
 
 // Options are what a backend may be told beside the URL.
@@ -22,6 +23,11 @@ type Options struct {
 	// TransportOptions are Celery's result_backend_transport_options by their own names ("global_keyprefix",
 	// "master_name", …). A driver refuses a name it does not know.
 	TransportOptions map[string]any
+	// Broker is the connection over which a backend sends results that keeps none itself (rpc://). It must outlive the
+	// backend. nil where there is none; a backend that needs it then refuses to open.
+	Broker transport.Transport
+	// Persistent sends such results as persistent messages: Celery's result_persistent. Default false.
+	Persistent bool
 	// Logger receives what a driver does on its own. Default slog.Default().
 	Logger *slog.Logger
 }

@@ -37,6 +37,10 @@ type ResultMeta struct {
 
 	// Extended is stored with result_extended only; nil otherwise.
 	Extended *ExtendedMeta
+
+	// ReplyTo and CorrelationID are those of the task's message: where a backend that keeps nothing sends the result,
+	// and what it is recognized by there. They are not part of the document.
+	ReplyTo, CorrelationID string
 }
 
 // ExtendedMeta is what result_extended adds to a meta document.

@@ -12,6 +12,14 @@ var (
 	ErrNoRoute = errors.New("no queue is bound to this exchange and routing key")
 	// ErrBrokerFull means that the broker refuses writes: Redis at maxmemory, a RabbitMQ alarm.
 	ErrBrokerFull = errors.New("broker refuses new messages")
+	// ErrRefused means that the broker did not take this message: RabbitMQ's negative confirmation, a queue at its
+	// x-max-length with x-overflow=reject-publish, a quorum without its majority.
+	ErrRefused = errors.New("broker refused the message")
+	// ErrMismatch means that a queue or exchange exists with other properties than those it is declared with: AMQP's
+	// 406 PRECONDITION_FAILED.
+	ErrMismatch = errors.New("it exists with other properties")
+	// ErrDenied means that the user may not do this: AMQP's 403 ACCESS_REFUSED, Redis's NOPERM.
+	ErrDenied = errors.New("not permitted")
 )
 
 // PublishError is a failed Publish.

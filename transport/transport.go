@@ -14,11 +14,13 @@ import (
 // read-only replica is never an error of its own, only its outlasting the context is.
 type Transport interface {
 	// Publish hands the batch to the broker and returns when the broker has all of it. A message without a
-	// DeliveryTag gets one. Publishing again after a lost reply must not double a message. On failure the error is
-	// or wraps a *PublishError, which says whether the messages may have arrived.
+	// DeliveryTag gets one. What is published again after a lost reply is not doubled where the broker can tell (Redis);
+	// where it cannot (RabbitMQ), a message whose confirmation got lost with its connection may arrive twice. On failure
+	// the error is or wraps a *PublishError, which says whether the messages may have arrived.
 	Publish(ctx context.Context, batch []Publication) error
 
-	// Declare makes the queue exist with its exchange and binding, as Celery declares it. It is idempotent.
+	// Declare makes the queue exist with its exchange and binding, as Celery declares it. It is idempotent. A queue or
+	// exchange that exists with other properties is an error that wraps ErrMismatch.
 	Declare(ctx context.Context, q Queue) error
 
 	// Consume starts to receive from the queues. They are declared first.
@@ -41,16 +43,42 @@ type Publication struct {
 	Message    *protocol.Message
 	Exchange   string
 	RoutingKey string
+	// Delay is how long the broker keeps the message before it routes it, in whole seconds, rounded down: Celery's
+	// native delayed delivery. The queues it is for must have been declared with Delayed. A broker that cannot delay
+	// ignores it, and whoever receives the message waits for its eta.
+	Delay time.Duration
+	// Optional: nobody need get it. A message for which there is no queue is dropped without an error.
+	Optional bool
 }
 
-// Queue is a queue with the one binding Celery gives it. A zero Exchange, ExchangeType and RoutingKey mean Celery's
-// default: a direct exchange and a key of the queue's own name.
+// Queue is a queue with its exchange and bindings: kombu's Queue. A zero Exchange, ExchangeType and RoutingKey mean
+// Celery's default: a direct exchange and a key of the queue's own name. A driver ignores what its broker has no notion of.
 type Queue struct {
 	Name         string
 	Exchange     string
 	ExchangeType string // "direct" (default), "topic", "fanout"
 	RoutingKey   string
-	Arguments    map[string]any // x-max-priority and the like; a driver ignores what it has no use for
+	Bindings     []Binding      // further ones beside the one above
+	Arguments    map[string]any // x-max-priority, x-queue-type, x-dead-letter-exchange and the like
+
+	Transient  bool // gone when the broker restarts (durable=False in kombu)
+	AutoDelete bool // gone with its last consumer
+	Exclusive  bool // this connection's alone, and gone with it
+	Unbound    bool // without exchange and binding: reached by its name only, as reply queues are
+
+	// Broadcast: every consumer has a queue of its own, bcast.<uuid>, gone with it, and gets every message sent to the
+	// fanout exchange. Name is the name callers use, Celery's alias. Declare makes only the exchange.
+	Broadcast bool
+	// Delayed: the queue can be reached by a Publication with a Delay.
+	Delayed bool
+}
+
+// Binding ties a queue to an exchange.
+type Binding struct {
+	Exchange     string
+	ExchangeType string // "direct" (default), "topic", "fanout"
+	RoutingKey   string
+	Arguments    map[string]any
 }
 
 // ConsumeOptions says what to receive.
@@ -64,8 +92,9 @@ type ConsumeOptions struct {
 // Consumer receives from a set of queues and settles what it received. Receive is called by one goroutine at a time;
 // Settle by any number, also while Receive waits.
 //
-// Between Receive and Settle the driver keeps the delivery alive (renews its lease, watches its connection): a live
-// process never loses a delivery to another one, however long it holds it, and a dead one loses all of them soon.
+// Between Receive and Settle the driver keeps the delivery alive (renews its lease, watches its connection): on Redis a
+// live process never loses a delivery to another one, however long it holds it; on RabbitMQ it loses them with its
+// connection, or when it holds one longer than the broker's consumer_timeout. A dead process loses all of them soon.
 type Consumer interface {
 	// Receive waits until at least one delivery is there and returns at most max, in the order of the queue. It
 	// returns an error only when ctx is done or the consumer is closed.
@@ -88,7 +117,7 @@ type Delivery struct {
 	Queue       string // where it was received
 	Message     *protocol.Message
 	Redelivered bool   // the broker has handed it out before
-	Raw         []byte // what the broker held, for quarantine and logs; read only
+	Raw         []byte // what the broker held, for logs: the envelope on Redis, the body on RabbitMQ; read only
 	Err         error  // not nil: Raw could not be decoded and Message is nil or incomplete
 }
 
@@ -98,10 +127,11 @@ type Verdict int
 const (
 	// Ack removes it: the work is done.
 	Ack Verdict = iota
-	// Requeue puts it at the back of its queue, marked redelivered (basic.reject with requeue in Celery's words).
+	// Requeue gives it back to its queue, marked redelivered: basic.reject with requeue, as Celery does it. That is the
+	// back of the queue on Redis, and on RabbitMQ about where it was, but behind what the consumer has already.
 	Requeue
 	// Return puts it back at the front of its queue, marked redelivered: what a stopping worker does with what it
-	// has not finished.
+	// has not finished. Until it has closed, it may get it again.
 	Return
 	// Reject removes it without requeue; a broker with dead-letter exchanges dead-letters it.
 	Reject
@@ -116,42 +146,23 @@ type Settlement struct {
 	Reason   string // for Quarantine: why, in one line
 }
 
+// Delayer is a Consumer whose broker can keep a message until its time has come, so that the worker need not hold it.
+type Delayer interface {
+	// Delay gives the deliveries back to the broker, each to be received again from its own queue after its time, up to
+	// a second early and never late by more than the broker's own delay. They are settled then. Those it returns could
+	// not be delayed, and err says why; they are still held.
+	Delay(ctx context.Context, batch []Delayed) (kept []Delayed, err error)
+}
+
+// Delayed is a delivery with the time it should come back after, at least a second.
+type Delayed struct {
+	Delivery *Delivery
+	After    time.Duration
+}
+
 // Subscription is an open ear on a fanout exchange.
 type Subscription interface {
 	// Receive waits for the next message. A message that cannot be decoded has its Err set.
 	Receive(ctx context.Context) (Delivery, error)
 	Close() error
-}
-
-// Inspector is what an operator asks of a broker. Drivers that can, implement it beside Transport.
-type Inspector interface {
-	// Depths tells how many messages wait in each queue, by priority where the broker tells.
-	Depths(ctx context.Context, queues []string) ([]Depth, error)
-	// Queues lists the names of the queues the broker knows, sorted.
-	Queues(ctx context.Context) ([]string, error)
-	// Purge removes all waiting messages of a queue and tells how many there were.
-	Purge(ctx context.Context, queue string) (int64, error)
-	// Quarantined returns up to limit quarantined messages of a queue, newest first.
-	Quarantined(ctx context.Context, queue string, limit int) ([]QuarantinedMessage, error)
-	// PurgeQuarantine removes a queue's quarantined messages and tells how many there were.
-	PurgeQuarantine(ctx context.Context, queue string) (int64, error)
-}
-
-// Depth is the state of one queue.
-type Depth struct {
-	Queue       string        `json:"queue"`
-	Messages    int64         `json:"messages"` // waiting, over all priorities
-	ByPriority  map[int]int64 `json:"by_priority,omitempty"`
-	Unacked     int64         `json:"unacked"` // received and not settled, by anyone; -1 where the broker cannot tell
-	Quarantined int64         `json:"quarantined"`
-	// Error says in one line what could not be read, the key named, and why; the numbers that depend on it are -1.
-	Error string `json:"error,omitempty"`
-}
-
-// QuarantinedMessage is a message that could not be handled.
-type QuarantinedMessage struct {
-	Time   time.Time
-	Queue  string
-	Reason string
-	Raw    []byte
 }
