@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gelery/gelery/internal/brokeroption"
 	"github.com/gelery/gelery/internal/brokerurl"
 )
 
@@ -162,7 +163,7 @@ func database(u brokerurl.URL) (int, error) {
 
 // readQuery takes the TLS settings out of the first URL's query and refuses whatever else is there.
 func (c *Config) readQuery(u brokerurl.URL) error {
-	known := sslNames
+	known := brokeroption.TLSNames
 	if u.Scheme == "redis+socket" {
 		known = []string{"virtual_host"}
 	}
@@ -179,7 +180,7 @@ func (c *Config) readQuery(u brokerurl.URL) error {
 		return nil
 	}
 	var err error
-	if c.tls, err = tlsConfig(ssl); err != nil {
+	if c.tls, err = brokeroption.TLS(ssl); err != nil {
 		return fmt.Errorf("%s: %w", u.Redacted(), err)
 	}
 	return nil

@@ -1,4 +1,4 @@
-package redisconn
+package brokeroption
 
 import (
 	"crypto/tls"
@@ -10,11 +10,12 @@ import (
 	"strings"
 )
 
-var sslNames = []string{"ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile"}
+// TLSNames are the settings TLS knows.
+var TLSNames = []string{"ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile"}
 
-// tlsConfig turns redis-py's ssl_* settings into a TLS configuration. Without any, certificates are verified against
+// TLS turns Python's ssl_* settings, under their names in URLs, into a TLS configuration. Without any, certificates are verified against
 // the system's authorities.
-func tlsConfig(ssl map[string]any) (*tls.Config, error) {
+func TLS(ssl map[string]any) (*tls.Config, error) {
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
 	text := map[string]string{}
 	checkHost := true
@@ -23,13 +24,13 @@ func tlsConfig(ssl map[string]any) (*tls.Config, error) {
 		switch {
 		case v == nil:
 		case name == "ssl_check_hostname":
-			err = readBool(&checkHost, v)
-		case slices.Contains(sslNames, name):
+			err = ReadBool(&checkHost, v)
+		case slices.Contains(TLSNames, name):
 			s := ""
-			err = readText(&s, v)
+			err = ReadText(&s, v)
 			text[name] = s
 		default:
-			err = fmt.Errorf("unknown; known: %s", strings.Join(sslNames, ", "))
+			err = fmt.Errorf("unknown; known: %s", strings.Join(TLSNames, ", "))
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
