@@ -4,6 +4,7 @@ package backends
 
 import (
 	"context"
+	"errors"
 	"iter"
 
 	"github.com/gelery/gelery/protocol"
@@ -35,8 +36,13 @@ type Backend interface {
 	Close() error
 }
 
+// ErrUnexpected ends the Watch of a task of which a Replier will not hear: it was not announced to Expect, or so long
+// ago that it is forgotten.
+var ErrUnexpected = errors.New("no result is expected here: only the client that sent the task is told, and it remembers " +
+	"the latest ones only")
+
 // Replier is a Backend that keeps no results but sends each to the client that asked for it: Celery's rpc://. Only
-// that client can read it.
+// that client can read it; to any other the task is PENDING, and a Watch of it ends with ErrUnexpected.
 type Replier interface {
 	// Expect makes ready for the results of the tasks before they are sent, and returns the queue that their messages
 	// must name as reply_to. It fails if the queue cannot be made.

@@ -92,9 +92,14 @@ func (in *Inbox) signal() {
 	}
 }
 
+// Decoder reads a document that was Put. Codec is one; its errors are *DecodeError.
+type Decoder interface {
+	Decode(id string, data []byte) (*protocol.ResultMeta, error)
+}
+
 // Run yields the metas until every task is ready, ctx is done, the Watch failed or yield returns false. It calls left
 // for each task as soon as it is ready, so that the driver can stop listening for it.
-func (in *Inbox) Run(ctx context.Context, c Codec, left func(id string), yield func(*protocol.ResultMeta, error) bool) {
+func (in *Inbox) Run(ctx context.Context, c Decoder, left func(id string), yield func(*protocol.ResultMeta, error) bool) {
 	for open := len(in.tasks); open > 0; {
 		select {
 		case <-in.wake:

@@ -15,6 +15,7 @@ import (
 
 type callFlags struct {
 	connectionFlags
+	declare                         queueFlags
 	args, kwargs                    string
 	queue, exchange, routingKey     string
 	eta, expires                    string
@@ -71,6 +72,7 @@ its traceback on standard error and exit code 1. -o json prints {"task_id"}, wit
 	f.output.add(cmd, outputPlain, outputJSON)
 	f.addBroker(cmd)
 	f.addBackend(cmd)
+	f.declare.add(cmd)
 	return cmd
 }
 
@@ -104,6 +106,7 @@ func (a *app) call(ctx context.Context, f *callFlags, name string) error {
 		return err
 	}
 	config.Serializer, config.PublishTimeout = f.serializer, connectTimeout
+	a.configureQueues(&config, &f.declare)
 	client, closeClient, err := connectBriefly(ctx, config)
 	if err != nil {
 		return err
@@ -127,6 +130,9 @@ func (a *app) call(ctx context.Context, f *callFlags, name string) error {
 
 // sendFailure tells a broker that went away from a call that cannot be sent.
 func sendFailure(err error, broker string) error {
+	if f := refusal(err); f.todo != "" {
+		return f
+	}
 	if p, ok := errors.AsType[*transport.PublishError](err); ok {
 		f := unreachable("broker", broker, p.Err)
 		if p.InDoubt {

@@ -35,6 +35,7 @@ import (
 	_ "github.com/gelery/gelery/backends/memory"
 	_ "github.com/gelery/gelery/backends/redis"
 	_ "github.com/gelery/gelery/transport/memory"
+	_ "github.com/gelery/gelery/transport/rabbitmq"
 	_ "github.com/gelery/gelery/transport/redis"
 )
 
@@ -80,7 +81,7 @@ const (
 var commands = []func(*app) *cobra.Command{
 	devCommand, workerCommand,
 	callCommand, resultCommand,
-	queuesCommand, purgeCommand,
+	queuesCommand, purgeCommand, amqpCommand, doctorCommand,
 	versionCommand,
 }
 
@@ -149,7 +150,9 @@ CELERY_<COMMAND>_<OPTION>, for example CELERY_WORKER_CONCURRENCY. An option wins
 	addForeignFlags(flags, foreignGlobal)
 	for _, command := range commands {
 		cmd := command(a)
-		cmd.Example = strings.ReplaceAll(cmd.Example, "  gelery ", "  "+a.name+" ")
+		for _, c := range append(cmd.Commands(), cmd) {
+			c.Example = strings.ReplaceAll(c.Example, "  gelery ", "  "+a.name+" ")
+		}
 		root.AddCommand(cmd)
 	}
 	return root

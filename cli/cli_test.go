@@ -211,7 +211,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"worker", "--transport-option", "visibility_timeout"}, exitUsage, "is no key=value pair"},
 		{[]string{"worker", "-f", "/tmp/%n%I.log"}, exitUsage, "patterns with % are not expanded"},
 		{[]string{"worker", "--log-format", "xml"}, exitUsage, `"xml" is unknown`},
-		{[]string{"-b", "kafka://h", "worker"}, exitUsage, "unknown scheme kafka\n  try: known here: memory, redis"},
+		{[]string{"-b", "kafka://h", "worker"}, exitUsage, "unknown scheme kafka\n  try: known here: amqp, amqps, memory, pyamqp, redis"},
 		{[]string{"-b", "localhost", "call", "x"}, exitUsage, "the broker has no valid URL"},
 		{[]string{"call"}, exitUsage, "gelery call takes one argument, the name of a task, not 0"},
 		{[]string{"call", "a", "b"}, exitUsage, "not 2"},

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/gelery/gelery/backends"
+	"github.com/gelery/gelery/backends/rpc"
 	"github.com/gelery/gelery/internal/brokerurl"
 	"github.com/gelery/gelery/protocol/serialization"
 	"github.com/gelery/gelery/task"
@@ -62,11 +63,11 @@ func connect(ctx context.Context, c task.Config) (_ *task.Client, closeAll func(
 		// What the command had to say is said; a connection that does not end well changes nothing about it.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 		defer cancel()
+		if backend != nil {
+			_ = backend.Close() // first, because it may use the transport
+		}
 		if tr != nil {
 			_ = tr.Close(ctx)
-		}
-		if backend != nil {
-			_ = backend.Close()
 		}
 	}
 	defer func() {
@@ -87,11 +88,17 @@ func connect(ctx context.Context, c task.Config) (_ *task.Client, closeAll func(
 		if err := checkURL("result backend", c.Backend, backends.Schemes()); err != nil {
 			return nil, nil, err
 		}
-		options := backends.Options{Serializer: c.ResultSerializer, TransportOptions: c.BackendOptions, Logger: c.Logger}
+		options := backends.Options{Serializer: c.ResultSerializer, TransportOptions: c.BackendOptions, Broker: tr,
+			Persistent: c.ResultPersistent, Logger: c.Logger}
 		if options.Accept, err = serialization.NewAccept(firstOf(c.ResultSerializer, "json")); err != nil {
 			return nil, nil, usage("--result-serializer: "+err.Error(), "", "")
 		}
-		if backend, err = backends.Open(ctx, c.Backend, options); err != nil {
+		backend, err = backends.Open(ctx, c.Backend, options)
+		if errors.Is(err, rpc.ErrNoBroker) {
+			return nil, nil, usage("results over rpc:// reach only the client that sent the task", "nothing is stored",
+				"wait for it where it is sent: call TASK --wait; or use another result backend")
+		}
+		if err != nil {
 			return nil, nil, connectFailure(ctx, "result backend", c.Backend, err)
 		}
 	}

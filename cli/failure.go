@@ -2,17 +2,21 @@ package cli
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 
 	"github.com/gelery/gelery/internal/brokerurl"
+	"github.com/gelery/gelery/transport"
 )
 
 // Exit codes. 69 is sysexits' EX_UNAVAILABLE, which Celery uses too.
@@ -62,20 +66,18 @@ func silent(code int) *failure { return &failure{code: code} }
 func unreachable(what, url string, err error) *failure {
 	f := &failure{code: exitFailed, what: "cannot use the " + what + " " + url, why: err.Error()}
 	flag := map[string]string{"broker": "-b or CELERY_BROKER_URL", "result backend": "--result-backend or CELERY_RESULT_BACKEND"}[what]
-	var refused *net.OpError
-	if todo := moveWrongKey(f.why); todo != "" {
-		f.todo = todo
+	if f.todo = firstOf(moveWrongKey(f.why), admission(err, flag)); f.todo != "" {
 		return f
 	}
+	var refused *net.OpError
 	switch {
+	case strings.Contains(f.why, "Exception (501)"): // amqp091-go's word for bytes that are no AMQP
+		f.code = exitUnavailable
+		defer func() { f.why = "what answers there does not speak AMQP: " + f.why }()
 	case errors.As(err, &refused):
 		f.code, f.why = exitUnavailable, refused.Error()
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, syscall.ECONNREFUSED):
 		f.code = exitUnavailable
-	case strings.Contains(f.why, "WRONGPASS"), strings.Contains(f.why, "NOAUTH"), strings.Contains(f.why, "invalid password"),
-		strings.Contains(f.why, "without any password configured"):
-		f.todo = "check user and password in the URL: " + flag
-		return f
 	}
 	if f.code == exitUnavailable {
 		f.what = "cannot reach the " + what + " " + url
@@ -84,6 +86,35 @@ func unreachable(what, url string, err error) *failure {
 	}
 	f.todo = "check the URL (" + flag + ") and its options"
 	return f
+}
+
+// admission is the advice for a server that is there and does not let us in, "" for any other error.
+func admission(err error, flag string) string {
+	why := err.Error()
+	says := func(texts ...string) bool {
+		return slices.ContainsFunc(texts, func(t string) bool { return strings.Contains(why, t) })
+	}
+	var record tls.RecordHeaderError
+	switch {
+	case says("WRONGPASS", "NOAUTH", "invalid password", "without any password configured", // Redis
+		"username or password not allowed", "Login was refused"): // RabbitMQ
+		todo := "check user and password in the URL: " + flag
+		if errors.Is(err, transport.ErrDenied) {
+			todo += "; RabbitMQ lets its user guest in from localhost only"
+		}
+		return todo
+	case says("NOT_ALLOWED - vhost"): // … x not found, … x is down
+		return "correct the virtual host at the end of the URL (" + flag + "), or make it: rabbitmqctl add_vhost NAME"
+	case says("NOT_ALLOWED - access to vhost"):
+		return "let the user in: rabbitmqctl set_permissions -p VHOST USER CONFIGURE WRITE READ"
+	case errors.As(err, new(x509.UnknownAuthorityError)):
+		return "name the authority that signed its certificate in the URL: ?ssl_ca_certs=/path/to/ca.pem"
+	case errors.As(err, new(x509.HostnameError)):
+		return "use the host name that is in its certificate: " + flag
+	case errors.As(err, &record), says("first record does not look like a TLS handshake"):
+		return "this port speaks no TLS: use the TLS port, or a URL scheme without TLS (" + flag + ")"
+	}
+	return ""
 }
 
 // interrupted is the cause of a context that a signal has ended.
@@ -111,7 +142,54 @@ func asFailure(ctx context.Context, err error) error {
 	if todo := moveWrongKey(err.Error()); todo != "" {
 		return &failure{exitFailed, "a key of the broker is not what it should be", err.Error(), todo}
 	}
-	return &failure{code: exitFailed, what: err.Error()}
+	return refusal(err)
+}
+
+// refusal is what a broker that works did not want to do.
+func refusal(err error) *failure {
+	f := &failure{code: exitFailed, what: err.Error()}
+	switch {
+	case errors.Is(err, transport.ErrMismatch):
+		return mismatch(f.what)
+	case errors.Is(err, transport.ErrDenied):
+		f.what, f.why = "the broker does not permit it", f.what
+		f.todo = "give the user the right: rabbitmqctl set_permissions on RabbitMQ, ACL SETUSER on Redis"
+	case errors.Is(err, transport.ErrNoRoute):
+		f.what, f.why = "the message has nowhere to go", f.what
+		f.todo = "start a worker that serves the queue, or declare it: gelery amqp queue.declare"
+	case errors.Is(err, transport.ErrBrokerFull):
+		f.what, f.why = "the broker takes no messages now", f.what
+		f.todo = "gelery doctor tells why; let workers empty the queues, or give the broker more memory or disk"
+	}
+	return f
+}
+
+// RabbitMQ's words: inequivalent arg 'x-max-priority' for queue 'q' in vhost '/': received none but current is the value
+// '10' of type 'long'.
+var (
+	inequivalent  = regexp.MustCompile(`inequivalent arg '(.*?)' for (queue|exchange) '(.*?)' in vhost '.*?': received (.+?) but current is (.+)$`)
+	argumentValue = regexp.MustCompile(`^(?:the value )?'(.*?)'(?: of type '\w+')?$`)
+)
+
+// mismatch explains a queue or exchange that exists with other properties than those it is declared with.
+func mismatch(text string) *failure {
+	f := &failure{exitFailed, "a queue or exchange exists with other properties", text,
+		"declare it with the arguments it has, or delete it and let it be declared anew: gelery amqp queue.delete or exchange.delete"}
+	m := inequivalent.FindStringSubmatch(text)
+	if m == nil {
+		return f
+	}
+	arg, kind, name := m[1], m[2], printable(m[3])
+	value := func(s string) string { return argumentValue.ReplaceAllString(s, "$1") }
+	asked, has := value(m[4]), value(m[5])
+	f.what = fmt.Sprintf("%s %s exists with another %s", kind, name, arg)
+	f.why = fmt.Sprintf("it has %s %s, and was declared with %s", arg, has, asked)
+	with := "with " + arg + " " + has
+	if has == "none" {
+		with = "without " + arg
+	}
+	f.todo = fmt.Sprintf("declare it %s, as everybody who shares it must, or delete it: gelery amqp %s.delete %s", with, kind, name)
+	return f
 }
 
 var (

@@ -55,7 +55,7 @@ var foreignWorker = []foreignFlag{
 }
 
 // foreignCommands are celery's commands that have no counterpart.
-var foreignCommands = map[string]bool{"amqp": true, "beat": true, "control": true, "events": true, "graph": true,
+var foreignCommands = map[string]bool{"beat": true, "control": true, "events": true, "graph": true,
 	"inspect": true, "list": true, "logtool": true, "migrate": true, "multi": true, "report": true, "shell": true,
 	"status": true, "upgrade": true}
 

@@ -10,11 +10,13 @@ import (
 // TestHelp compares the help of all commands with golden files, and wants an example and exit codes in each.
 func TestHelp(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"", "dev", "worker", "call", "result", "queues", "purge", "bench", "version"} {
+	for _, name := range []string{"", "dev", "worker", "call", "result", "queues", "purge", "amqp", "amqp exchange.declare",
+		"amqp exchange.delete", "amqp queue.declare", "amqp queue.bind", "amqp queue.unbind", "amqp queue.delete", "amqp queue.purge",
+		"doctor", "bench", "version"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			got := command(t, 0, strings.Fields(name+" --help")...)
-			golden(t, "help"+strings.TrimSuffix("-"+name, "-")+".txt", got)
+			golden(t, "help"+strings.TrimSuffix("-"+strings.ReplaceAll(name, " ", "-"), "-")+".txt", got)
 			if first, _, _ := strings.Cut(got, "\n"); first == "" || strings.HasSuffix(first, ".") {
 				t.Errorf("the first line is no heading: %q", first)
 			}

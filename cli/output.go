@@ -47,7 +47,7 @@ func (o *output) Set(text string) error {
 
 // table writes rows below a heading. Cells must not hold tabs or line ends.
 func (o output) table(w io.Writer, heading []string, rows [][]string) error {
-	if o == outputPlain || o == "" && !isTerminal(w) {
+	if o.isPlain(w) {
 		for _, r := range rows {
 			if _, err := fmt.Fprintln(w, strings.Join(r, "\t")); err != nil {
 				return err
@@ -61,6 +61,8 @@ func (o output) table(w io.Writer, heading []string, rows [][]string) error {
 	}
 	return tw.Flush()
 }
+
+func (o output) isPlain(w io.Writer) bool { return o == outputPlain || o == "" && !isTerminal(w) }
 
 func isTerminal(w any) bool {
 	f, ok := w.(*os.File)

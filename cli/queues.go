@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -26,6 +27,8 @@ type quarantineDocument struct {
 	Reason string `json:"reason"`
 	Text   string `json:"text,omitempty"`
 	Base64 string `json:"base64,omitempty"`
+	// Properties are on RabbitMQ the message's AMQP properties, with "headers"; on Redis all is in the message.
+	Properties json.RawMessage `json:"properties,omitempty"`
 }
 
 type queuesFlags struct {
@@ -46,9 +49,11 @@ func queuesCommand(a *app) *cobra.Command {
 		Long: `Show what waits in the queues, and what is in quarantine
 
 Unacked are messages some worker holds. In quarantine is what no worker could handle. What the broker cannot tell is
-"-", in JSON -1; an error says why where something is wrong, and the other queues are shown nevertheless. -o json prints
-[{"queue", "messages", "by_priority", "unacked", "quarantined", "error" if any}], with --quarantine
-[{"time", "queue", "reason", "text" or "base64"}], with --purge-quarantine [{"queue", "purged"}].
+"-", in JSON -1; an error says why where something is wrong, and the other queues are shown nevertheless. RabbitMQ tells
+all queues, unacked and priorities only with its management plugin, and these numbers are some seconds old. -o json
+prints [{"queue", "messages", "by_priority", "unacked", "quarantined", "error" if any}], with --quarantine
+[{"time", "queue", "reason", "text" or "base64", "properties" on RabbitMQ}], with --purge-quarantine
+[{"queue", "purged"}].
 
 ` + exitCodes,
 		Example: `  gelery queues
@@ -112,7 +117,7 @@ func (a *app) showDepths(ctx context.Context, in transport.Inspector, f *queuesF
 	if len(names) == 0 {
 		var err error
 		if names, err = in.Queues(ctx); err != nil {
-			return err
+			return &failure{code: exitFailed, what: "cannot list the queues", why: err.Error(), todo: "name them with -Q"}
 		}
 	}
 	depths, err := in.Depths(ctx, names)
@@ -184,7 +189,7 @@ func (a *app) showQuarantine(ctx context.Context, in transport.Inspector, f *que
 	documents := make([]quarantineDocument, len(messages))
 	rows := make([][]string, len(messages))
 	for i, m := range messages {
-		d := quarantineDocument{Queue: m.Queue, Reason: m.Reason}
+		d := quarantineDocument{Queue: m.Queue, Reason: m.Reason, Properties: m.Properties}
 		if !m.Time.IsZero() {
 			d.Time = m.Time.UTC().Format(time.RFC3339)
 		}
@@ -196,6 +201,9 @@ func (a *app) showQuarantine(ctx context.Context, in transport.Inspector, f *que
 		message := d.Text
 		if d.Base64 != "" {
 			message = "base64:" + d.Base64
+		}
+		if m.Properties != nil {
+			message = printable(string(m.Properties)) + " " + message
 		}
 		documents[i], rows[i] = d, []string{d.Time, printable(m.Queue), printable(m.Reason), message}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/gelery/gelery/protocol/serialization"
 	"github.com/gelery/gelery/protocol/value"
+	"github.com/gelery/gelery/task"
 )
 
 const (
@@ -25,6 +26,7 @@ var settingNames = map[string]string{
 	"result-serializer": "CELERY_RESULT_SERIALIZER",
 	"result-extended":   "CELERY_RESULT_EXTENDED",
 	"track-started":     "CELERY_TASK_TRACK_STARTED",
+	"max-priority":      "CELERY_TASK_QUEUE_MAX_PRIORITY",
 }
 
 // prepare runs before every command: it answers flags that are Celery's alone and fills in the environment.
@@ -104,6 +106,38 @@ func optionMap(flag string, pairs []string) (map[string]any, error) {
 		options[key] = v
 	}
 	return options, nil
+}
+
+// queueFlags say what the queues named on the command line are like. They must be as the rest of the fleet declares them.
+type queueFlags struct {
+	queueType, exchangeType string
+	maxPriority             int
+}
+
+func (f *queueFlags) add(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	for _, choice := range []struct {
+		value       *string
+		name, usage string
+		of          []string
+	}{
+		{&f.queueType, "queue-type", "`type` of the queues on RabbitMQ: ", []string{"classic", "quorum"}},
+		{&f.exchangeType, "exchange-type", "`type` of their exchanges: ", []string{"direct", "topic", "fanout"}},
+	} {
+		flags.StringVar(choice.value, choice.name, "", choice.usage+strings.Join(choice.of, ", ")+" (default "+choice.of[0]+")")
+		_ = cmd.RegisterFlagCompletionFunc(choice.name, cobra.FixedCompletions(choice.of, cobra.ShellCompDirectiveNoFileComp))
+	}
+	flags.IntVar(&f.maxPriority, "max-priority", 0, "x-max-priority of the queues, a `number` up to 255 (default none)")
+}
+
+// configureQueues applies the flags to the default queue and to any other name. In the environment Celery tells the two
+// apart.
+func (a *app) configureQueues(c *task.Config, f *queueFlags) {
+	c.QueueType = firstOf(f.queueType, a.env("CELERY_TASK_DEFAULT_QUEUE_TYPE"))
+	c.CreateMissingQueueType = firstOf(f.queueType, a.env("CELERY_TASK_CREATE_MISSING_QUEUE_TYPE"))
+	c.ExchangeType = firstOf(f.exchangeType, a.env("CELERY_TASK_DEFAULT_EXCHANGE_TYPE"))
+	c.CreateMissingQueueExchangeType = firstOf(f.exchangeType, a.env("CELERY_TASK_CREATE_MISSING_QUEUE_EXCHANGE_TYPE"))
+	c.QueueMaxPriority = f.maxPriority
 }
 
 // seconds is a flag for a duration: a number of seconds, as Celery has it, or Go's form ("1m30s").

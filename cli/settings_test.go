@@ -7,6 +7,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
+
+	"github.com/gelery/gelery/task"
 )
 
 func TestURLs(t *testing.T) {
@@ -64,6 +66,59 @@ func TestEnvironment(t *testing.T) {
 	want := []any{7, []string{"a", "b"}, "DEBUG", []string{"msgpack"}, true, 1500 * time.Millisecond, 4}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
+	}
+}
+
+// TestQueueSettings: a flag is for all queues, Celery's variables are for the default one or for those made up.
+func TestQueueSettings(t *testing.T) {
+	t.Parallel()
+	celery := map[string]string{
+		"CELERY_TASK_DEFAULT_QUEUE_TYPE": "quorum", "CELERY_TASK_DEFAULT_EXCHANGE_TYPE": "topic",
+		"CELERY_TASK_CREATE_MISSING_QUEUE_EXCHANGE_TYPE": "fanout", "CELERY_TASK_QUEUE_MAX_PRIORITY": "10",
+	}
+	tests := []struct {
+		name string
+		args []string
+		env  map[string]string
+		want task.Config
+	}{
+		{"nothing", nil, nil, task.Config{}},
+		{"flags", []string{"--queue-type", "quorum", "--exchange-type", "topic", "--max-priority", "9"}, nil,
+			task.Config{QueueType: "quorum", CreateMissingQueueType: "quorum", ExchangeType: "topic",
+				CreateMissingQueueExchangeType: "topic", QueueMaxPriority: 9}},
+		{"variables", nil, celery, task.Config{QueueType: "quorum", ExchangeType: "topic",
+			CreateMissingQueueExchangeType: "fanout", QueueMaxPriority: 10}},
+		{"both", []string{"--exchange-type", "direct"}, celery, task.Config{QueueType: "quorum", ExchangeType: "direct",
+			CreateMissingQueueExchangeType: "direct", QueueMaxPriority: 10}},
+		{"the flag's own variable", nil, map[string]string{"CELERY_CALL_QUEUE_TYPE": "quorum", "CELERY_TASK_DEFAULT_QUEUE_TYPE": "classic"},
+			task.Config{QueueType: "quorum", CreateMissingQueueType: "quorum"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			a := run{env: tt.env}.app(nil, nil)
+			f := &queueFlags{}
+			cmd := &cobra.Command{Use: "call", GroupID: groupCall}
+			f.add(cmd)
+			if err := cmd.ParseFlags(tt.args); err != nil {
+				t.Fatal(err)
+			}
+			if err := a.prepare(cmd, nil); err != nil {
+				t.Fatal(err)
+			}
+			var got task.Config
+			a.configureQueues(&got, f)
+			if d := cmp.Diff(tt.want, got); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+	for _, command := range []string{"worker", "call t"} {
+		args := append(strings.Fields(command), "-b", "memory://none", "--queue-type", "stream")
+		code, _, stderr := run{args: args}.do(t)
+		if code != exitUsage || !strings.Contains(stderr, `QueueType: "stream" is not classic or quorum`) {
+			t.Errorf("%s: exit code %d, stderr:\n%s", command, code, stderr)
+		}
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 type workerFlags struct {
 	connectionFlags
 	logFlags
+	declare       queueFlags
 	queues        []string
 	concurrency   int
 	hostname      string
@@ -99,6 +100,7 @@ Exit codes: 0 stopped warm, 1 stopped cold or could not begin, 2 wrong usage.`,
 		},
 	}
 	f.add(cmd, "WARNING")
+	f.declare.add(cmd)
 	cmd.Flags().BoolVar(&f.demo, "demo", false, "run the demo tasks too: "+strings.Join(demoNames(), ", "))
 	addForeignFlags(cmd.Flags(), foreignWorker)
 	return cmd
@@ -119,6 +121,7 @@ func (a *app) work(ctx context.Context, f *workerFlags, broker, backend string, 
 		return err
 	}
 	config.AcceptContent = f.accept
+	a.configureQueues(&config, &f.declare)
 	starting, release := a.interruptible(ctx)
 	client, closeClient, err := connect(starting, config)
 	stopped := starting.Err() != nil

@@ -16,15 +16,10 @@ import (
 // by its repr, as in Celery; a result or a custom meta that cannot is an error, and so are an empty TaskID or Status
 // and a FAILURE or REVOKED without Exception, on which Python clients break.
 func AppendResult(dst []byte, m *ResultMeta, s serialization.Serializer) ([]byte, error) {
-	switch {
-	case m.TaskID == "":
-		return nil, errors.New("result without a task id")
-	case m.Status == "":
-		return nil, fmt.Errorf("result of task %s has no status", m.TaskID)
-	case m.Exception == nil && (m.Status == Failure || m.Status == Revoked):
-		return nil, fmt.Errorf("result of task %s is %s without an exception", m.TaskID, m.Status)
+	err := m.check()
+	if err != nil {
+		return nil, err
 	}
-	var err error
 	if s.ContentType() == serialization.JSON.ContentType() {
 		dst, err = appendResultJSON(dst, m, s)
 	} else {
@@ -36,25 +31,27 @@ func AppendResult(dst []byte, m *ResultMeta, s serialization.Serializer) ([]byte
 	return dst, nil
 }
 
+// check finds what no reader could make sense of.
+func (m *ResultMeta) check() error {
+	switch {
+	case m.TaskID == "":
+		return errors.New("result without a task id")
+	case m.Status == "":
+		return fmt.Errorf("result of task %s has no status", m.TaskID)
+	case m.Exception == nil && (m.Status == Failure || m.Status == Revoked):
+		return fmt.Errorf("result of task %s is %s without an exception", m.TaskID, m.Status)
+	}
+	return nil
+}
+
 // appendResultJSON writes the document piece by piece: only the user's own value goes through the serializer.
 func appendResultJSON(dst []byte, m *ResultMeta, s serialization.Serializer) ([]byte, error) {
 	dst = slices.Grow(dst, 256)
-	dst = append(dst, `{"status": `...)
-	dst = serialization.AppendString(dst, string(m.Status))
-	dst = append(dst, `, "result": `...)
-	var err error
-	if m.Exception != nil {
-		dst, err = appendException(dst, m.Exception, s)
-	} else {
-		dst, err = s.Append(dst, m.Result)
-	}
+	dst = append(dst, '{')
+	dst, err := appendOutcomeJSON(dst, m, s)
 	if err != nil {
 		return nil, err
 	}
-	dst = append(dst, `, "traceback": `...)
-	dst = appendTextOrNull(dst, m.Traceback)
-	dst = append(dst, `, "children": `...)
-	dst = appendTuples(dst, m.Children)
 	dst = append(dst, `, "date_done": `...)
 	if noDate(m.DateDone) {
 		dst = append(dst, "null"...)
@@ -84,6 +81,26 @@ func appendResultJSON(dst []byte, m *ResultMeta, s serialization.Serializer) ([]
 	dst = append(dst, `, "task_id": `...)
 	dst = serialization.AppendString(dst, m.TaskID)
 	return append(dst, '}'), nil
+}
+
+// appendOutcomeJSON appends the four members that a stored document and a reply have in common, in their order.
+func appendOutcomeJSON(dst []byte, m *ResultMeta, s serialization.Serializer) ([]byte, error) {
+	dst = append(dst, `"status": `...)
+	dst = serialization.AppendString(dst, string(m.Status))
+	dst = append(dst, `, "result": `...)
+	var err error
+	if m.Exception != nil {
+		dst, err = appendException(dst, m.Exception, s)
+	} else {
+		dst, err = s.Append(dst, m.Result)
+	}
+	if err != nil {
+		return nil, err
+	}
+	dst = append(dst, `, "traceback": `...)
+	dst = appendTextOrNull(dst, m.Traceback)
+	dst = append(dst, `, "children": `...)
+	return appendTuples(dst, m.Children), nil
 }
 
 func appendTextOrNull(dst []byte, text string) []byte {
@@ -169,17 +186,7 @@ func isResultKey(name string) bool {
 
 // appendResultFields writes the document with a serializer whose text does not compose as JSON's does.
 func appendResultFields(dst []byte, m *ResultMeta, s serialization.Serializer) ([]byte, error) {
-	list := []resultField{{"status", string(m.Status)}, {"result", m.Result}, {"traceback", textOrNil(m.Traceback)}}
-	if m.Exception != nil {
-		e := *m.Exception
-		e.Args = serializableArgs(e.Args, s)
-		list[1].value = e.Value()
-	}
-	children := make([]any, len(m.Children))
-	for i := range m.Children {
-		children[i] = m.Children[i].Value()
-	}
-	list = append(list, resultField{"children", children})
+	list := m.outcomeFields(nil, s)
 	var done any
 	if !noDate(m.DateDone) {
 		done = FormatTime(m.DateDone)
@@ -194,7 +201,26 @@ func appendResultFields(dst []byte, m *ResultMeta, s serialization.Serializer) (
 	if m.Extended != nil {
 		list = m.Extended.fields(list)
 	}
-	list = append(list, resultField{"task_id", m.TaskID})
+	return appendFields(dst, append(list, resultField{"task_id", m.TaskID}), s)
+}
+
+// outcomeFields is appendOutcomeJSON for other serializers.
+func (m *ResultMeta) outcomeFields(list []resultField, s serialization.Serializer) []resultField {
+	result := m.Result
+	if m.Exception != nil {
+		e := *m.Exception
+		e.Args = serializableArgs(e.Args, s)
+		result = e.Value()
+	}
+	children := make([]any, len(m.Children))
+	for i := range m.Children {
+		children[i] = m.Children[i].Value()
+	}
+	return append(list, resultField{"status", string(m.Status)}, resultField{"result", result},
+		resultField{"traceback", textOrNil(m.Traceback)}, resultField{"children", children})
+}
+
+func appendFields(dst []byte, list []resultField, s serialization.Serializer) ([]byte, error) {
 	switch s.Name() {
 	case "msgpack":
 		return appendMsgPackMap(dst, list, s)
@@ -246,15 +272,19 @@ func appendYAMLMap(dst []byte, list []resultField, s serialization.Serializer) (
 	return dst, nil
 }
 
-// DecodeResult reads a stored meta document, or the short one of an RPC reply, as any Celery version writes it, and as
-// other writers do: only status is needed. A FAILURE or REVOKED has an Exception afterwards, whatever its result was;
-// a RETRY may have none. Children of a shape nobody knows and a date_done nobody can read count as absent; a date
-// without an offset is UTC.
+// DecodeResult reads a stored meta document as any Celery version writes it, and as other writers do: only status is
+// needed. A FAILURE or REVOKED has an Exception afterwards, whatever its result was; a RETRY may have none. Children of
+// a shape nobody knows and a date_done nobody can read count as absent; a date without an offset is UTC.
 func DecodeResult(data []byte, s serialization.Serializer) (*ResultMeta, error) {
 	v, err := s.Decode(data)
 	if err != nil {
 		return nil, err
 	}
+	return resultOf(v)
+}
+
+// resultOf reads the meta from its document.
+func resultOf(v any) (*ResultMeta, error) {
 	object, ok := v.(map[string]any)
 	if !ok {
 		return nil, errors.New("a stored result is not an object")

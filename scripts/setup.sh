@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the full test run needs and the machine lacks: redis-server, and one Python environment for each
-# Celery version the interop tests speak with. Safe to run again; then it takes less than a second.
+# Installs what the full test run needs and the machine lacks: redis-server, rabbitmq-server, and one Python environment
+# for each Celery version the interop tests speak with. Safe to run again; then it takes less than a second.
 #
 #   PYTHON=/path/to/python3.11   the interpreter to make the environments from
 source "$(dirname "$0")/common.sh"
@@ -43,6 +43,30 @@ install_redis() {
 	install_package redis-server redis-server redis redis redis
 	command -v redis-server >/dev/null ||
 		die "redis-server is not on the PATH" "the package was installed, but put it elsewhere" "set REDIS_SERVER to its path"
+}
+
+# find_rabbitmq tells where rabbitmq-server is, in the places internal/rabbitmqserver looks at.
+find_rabbitmq() {
+	local candidate
+	for candidate in "${RABBITMQ_SERVER:-}" /usr/lib/rabbitmq/bin/rabbitmq-server rabbitmq-server \
+		/opt/homebrew/sbin/rabbitmq-server /usr/local/sbin/rabbitmq-server /usr/sbin/rabbitmq-server; do
+		[ -z "$candidate" ] || ! command -v "$candidate" || return 0
+	done
+	return 1
+}
+
+# install_rabbitmq leaves no broker running behind either, by whichever way the distribution's package started its own.
+install_rabbitmq() {
+	find_rabbitmq >/dev/null && return
+	install_package rabbitmq-server rabbitmq-server rabbitmq-server rabbitmq-server rabbitmq
+	if command -v systemctl >/dev/null && systemctl is-active --quiet rabbitmq-server 2>/dev/null; then
+		as_root systemctl disable --now --quiet rabbitmq-server || true
+	elif [ -x /etc/init.d/rabbitmq-server ] && as_root rabbitmqctl --quiet status >/dev/null 2>&1; then
+		as_root /etc/init.d/rabbitmq-server stop >/dev/null 2>&1 || true
+		as_root epmd -kill >/dev/null 2>&1 || true # refused while anybody else's node is registered
+	fi
+	find_rabbitmq >/dev/null ||
+		die "rabbitmq-server is not where it is looked for" "the package was installed, but put it elsewhere" "set RABBITMQ_SERVER to the path of its start script"
 }
 
 # find_python prints an interpreter that all the pinned Celery versions run on.
@@ -99,4 +123,5 @@ install_venvs() {
 
 command -v go >/dev/null || die "go is missing" "Gelery is built with Go 1.26 or newer" "install Go and put it on the PATH"
 install_redis
+install_rabbitmq
 install_venvs

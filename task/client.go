@@ -47,10 +47,6 @@ func Dial(ctx context.Context, c Config) (*Client, error) {
 		return nil, err
 	}
 	c = client.config
-	options, err := c.backendOptions()
-	if err != nil {
-		return nil, err
-	}
 	client.owned = true
 	client.transport, err = transport.Open(ctx, c.Broker,
 		transport.Options{TransportOptions: c.TransportOptions, Logger: c.Logger})
@@ -58,7 +54,11 @@ func Dial(ctx context.Context, c Config) (*Client, error) {
 		return nil, fmt.Errorf("broker: %w", err)
 	}
 	if c.Backend != "" {
-		if client.backend, err = backends.Open(ctx, c.Backend, options); err != nil {
+		var options backends.Options
+		if options, err = c.backendOptions(client.transport); err == nil {
+			client.backend, err = backends.Open(ctx, c.Backend, options)
+		}
+		if err != nil {
 			return nil, errors.Join(fmt.Errorf("result backend: %w", err), client.transport.Close(ctx))
 		}
 	}
@@ -92,11 +92,11 @@ func (c *Client) Close(ctx context.Context) error {
 	if !c.owned {
 		return nil
 	}
-	err := c.transport.Close(ctx)
+	var err error
 	if c.backend != nil {
-		err = errors.Join(err, c.backend.Close())
+		err = c.backend.Close() // first, because it may use the transport
 	}
-	return err
+	return errors.Join(err, c.transport.Close(ctx))
 }
 
 // Config is the configuration with its defaults filled in.
@@ -187,6 +187,9 @@ func (c *Client) publish(ctx context.Context, batch []outgoing) error {
 	info, inTask := FromContext(ctx)
 	ctx, cancel := context.WithTimeout(ctx, c.publishTimeout(batch))
 	defer cancel()
+	if err := c.expect(ctx, batch); err != nil {
+		return err
+	}
 	publications := make([]transport.Publication, len(batch))
 	for i, m := range batch {
 		for _, q := range m.declare {
@@ -202,6 +205,33 @@ func (c *Client) publish(ctx context.Context, batch []outgoing) error {
 	if inTask {
 		for _, m := range batch {
 			info.addChild(m.id)
+		}
+	}
+	return nil
+}
+
+// expect lets a backend that is sent its results make ready for those of the batch, and names its queue in the messages.
+func (c *Client) expect(ctx context.Context, batch []outgoing) error {
+	replier, ok := c.backend.(backends.Replier)
+	if !ok {
+		return nil
+	}
+	ids := make([]string, 0, len(batch))
+	for i := range batch {
+		if batch[i].awaited {
+			ids = append(ids, batch[i].id)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	replyTo, err := replier.Expect(ctx, ids...)
+	if err != nil {
+		return fmt.Errorf("result backend: %w", err)
+	}
+	for i := range batch {
+		if batch[i].awaited {
+			batch[i].publication.Message.Properties.ReplyTo = replyTo
 		}
 	}
 	return nil

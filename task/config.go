@@ -29,11 +29,35 @@ type Config struct {
 	// Queue is where tasks go that no option, definition or route sends elsewhere. Default "celery".
 	// task_default_queue.
 	Queue string
-	// Queues declares queues that are more than a name: their exchange, binding and arguments. task_queues.
+	// Exchange is the exchange of entries of Queues that name none, and of Queue when Queues is empty. Default: the name
+	// in Queue. task_default_exchange.
+	Exchange string
+	// ExchangeType is its type: "direct", "topic" or "fanout". Default "direct". task_default_exchange_type.
+	ExchangeType string
+	// RoutingKey is the binding key of entries of Queues that have none, and of Queue when Queues is empty. Default: the
+	// name in Queue. task_default_routing_key.
+	RoutingKey string
+	// QueueType is the type of Queue when Queues is empty: "classic" or "quorum". Default "classic".
+	// task_default_queue_type.
+	QueueType string
+	// Queues declares queues that are more than a name: their exchange, binding and arguments. An entry without an
+	// exchange or a key gets the default ones above. A worker that is told no queues serves all of these. task_queues.
+	//
+	// With a quorum queue among them, or as QueueType or CreateMissingQueueType, tasks with an eta or a countdown of at
+	// least a second rest in the broker, if it can: Celery's native delayed delivery.
 	Queues []transport.Queue
-	// CreateMissingQueues says whether a queue that is not in Queues may be used; it is declared then with a direct
-	// exchange of its own name. With false its use is ErrUnknownQueue. Default true. task_create_missing_queues.
+	// CreateMissingQueues says whether a queue that is not in Queues may be used; it is declared then with an exchange of
+	// its own name. With false its use is ErrUnknownQueue. Default true. task_create_missing_queues.
 	CreateMissingQueues *bool
+	// CreateMissingQueueType is the type of such a queue: "classic" or "quorum". Default "classic".
+	// task_create_missing_queue_type, of Celery 5.6.
+	CreateMissingQueueType string
+	// CreateMissingQueueExchangeType is the type of its exchange: "direct", "topic" or "fanout". Default "direct".
+	// task_create_missing_queue_exchange_type, of Celery 5.6.
+	CreateMissingQueueExchangeType string
+	// QueueMaxPriority is the x-max-priority, up to 255, of every queue that has none in its arguments. Default 0: none,
+	// and RabbitMQ ignores priorities. task_queue_max_priority.
+	QueueMaxPriority int
 	// Routes choose queues by task name. task_routes.
 	Routes []Route
 
@@ -52,6 +76,9 @@ type Config struct {
 	ResultAcceptContent []string
 	// ResultExpires is how long results are kept. Default 24 hours; negative: for ever. result_expires.
 	ResultExpires time.Duration
+	// ResultPersistent lets results survive a restart of the broker on an rpc:// backend, where they are messages.
+	// Default false. result_persistent.
+	ResultPersistent bool
 	// IgnoreResult throws results away unless a task or a call says otherwise. Default false. task_ignore_result.
 	IgnoreResult bool
 
@@ -67,6 +94,12 @@ type Config struct {
 // withDefaults validates c and returns it with all defaults filled in.
 func (c Config) withDefaults() (Config, error) {
 	c.Queue = either(c.Queue, "celery")
+	c.Exchange = either(c.Exchange, c.Queue)
+	c.ExchangeType = either(c.ExchangeType, direct)
+	c.RoutingKey = either(c.RoutingKey, c.Queue)
+	c.QueueType = either(c.QueueType, classic)
+	c.CreateMissingQueueType = either(c.CreateMissingQueueType, classic)
+	c.CreateMissingQueueExchangeType = either(c.CreateMissingQueueExchangeType, direct)
 	c.Serializer = either(c.Serializer, "json")
 	c.ResultSerializer = either(c.ResultSerializer, "json")
 	c.Protocol = either(c.Protocol, 2)
@@ -119,32 +152,19 @@ func (c *Config) validate() error {
 	if c.PublishTimeout < 0 {
 		return fmt.Errorf("config: PublishTimeout: %v is negative", c.PublishTimeout)
 	}
-	seen := map[string]bool{}
-	for i, q := range c.Queues {
-		if q.Name == "" {
-			return fmt.Errorf("config: Queues[%d]: the queue has no name", i)
-		}
-		if seen[q.Name] {
-			return fmt.Errorf("config: Queues[%d]: the queue %q stands there twice", i, q.Name)
-		}
-		seen[q.Name] = true
-		switch q.ExchangeType {
-		case "", "direct", "topic", "fanout":
-		default:
-			return fmt.Errorf("config: Queues[%d]: exchange type %q is not direct, topic or fanout", i, q.ExchangeType)
-		}
-	}
-	return nil
+	return c.validateQueues()
 }
 
-// backendOptions are what the backend's driver needs of c.
-func (c *Config) backendOptions() (backends.Options, error) {
+// backendOptions are what the backend's driver needs of c and its broker.
+func (c *Config) backendOptions(broker transport.Transport) (backends.Options, error) {
 	accept, err := serialization.NewAccept(c.ResultAcceptContent...)
 	return backends.Options{
 		Expires:          c.ResultExpires,
 		Serializer:       c.ResultSerializer,
 		Accept:           accept,
 		TransportOptions: c.BackendOptions,
+		Broker:           broker,
+		Persistent:       c.ResultPersistent,
 		Logger:           c.Logger,
 	}, err
 }

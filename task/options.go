@@ -430,7 +430,8 @@ func ID(id string) SendOption {
 	return forSend("ID", id, func(s *settings, v string) error { return notEmpty(&s.id, v) })
 }
 
-// ReplyTo names the queue the RPC backend answers to; the client's own otherwise. Celery: reply_to.
+// ReplyTo names the queue to which an rpc:// backend sends the result; the client's own otherwise. Who names another
+// does not hear of it here. Celery: reply_to.
 func ReplyTo(queue string) SendOption {
 	return forSend("ReplyTo", queue, func(s *settings, v string) error { return notEmpty(&s.replyTo, v) })
 }

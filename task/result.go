@@ -21,7 +21,8 @@ type handle struct {
 	ignored bool
 }
 
-// Result returns the result of any task by its id. An id that nobody ever sent is PENDING for ever.
+// Result returns the result of any task by its id. An id that nobody ever sent is PENDING for ever. Over rpc:// a client
+// has the results of its own calls only: to wait for another one is backends.ErrUnexpected.
 func (c *Client) Result(id string) *Result[any] { return ResultOf[any](c, id) }
 
 // ResultOf is [Client.Result] for a task whose result type is known.

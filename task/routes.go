@@ -34,10 +34,8 @@ type Route struct {
 // router chooses destinations: Celery's app.amqp.router.
 type router struct {
 	tables       []routeTable
-	queues       map[string]transport.Queue
-	byExchange   map[string][]transport.Queue
+	queues       *queues
 	defaultQueue string
-	create       bool
 }
 
 // routeTable is a run of routes by name, or one function.
@@ -57,24 +55,12 @@ type destination struct {
 	exchange string
 	key      string
 	declare  []transport.Queue
+	delayed  bool // the broker can keep the message until its eta
+	optional bool // nobody need get it
 }
 
 func newRouter(c *Config) (*router, error) {
-	r := &router{
-		queues:       make(map[string]transport.Queue, len(c.Queues)+1),
-		byExchange:   map[string][]transport.Queue{},
-		defaultQueue: c.Queue,
-		create:       *c.CreateMissingQueues,
-	}
-	for _, q := range c.Queues {
-		r.queues[q.Name] = q
-		if q.Exchange != "" {
-			r.byExchange[q.Exchange] = append(r.byExchange[q.Exchange], q)
-		}
-	}
-	if len(c.Queues) == 0 {
-		r.queues[c.Queue] = transport.Queue{Name: c.Queue}
-	}
+	r := &router{queues: newQueues(c), defaultQueue: c.Queue}
 	for i, route := range c.Routes {
 		if err := r.add(route); err != nil {
 			return nil, fmt.Errorf("config: Routes[%d]: %w", i, err)
@@ -169,32 +155,37 @@ func (r *router) route(s *settings, name string, args []any, kwargs map[string]a
 			// Celery would send it to the default queue and not say so.
 			return destination{}, fmt.Errorf("exchange %q without a routing key or a queue", s.Exchange)
 		}
-		return destination{s.Exchange, s.RoutingKey, r.byExchange[s.Exchange]}, nil
+		d := destination{exchange: s.Exchange, key: s.RoutingKey, declare: r.queues.byExchange[s.Exchange]}
+		return r.complete(d), nil
 	}
-	q, err := r.queue(either(s.Queue, r.defaultQueue))
+	q, err := r.queues.find(either(s.Queue, r.defaultQueue))
 	if err != nil {
 		return destination{}, err
 	}
 	d := destination{declare: []transport.Queue{q}}
-	switch direct := q.ExchangeType == "" || q.ExchangeType == "direct"; {
-	case direct && (s.Exchange == "" || s.RoutingKey == ""):
+	if q.Unbound || q.ExchangeType == direct && (s.Exchange == "" || s.RoutingKey == "") {
 		// The default exchange reaches every queue by its name; the queue's own binding plays no part.
 		d.key = q.Name
-	default:
-		d.exchange = either(s.Exchange, either(q.Exchange, q.Name))
-		d.key = either(s.RoutingKey, either(q.RoutingKey, q.Name))
+	} else {
+		d.exchange = either(s.Exchange, q.Exchange)
+		d.key = either(s.RoutingKey, q.RoutingKey)
 	}
-	return d, nil
+	return r.complete(d), nil
 }
 
-func (r *router) queue(name string) (transport.Queue, error) {
-	if q, ok := r.queues[name]; ok {
-		return q, nil
+// complete tells what the exchange of a destination means for the message.
+func (r *router) complete(d destination) destination {
+	d.delayed = r.queues.delayed && d.exchange == ""
+	for i := range d.declare {
+		if q := &d.declare[i]; q.Exchange == d.exchange {
+			// Of an exchange that none of our queues is bound to, nobody has told the broker where to send on what was
+			// delayed; and of direct queues it knows the names only.
+			d.delayed = q.Delayed && q.ExchangeType != direct
+			d.optional = q.Broadcast
+			break // an exchange has one type
+		}
 	}
-	if !r.create {
-		return transport.Queue{}, fmt.Errorf("%w: %q", ErrUnknownQueue, name)
-	}
-	return transport.Queue{Name: name}, nil
+	return d
 }
 
 // compileGlob translates a pattern of Python's fnmatch.

@@ -73,10 +73,12 @@ func TestDestination(t *testing.T) {
 	t.Parallel()
 	queues := []transport.Queue{
 		{Name: "plain"},
-		{Name: "direct", Exchange: "ex", RoutingKey: "key"},
+		{Name: "direct", Exchange: "ex", ExchangeType: "direct", RoutingKey: "key"},
 		{Name: "topic", Exchange: "tx", ExchangeType: "topic", RoutingKey: "a.#"},
-		{Name: "bare", ExchangeType: "topic"},
+		Broadcast("bc"),
 	}
+	bc := queues[3]
+	bc.RoutingKey = "plain"
 	tests := []struct {
 		name     string
 		opts     []SendOption
@@ -84,15 +86,18 @@ func TestDestination(t *testing.T) {
 		key      string
 		declared []transport.Queue
 	}{
+		{"the default queue by its name", nil, "", "plain", []transport.Queue{named("plain")}},
 		{"a direct queue by its name", []SendOption{Queue("direct")}, "", "direct", queues[1:2]},
 		{"its exchange needs a key too", []SendOption{Queue("direct"), Exchange("ex")}, "", "direct", queues[1:2]},
 		{"exchange and key", []SendOption{Queue("direct"), Exchange("e"), RoutingKey("k")}, "e", "k", queues[1:2]},
 		{"a topic queue by its binding", []SendOption{Queue("topic")}, "tx", "a.#", queues[2:3]},
 		{"a topic queue by a key", []SendOption{Queue("topic"), RoutingKey("a.b")}, "tx", "a.b", queues[2:3]},
-		{"a topic queue named like its exchange", []SendOption{Queue("bare")}, "bare", "bare", queues[3:4]},
 		{"an exchange whose queues are known", []SendOption{Exchange("tx"), RoutingKey("a.c")}, "tx", "a.c", queues[2:3]},
+		{"the default exchange", []SendOption{Exchange("plain"), RoutingKey("plain")}, "plain", "plain", []transport.Queue{named("plain")}},
 		{"an exchange nobody knows", []SendOption{Exchange("e"), RoutingKey("k")}, "e", "k", nil},
-		{"a queue made up", []SendOption{Queue("new")}, "", "new", []transport.Queue{{Name: "new"}}},
+		{"a queue made up", []SendOption{Queue("new")}, "", "new", []transport.Queue{named("new")}},
+		{"a broadcast", []SendOption{Queue("bc")}, "bc", "plain", []transport.Queue{bc}},
+		{"a broadcast with a key", []SendOption{Queue("bc"), RoutingKey("z")}, "bc", "z", []transport.Queue{bc}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -110,6 +115,9 @@ func TestDestination(t *testing.T) {
 			}
 			if diff := cmp.Diff(tt.declared, p.declared); diff != "" {
 				t.Error(diff)
+			}
+			if pub.Optional != (tt.exchange == "bc") {
+				t.Errorf("optional is %v", pub.Optional)
 			}
 		})
 	}
@@ -180,6 +188,12 @@ func TestConfigRefuses(t *testing.T) {
 		{"Queues[0]: the queue has no name", Config{Queues: []transport.Queue{{}}}},
 		{`Queues[1]: the queue "a" stands there twice`, Config{Queues: []transport.Queue{{Name: "a"}, {Name: "a"}}}},
 		{`Queues[0]: exchange type "headers"`, Config{Queues: []transport.Queue{{Name: "a", ExchangeType: "headers"}}}},
+		{`Queues[0]: the topic exchange of queue "a" needs a name`, Config{Queues: []transport.Queue{{Name: "a", ExchangeType: "topic"}}}},
+		{`ExchangeType: "headers"`, Config{ExchangeType: "headers"}},
+		{`CreateMissingQueueExchangeType: "x"`, Config{CreateMissingQueueExchangeType: "x"}},
+		{`QueueType: "stream"`, Config{QueueType: "stream"}},
+		{`CreateMissingQueueType: "lazy"`, Config{CreateMissingQueueType: "lazy"}},
+		{`QueueMaxPriority: 256`, Config{QueueMaxPriority: 256}},
 		{"Routes[0]: a route has one of", Config{Routes: []Route{{Options: to(Queue("q"))}}}},
 		{"Routes[0]: a route has one of", Config{Routes: []Route{{Task: "t", Regexp: regexp.MustCompile("t")}}}},
 		{`Routes[0]: option Priority(999)`, Config{Routes: []Route{{Task: "t", Options: to(Priority(999))}}}},

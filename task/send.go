@@ -19,6 +19,7 @@ const reprSize = 1024
 type outgoing struct {
 	id          string
 	ignored     bool // nothing will be stored
+	awaited     bool // a result that is sent comes to this client
 	publication transport.Publication
 	declare     []transport.Queue
 	timeout     time.Duration // the call's own PublishTimeout; 0: none
@@ -59,13 +60,29 @@ func (c *Client) prepare(ctx context.Context, call *Call, now time.Time) (outgoi
 		return outgoing{}, err
 	}
 	m.Properties.DeliveryInfo = protocol.DeliveryInfo{Exchange: dest.exchange, RoutingKey: dest.key}
+	publication := transport.Publication{Message: m, Exchange: dest.exchange, RoutingKey: dest.key, Optional: dest.optional}
+	if dest.delayed {
+		publication.Delay = delay(s.eta, now)
+	}
+	ignored := request.IgnoreResult != nil && *request.IgnoreResult
 	return outgoing{
 		id:          request.ID,
-		ignored:     request.IgnoreResult != nil && *request.IgnoreResult,
-		publication: transport.Publication{Message: m, Exchange: dest.exchange, RoutingKey: dest.key},
+		ignored:     ignored,
+		awaited:     !ignored && s.replyTo == "",
+		publication: publication,
 		declare:     dest.declare,
 		timeout:     s.publishTimeout,
 	}, nil
+}
+
+// delay is how long the broker should keep a message: nothing below the second it counts in. The eta stays in the message,
+// so that a worker which gets it early waits for the rest.
+func delay(eta, now time.Time) time.Duration {
+	d := eta.Sub(now)
+	if eta.IsZero() || d < time.Second {
+		return 0
+	}
+	return min(d, transport.MaxDelay)
 }
 
 // request fills in what the message says about the call.

@@ -59,7 +59,7 @@ func TestSendPlain(t *testing.T) {
 	if pub.Exchange != "" || pub.RoutingKey != "celery" {
 		t.Errorf("went to %q %q", pub.Exchange, pub.RoutingKey)
 	}
-	if diff := cmp.Diff([]transport.Queue{{Name: "celery"}}, p.declared); diff != "" {
+	if diff := cmp.Diff([]transport.Queue{named("celery")}, p.declared); diff != "" {
 		t.Error(diff)
 	}
 	if _, err := add.Send(t.Context(), client, addArgs{}); err != nil || len(p.declared) != 1 {

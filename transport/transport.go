@@ -51,6 +51,10 @@ type Publication struct {
 	Optional bool
 }
 
+// MaxDelay is the longest Delay: Celery counts it in 28 bits, about eight and a half years. What is to rest longer comes
+// back after it and is delayed again.
+const MaxDelay = (1<<28 - 1) * time.Second
+
 // Queue is a queue with its exchange and bindings: kombu's Queue. A zero Exchange, ExchangeType and RoutingKey mean
 // Celery's default: a direct exchange and a key of the queue's own name. A driver ignores what its broker has no notion of.
 type Queue struct {

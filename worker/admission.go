@@ -48,7 +48,9 @@ func (w *Worker) admit(ctx context.Context, d *transport.Delivery) {
 		return
 	}
 	if eta, ok := r.ETATime(); ok && time.Until(eta) > 0 {
-		w.parking.park(j, eta)
+		if !w.delaying.take(j, eta) {
+			w.parking.park(j, eta)
+		}
 		return
 	}
 	w.enqueue(ctx, j)
@@ -106,7 +108,7 @@ func (w *Worker) refuse(d *transport.Delivery, r *protocol.Request, x *protocol.
 	o := &outcome{delivery: d, request: r, verdict: transport.Quarantine, reason: reason}
 	if r.ID != "" && (r.IgnoreResult == nil || !*r.IgnoreResult) {
 		o.meta = &protocol.ResultMeta{TaskID: r.ID, Status: protocol.Failure, Exception: x, DateDone: time.Now(),
-			GroupID: r.Group, ParentID: r.ParentID}
+			GroupID: r.Group, ParentID: r.ParentID, ReplyTo: r.Properties.ReplyTo, CorrelationID: r.Properties.CorrelationID}
 	}
 	w.log.Error("message quarantined", "queue", d.Queue, "task_id", r.ID, "reason", reason)
 	w.quarantined.Add(1)
@@ -146,7 +148,8 @@ func (w *Worker) ignoresResult(j *job) bool {
 // meta is the result document of a job in some state.
 func (w *Worker) meta(j *job, state protocol.State, x *protocol.Exception, traceback string) *protocol.ResultMeta {
 	r := j.request
-	m := &protocol.ResultMeta{TaskID: r.ID, Status: state, Exception: x, Traceback: traceback, GroupID: r.Group, ParentID: r.ParentID}
+	m := &protocol.ResultMeta{TaskID: r.ID, Status: state, Exception: x, Traceback: traceback, GroupID: r.Group, ParentID: r.ParentID,
+		ReplyTo: r.Properties.ReplyTo, CorrelationID: r.Properties.CorrelationID}
 	if state.Ready() {
 		m.DateDone = time.Now()
 	}

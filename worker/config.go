@@ -13,8 +13,9 @@ import (
 // Config is what a worker may be told beside the client's configuration. The zero value of a field means its default;
 // each names the Celery setting or flag it stands for.
 type Config struct {
-	// Queues are what the worker receives from, in the order they are served. A name from the client's Queues means
-	// that queue; any other is a direct queue of that name. Default: the client's default queue. celery worker -Q.
+	// Queues are what the worker receives from, in the order they are served: names that mean what they mean to the
+	// client, see [task.Client.Queue]. Default, as in Celery: all of the client's Queues, or its default queue if there
+	// are none. celery worker -Q.
 	Queues []string
 	// Concurrency is how many tasks run at once. Default: the number of CPUs. worker_concurrency, -c.
 	Concurrency int
@@ -39,7 +40,7 @@ type Config struct {
 // withDefaults validates c against the client's configuration and fills in the defaults.
 func (c Config) withDefaults(client task.Config) (Config, error) {
 	if len(c.Queues) == 0 {
-		c.Queues = []string{client.Queue}
+		c.Queues = defaultQueues(client)
 	}
 	for i, q := range c.Queues {
 		if q == "" {
@@ -75,21 +76,26 @@ const (
 	maxPrefetch    = 1_000
 )
 
+// defaultQueues are what a worker receives from that is told no queues.
+func defaultQueues(client task.Config) []string {
+	if len(client.Queues) == 0 {
+		return []string{client.Queue}
+	}
+	names := make([]string, len(client.Queues))
+	for i, q := range client.Queues {
+		names[i] = q.Name
+	}
+	return names
+}
+
 // queues resolves the names to the queues to consume from.
-func (c *Config) queues(client task.Config) ([]transport.Queue, error) {
-	out := make([]transport.Queue, 0, len(c.Queues))
-	for _, name := range c.Queues {
-		q := transport.Queue{Name: name}
-		known := name == client.Queue
-		for _, configured := range client.Queues {
-			if configured.Name == name {
-				q, known = configured, true
-			}
+func (c *Config) queues(client *task.Client) ([]transport.Queue, error) {
+	out := make([]transport.Queue, len(c.Queues))
+	for i, name := range c.Queues {
+		var err error
+		if out[i], err = client.Queue(name); err != nil {
+			return nil, fmt.Errorf("worker config: Queues: %w", err)
 		}
-		if !known && !*client.CreateMissingQueues {
-			return nil, fmt.Errorf("worker config: Queues: %q: %w", name, task.ErrUnknownQueue)
-		}
-		out = append(out, q)
 	}
 	return out, nil
 }

@@ -35,6 +35,7 @@ type Worker struct {
 	window   *window   // how many deliveries are held
 	ready    chan *job // admitted and due, waiting for a slot; closed when receiving has ended
 	parking  *parking  // admitted and not due
+	delaying *delaying // admitted, not due, and on their way back to the broker
 	outcomes chan *outcome
 	batch    int // most outcomes stored and settled together
 
@@ -63,7 +64,7 @@ func New(client *task.Client, mux *Mux, c Config) (*Worker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("worker config: AcceptContent: %w", err)
 	}
-	queues, err := c.queues(client.Config())
+	queues, err := c.queues(client)
 	if err != nil {
 		return nil, err
 	}
@@ -102,12 +103,14 @@ func (w *Worker) Run(ctx context.Context) error {
 		return fmt.Errorf("worker %s: consume: %w", w.config.Hostname, err)
 	}
 	w.consumer = consumer
+	w.delaying = newDelaying(w)
 	w.log.Info("ready", "worker", w.config.Hostname, "queues", w.config.Queues, "concurrency", w.config.Concurrency)
 	close(w.consuming)
 
 	var receiving, pool, reporting sync.WaitGroup
 	receiving.Go(func() { w.receive(ctx) })
 	receiving.Go(func() { w.parking.run(ctx) })
+	receiving.Go(func() { w.delaying.run(ctx) })
 	for range w.config.Concurrency {
 		pool.Go(func() { w.slot(ctx) })
 	}

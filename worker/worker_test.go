@@ -528,3 +528,49 @@ func TestBadConfig(t *testing.T) {
 		}
 	}
 }
+
+// TestServedQueues: without names a worker serves what is configured, as Celery's does.
+func TestServedQueues(t *testing.T) {
+	t.Parallel()
+	no := false
+	two := []transport.Queue{{Name: "a", RoutingKey: "k"}, {Name: "b", Exchange: "x"}}
+	tests := []struct {
+		name   string
+		client task.Config
+		names  []string
+		want   []string // with exchange and key
+	}{
+		{"nothing configured", task.Config{}, nil, []string{"celery celery celery"}},
+		{"the default queue", task.Config{Queue: "dq"}, nil, []string{"dq dq dq"}},
+		{"all that are configured", task.Config{Queues: two}, nil, []string{"a celery k", "b x celery"}},
+		{"some by name", task.Config{Queues: two}, []string{"new", "a"}, []string{"new new new", "a celery k"}},
+		{"an unknown one", task.Config{Queues: two, CreateMissingQueues: &no}, []string{"a", "new"}, nil},
+		{"an unknown default", task.Config{Queues: two, CreateMissingQueues: &no}, []string{"celery"}, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			client, err := task.NewClient(newSite(t).client.Transport(), nil, tt.client)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w, err := New(client, NewMux(), Config{Queues: tt.names})
+			if tt.want == nil {
+				if !errors.Is(err, task.ErrUnknownQueue) {
+					t.Errorf("got %v", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, q := range w.queues {
+				got = append(got, q.Name+" "+q.Exchange+" "+q.RoutingKey)
+			}
+			if strings.Join(got, ", ") != strings.Join(tt.want, ", ") {
+				t.Errorf("serves %q, want %q", got, tt.want)
+			}
+		})
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -19,34 +20,55 @@ import (
 // Opener opens one more backend on a store, as another process would, and closes it when the test ends.
 type Opener func(t testing.TB, o backends.Options) backends.Backend
 
+type test struct {
+	name string
+	test func(t *testing.T, open Opener)
+}
+
+// common is what holds for every backend.
+var common = []test{
+	{"StoreAndGet", testStoreAndGet},
+	{"Serializers", testSerializers},
+	{"SuccessStays", testSuccessStays},
+	{"OrderWithinBatch", testOrderWithinBatch},
+	{"EncodeErrorWritesNothing", testEncodeErrorWritesNothing},
+	{"Forget", testForget},
+	{"BigValues", testBigValues},
+	{"LargeBatch", testLargeBatch},
+	{"WatchBeforeStore", testWatchBeforeStore},
+	{"WatchAfterStore", testWatchAfterStore},
+	{"WatchForgotten", testWatchForgotten},
+	{"WatchMany", testWatchMany},
+	{"WatchSameTwice", testWatchSameTwice},
+	{"WatchNothing", testWatchNothing},
+	{"WatchCancelled", testWatchCancelled},
+	{"WatchBreak", testWatchBreak},
+	{"WatchAndClose", testWatchAndClose},
+	{"SlowWatcherGetsFinalState", testSlowWatcher},
+	{"Concurrent", testConcurrent},
+	{"Close", testClose},
+}
+
+// ofStores is what holds for backends that store, and not for a backends.Replier.
+var ofStores = []test{
+	{"WholeDocument", testWholeDocument},      // a reply has five of its members only
+	{"FailureIsOverwritten", testOverwriting}, // the client does not take back a final state it has told of
+	{"ExpiresByWriter", testExpires},          // there is no store that lets expire; the client's own Expires counts
+	{"UnknownIsWatched", testWatchUnknown},    // what nobody expects never comes
+}
+
 // Run runs the contract. NewStore makes an empty store for one test.
 func Run(t *testing.T, newStore func(t testing.TB) Opener) {
-	tests := []struct {
-		name string
-		test func(t *testing.T, open Opener)
-	}{
-		{"StoreAndGet", testStoreAndGet},
-		{"Serializers", testSerializers},
-		{"SuccessStays", testSuccessStays},
-		{"OrderWithinBatch", testOrderWithinBatch},
-		{"EncodeErrorWritesNothing", testEncodeErrorWritesNothing},
-		{"Forget", testForget},
-		{"Expires", testExpires},
-		{"BigValues", testBigValues},
-		{"LargeBatch", testLargeBatch},
-		{"WatchBeforeStore", testWatchBeforeStore},
-		{"WatchAfterStore", testWatchAfterStore},
-		{"WatchForgotten", testWatchForgotten},
-		{"WatchMany", testWatchMany},
-		{"WatchSameTwice", testWatchSameTwice},
-		{"WatchNothing", testWatchNothing},
-		{"WatchCancelled", testWatchCancelled},
-		{"WatchBreak", testWatchBreak},
-		{"WatchAndClose", testWatchAndClose},
-		{"SlowWatcherGetsFinalState", testSlowWatcher},
-		{"Concurrent", testConcurrent},
-		{"Close", testClose},
-	}
+	run(t, slices.Concat(common, ofStores), newStore)
+}
+
+// RunReplier runs the contract for backends that are a backends.Replier. NewStore makes a broker for one test; the backends
+// opened on it send what is stored to each other.
+func RunReplier(t *testing.T, newStore func(t testing.TB) Opener) {
+	run(t, common, func(t testing.TB) Opener { return replying(newStore(t)) })
+}
+
+func run(t *testing.T, tests []test, newStore func(t testing.TB) Opener) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -145,17 +167,29 @@ func testStoreAndGet(t *testing.T, open Opener) {
 	if d := cmp.Diff(&protocol.ResultMeta{TaskID: "none", Status: protocol.Pending}, mustGet(t, client, "none")); d != "" {
 		t.Errorf("unknown task: %s", d)
 	}
-	full := success("full", map[string]any{"n": int64(1), "list": []any{1.5, "x", nil, true}})
-	full.GroupID, full.ParentID = "g", "p"
-	full.Children = []protocol.ResultTuple{{ID: "child", Parent: &protocol.ResultTuple{ID: "full"}}}
-	full.Extended = &protocol.ExtendedMeta{Name: "tasks.add", Args: []any{int64(1)}, Kwargs: map[string]any{"k": "v"},
-		Worker: "celery@vm", Retries: 2, Queue: "celery", StampedHeaders: []string{"st"}, Stamps: map[string]any{"st": "v"}}
+	rich := success("rich", map[string]any{"n": int64(1), "list": []any{1.5, "x", nil, true}})
+	rich.Children = []protocol.ResultTuple{{ID: "child", Parent: &protocol.ResultTuple{ID: "rich"}}}
 	retry := failure("retry")
-	retry.Status, retry.DateDone = protocol.Retry, time.Time{}
+	retry.Status = protocol.Retry
 	revoked := failure("revoked")
 	revoked.Status = protocol.Revoked
-	for _, m := range []*protocol.ResultMeta{success("plain", int64(3)), success("null", nil), full, failure("fail"), retry, revoked,
+	for _, m := range []*protocol.ResultMeta{success("plain", int64(3)), success("null", nil), rich, failure("fail"), retry, revoked,
 		state("started", protocol.Started), state("custom", "PROGRESS")} {
+		m.DateDone = time.Time{}
+		mustStore(t, worker, m)
+		if d := cmp.Diff(m, mustGet(t, client, m.TaskID)); d != "" {
+			t.Errorf("%s: %s", m.TaskID, d)
+		}
+	}
+}
+
+func testWholeDocument(t *testing.T, open Opener) {
+	worker, client := open(t, backends.Options{}), open(t, backends.Options{})
+	full := success("full", int64(1))
+	full.GroupID, full.ParentID = "g", "p"
+	full.Extended = &protocol.ExtendedMeta{Name: "tasks.add", Args: []any{int64(1)}, Kwargs: map[string]any{"k": "v"},
+		Worker: "celery@vm", Retries: 2, Queue: "celery", StampedHeaders: []string{"st"}, Stamps: map[string]any{"st": "v"}}
+	for _, m := range []*protocol.ResultMeta{success("plain", int64(3)), failure("fail"), full} {
 		mustStore(t, worker, m)
 		if d := cmp.Diff(m, mustGet(t, client, m.TaskID)); d != "" {
 			t.Errorf("%s: %s", m.TaskID, d)
@@ -189,12 +223,21 @@ func testSuccessStays(t *testing.T, open Opener) {
 			t.Errorf("after a later %s: %s %v", later.Status, m.Status, m.Result)
 		}
 	}
-	// Anything else is overwritten, other final states too.
+	// Anything else is overwritten.
+	for _, s := range []protocol.State{protocol.Started, protocol.Retry, "PROGRESS"} {
+		mustStore(t, b, &protocol.ResultMeta{TaskID: "b", Status: s})
+		wantState(t, b, "b", s)
+	}
 	mustStore(t, b, failure("b"))
-	mustStore(t, b, state("b", protocol.Started))
-	wantState(t, b, "b", protocol.Started)
 	mustStore(t, b, success("b", nil))
 	wantState(t, b, "b", protocol.Success)
+}
+
+func testOverwriting(t *testing.T, open Opener) {
+	b := open(t, backends.Options{})
+	mustStore(t, b, failure("a"))
+	mustStore(t, b, state("a", protocol.Started))
+	wantState(t, b, "a", protocol.Started)
 }
 
 func testOrderWithinBatch(t *testing.T, open Opener) {
@@ -345,6 +388,20 @@ func testWatchAfterStore(t *testing.T, open Opener) {
 	mustStore(t, b, success("b", nil))
 	if s := w.next(t); s != protocol.Success {
 		t.Errorf("heard %s then", s)
+	}
+}
+
+func testWatchUnknown(t *testing.T, open Opener) {
+	worker, client := open(t, backends.Options{}), open(t, backends.Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	w := watch(ctx, client, "nobody sent this")
+	if s := w.next(t); s != protocol.Pending {
+		t.Errorf("heard %q, %v", s, w.err)
+	}
+	mustStore(t, worker, success("another", nil))
+	cancel()
+	if s := w.next(t); s != "" || !errors.Is(w.err, context.Canceled) {
+		t.Errorf("heard %q, %v", s, w.err)
 	}
 }
 

@@ -46,6 +46,7 @@ var optionNames = []string{"global_keyprefix", "retry_policy", "visibility_timeo
 
 // Backend is an open Redis result backend.
 type Backend struct {
+	config    *redisconn.Config
 	codec     backends.Codec
 	client    redis.UniversalClient
 	log       *slog.Logger
@@ -79,6 +80,7 @@ func Open(ctx context.Context, url string, o backends.Options) (backends.Backend
 		log = slog.Default()
 	}
 	b := &Backend{
+		config: cfg,
 		codec:  codec,
 		client: cfg.Client(redisconn.ClientOptions{}),
 		log:    log.With("backend", cfg.Redacted()),

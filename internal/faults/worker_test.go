@@ -19,6 +19,7 @@ import (
 
 	_ "github.com/gelery/gelery/backends/redis"
 	"github.com/gelery/gelery/task"
+	_ "github.com/gelery/gelery/transport/rabbitmq"
 	_ "github.com/gelery/gelery/transport/redis"
 	"github.com/gelery/gelery/worker"
 )
@@ -47,8 +48,11 @@ func TestMain(m *testing.M) {
 
 func runWorker(broker string, ledger Ledger) int {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	client, err := task.Dial(context.Background(), task.Config{Broker: broker, Backend: broker, Logger: log,
-		AcceptContent: []string{"json", "msgpack", "yaml"}})
+	config := task.Config{Broker: broker, Backend: broker, Logger: log, AcceptContent: []string{"json", "msgpack", "yaml"}}
+	if queue := os.Getenv(queueVariable); queue != "" { // RabbitMQ, which keeps no results
+		config.Backend, config.Queue, config.QueueType = "", queue, os.Getenv(queueTypeVariable)
+	}
+	client, err := task.Dial(context.Background(), config)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -56,11 +60,14 @@ func runWorker(broker string, ledger Ledger) int {
 	mux := worker.NewMux()
 	worker.Handle(mux, note, func(ctx context.Context, a noteArgs) (task.NoResult, error) {
 		info, _ := task.FromContext(ctx)
-		if err := ledger.Append(info.ID, strconv.Itoa(os.Getpid())); err != nil {
+		if err := ledger.Append(info.ID, strconv.Itoa(os.Getpid()), time.Now().Format("05.000"), strconv.Itoa(a.Milliseconds)); err != nil {
 			return task.NoResult{}, err
 		}
 		<-time.After(time.Duration(a.Milliseconds) * time.Millisecond) // the work
 		return task.NoResult{}, nil
+	})
+	worker.Handle(mux, state, func(context.Context, task.NoArgs) (task.NoResult, error) {
+		return task.NoResult{}, ledger.beside().Append(resources())
 	})
 	w, err := worker.New(client, mux, worker.Config{Concurrency: slots, PrefetchMultiplier: prefetch / slots})
 	if err != nil {

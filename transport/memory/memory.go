@@ -7,6 +7,7 @@ package memory
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -98,24 +99,37 @@ func (t memoryTransport) Publish(ctx context.Context, batch []transport.Publicat
 	}
 	t.b.mu.Lock()
 	defer t.b.mu.Unlock()
-	for i, p := range batch {
-		queues := []string{p.RoutingKey}
-		if p.Exchange != "" {
-			if queues = t.b.match(p.Exchange, p.RoutingKey); len(queues) == 0 {
-				return &transport.PublishError{URL: "memory://", InDoubt: i > 0,
-					Err: fmt.Errorf("exchange %q, routing key %q: %w", p.Exchange, p.RoutingKey, transport.ErrNoRoute)}
-			}
-		} else if p.RoutingKey == "" {
-			return &transport.PublishError{URL: "memory://", InDoubt: i > 0, Err: fmt.Errorf("routing key is empty")}
+	targets := make([][]string, len(batch))
+	for i, p := range batch { // all of them before anything is put anywhere
+		var err error
+		if targets[i], err = t.b.route(p); err != nil {
+			return &transport.PublishError{URL: "memory://", Err: err}
 		}
+	}
+	for i, p := range batch {
 		m := *p.Message
 		m.Properties.DeliveryInfo = protocol.DeliveryInfo{Exchange: p.Exchange, RoutingKey: p.RoutingKey}
-		for _, q := range queues {
+		for _, q := range targets[i] {
 			m.Properties.DeliveryTag = protocol.NewID()
 			t.b.put(q, item{protocol.AppendEnvelope(nil, &m), min(max(m.Properties.Priority, 0), 9)}, false)
 		}
 	}
 	return nil
+}
+
+// route returns the queues a publication reaches. The caller holds mu.
+func (b *broker) route(p transport.Publication) ([]string, error) {
+	if p.Exchange == "" {
+		if p.RoutingKey == "" {
+			return nil, errors.New("routing key is empty: no queue to publish to")
+		}
+		return []string{p.RoutingKey}, nil
+	}
+	queues := b.match(p.Exchange, p.RoutingKey)
+	if len(queues) == 0 && !p.Optional {
+		return nil, fmt.Errorf("exchange %q, routing key %q: %w", p.Exchange, p.RoutingKey, transport.ErrNoRoute)
+	}
+	return queues, nil
 }
 
 // match returns the queues bound to an exchange for a key. The caller holds mu.
@@ -151,29 +165,47 @@ func topicMatches(pattern, key []string) bool {
 // Declare implements transport.Transport.
 func (t memoryTransport) Declare(_ context.Context, q transport.Queue) error {
 	if q.Name == "" {
-		return fmt.Errorf("queue name is empty")
+		return errors.New("queue name is empty")
 	}
-	b := q
-	if b.Exchange == "" {
-		b.Exchange = b.Name
+	if q.Broadcast {
+		return fmt.Errorf("queue %q: broadcast queues are not supported in memory; use RabbitMQ", q.Name)
 	}
-	switch b.ExchangeType {
-	case "":
-		b.ExchangeType = "direct"
-	case "direct", "topic", "fanout":
-	default:
-		return fmt.Errorf("queue %q: exchange type %q is not supported; use direct, topic or fanout", q.Name, b.ExchangeType)
-	}
-	if b.RoutingKey == "" && b.ExchangeType != "fanout" {
-		b.RoutingKey = b.Name
+	bindings := q.Bindings
+	if !q.Unbound {
+		own := transport.Binding{Exchange: q.Exchange, ExchangeType: q.ExchangeType, RoutingKey: q.RoutingKey}
+		if own.Exchange == "" {
+			own.Exchange = q.Name
+		}
+		if own.RoutingKey == "" && own.ExchangeType != "fanout" {
+			own.RoutingKey = q.Name
+		}
+		bindings = append([]transport.Binding{own}, bindings...)
 	}
 	t.b.mu.Lock()
 	defer t.b.mu.Unlock()
-	t.b.queue(b.Name)
-	if t.b.bindings[b.Exchange] == nil {
-		t.b.bindings[b.Exchange] = map[binding]bool{}
+	t.b.queue(q.Name)
+	for _, b := range bindings {
+		if err := t.b.bind(q.Name, b); err != nil {
+			return err
+		}
 	}
-	t.b.bindings[b.Exchange][binding{b.Name, b.ExchangeType, b.RoutingKey}] = true
+	return nil
+}
+
+// bind ties a queue to an exchange. The caller holds mu.
+func (b *broker) bind(queue string, x transport.Binding) error {
+	kind := x.ExchangeType
+	switch kind {
+	case "":
+		kind = "direct"
+	case "direct", "topic", "fanout":
+	default:
+		return fmt.Errorf("queue %q: exchange type %q is not supported; use direct, topic or fanout", queue, kind)
+	}
+	if b.bindings[x.Exchange] == nil {
+		b.bindings[x.Exchange] = map[binding]bool{}
+	}
+	b.bindings[x.Exchange][binding{queue, kind, x.RoutingKey}] = true
 	return nil
 }
 

@@ -18,6 +18,7 @@ func TestContract(t *testing.T) {
 		url := "memory://" + name
 		return transporttest.Harness{
 			LowFirst: true,
+			Virtual:  true,
 			Open: func(t testing.TB) transport.Transport {
 				tr, err := transport.Open(t.Context(), url, transport.Options{})
 				if err != nil {

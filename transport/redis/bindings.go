@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -25,24 +26,55 @@ func (k *keys) member(routingKey, pattern, queue string) string {
 	return routingKey + k.sep + pattern + k.sep + queue
 }
 
-// Declare implements transport.Transport: it adds the queue's binding. Redis has no queues to create.
+// Declare implements transport.Transport: it adds the queue's bindings. Redis has no queues to create.
 func (t *redisTransport) Declare(ctx context.Context, q transport.Queue) error {
-	q = withDefaults(q)
+	if err := check(q); err != nil {
+		return err
+	}
+	if !q.Unbound {
+		own := transport.Binding{Exchange: q.Exchange, ExchangeType: q.ExchangeType, RoutingKey: q.RoutingKey}
+		if own.Exchange == "" {
+			own.Exchange = q.Name
+		}
+		if own.RoutingKey == "" && own.ExchangeType != "fanout" {
+			own.RoutingKey = q.Name
+		}
+		if err := t.bind(ctx, q.Name, own); err != nil {
+			return err
+		}
+	}
+	for _, b := range q.Bindings {
+		if err := t.bind(ctx, q.Name, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func check(q transport.Queue) error {
 	if q.Name == "" {
-		return fmt.Errorf("queue name is empty")
+		return errors.New("queue name is empty")
 	}
+	if q.Broadcast {
+		return fmt.Errorf("queue %q: broadcast queues are not supported on Redis; use RabbitMQ, or one queue for each worker", q.Name)
+	}
+	return nil
+}
+
+// bind adds one binding to the set of its exchange, once a process.
+func (t *redisTransport) bind(ctx context.Context, queue string, b transport.Binding) error {
 	pattern := ""
-	switch q.ExchangeType {
-	case "direct", "fanout":
+	switch b.ExchangeType {
+	case "", "direct", "fanout":
 	case "topic":
-		pattern = topicPattern(q.RoutingKey)
+		pattern = topicPattern(b.RoutingKey)
 	default:
-		return fmt.Errorf("queue %q: exchange type %q is not supported on Redis; use direct, topic or fanout", q.Name, q.ExchangeType)
+		return fmt.Errorf("queue %q: exchange type %q is not supported on Redis; use direct, topic or fanout", queue, b.ExchangeType)
 	}
-	if strings.Contains(q.Name, t.keys.sep) || strings.Contains(q.RoutingKey, t.keys.sep) {
-		return fmt.Errorf("queue %q: name and routing key must not contain the separator %q", q.Name, t.keys.sep)
+	if strings.Contains(queue, t.keys.sep) || strings.Contains(b.RoutingKey, t.keys.sep) {
+		return fmt.Errorf("queue %q: name and routing key must not contain the separator %q", queue, t.keys.sep)
 	}
-	key, member := t.keys.binding(q.Exchange), t.keys.member(q.RoutingKey, pattern, q.Name)
+	key, member := t.keys.binding(b.Exchange), t.keys.member(b.RoutingKey, pattern, queue)
 	if _, done := t.bindings.declared.Load(key + member); done {
 		return nil
 	}
@@ -50,23 +82,10 @@ func (t *redisTransport) Declare(ctx context.Context, q transport.Queue) error {
 		return t.commands.SAdd(ctx, key, member).Err()
 	})
 	if err != nil {
-		return fmt.Errorf("declare queue %q: %w", q.Name, err)
+		return fmt.Errorf("declare queue %q: %w", queue, err)
 	}
 	t.bindings.declared.Store(key+member, true)
 	return nil
-}
-
-func withDefaults(q transport.Queue) transport.Queue {
-	if q.Exchange == "" {
-		q.Exchange = q.Name
-	}
-	if q.ExchangeType == "" {
-		q.ExchangeType = "direct"
-	}
-	if q.RoutingKey == "" && q.ExchangeType != "fanout" {
-		q.RoutingKey = q.Name
-	}
-	return q
 }
 
 // match returns the queues bound to the exchange for the routing key, each once, sorted.

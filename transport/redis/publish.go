@@ -51,7 +51,7 @@ func (t *redisTransport) route(ctx context.Context, out []outgoing, p *transport
 		if queues, err = t.bindings.match(ctx, p.Exchange, p.RoutingKey); err != nil {
 			return out, err
 		}
-		if len(queues) == 0 {
+		if len(queues) == 0 && !p.Optional {
 			return out, fmt.Errorf("exchange %q, routing key %q: %w", p.Exchange, p.RoutingKey, transport.ErrNoRoute)
 		}
 	} else if p.RoutingKey == "" {

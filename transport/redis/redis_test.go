@@ -57,6 +57,7 @@ func realHarness(url string, o map[string]any) transporttest.Harness {
 func harness(url string, o map[string]any) transporttest.Harness {
 	return transporttest.Harness{
 		LowFirst: true,
+		Virtual:  true,
 		Open:     func(t testing.TB) transport.Transport { return dial(t, url, o) },
 		Inject: func(t testing.TB, queue string, raw []byte) {
 			prefix, _ := o["global_keyprefix"].(string)

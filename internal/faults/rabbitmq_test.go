@@ -1,0 +1,251 @@
+//go:build unix
+
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gelery/gelery/internal/testservice"
+	"github.com/gelery/gelery/transport"
+)
+
+// slack is what the bounds on time are multiplied by: the machine has others to serve. What was measured is printed.
+const slack = 2
+
+// comeback is within what work must go on after the broker's return.
+const comeback = 5 * time.Second
+
+func milliseconds(n int) func(int) int { return func(int) int { return n } }
+
+// TestRabbitMQ breaks one node again and again. GELERY_FAULTS_LONG=1 does it for as long as the promises say.
+func TestRabbitMQ(t *testing.T) {
+	server := testservice.StartRabbitMQ(t)
+	t.Run("ConnectionsClosed", func(t *testing.T) { connectionsClosed(t, server) })
+	t.Run("ConsumerTimeout", func(t *testing.T) { consumerTimeout(t, server) })
+	t.Run("Killed", func(t *testing.T) { brokerKilled(t, server) })
+}
+
+// brokerKilled kills the node under load and has it down for three seconds.
+func brokerKilled(t *testing.T, server *testservice.RabbitMQServer) {
+	kinds := []string{"classic", "quorum"}
+	var scenes []*rabbitScene
+	var workers []*process
+	var stops []func()
+	for _, kind := range kinds {
+		s := newRabbitScene(t, server.URL, "killed-"+kind, kind)
+		scenes, workers = append(scenes, s), append(workers, s.worker())
+		stops = append(stops, s.stream(4, 50, milliseconds(5)))
+		<-s.grown()
+	}
+	rounds := form(1, 10)
+	for range rounds {
+		<-time.After(time.Second) // of load
+		server.Kill()
+		down := time.After(3 * time.Second)
+		callsWhileDown(t, scenes[0], func() { <-down })
+		var resumed []<-chan time.Time
+		for _, s := range scenes {
+			resumed = append(resumed, s.grown())
+		}
+		server.Restart()
+		back := time.Now()
+		for i := range scenes {
+			select {
+			case at := <-resumed[i]:
+				fmt.Fprintf(os.Stderr, "broker killed: %s queue served again %v after its return\n", kinds[i], max(0, at.Sub(back)).Round(time.Millisecond))
+			case <-time.After(slack * comeback):
+				t.Fatalf("%s: nothing ran within %v of the broker's return; the worker said: %s", kinds[i], slack*comeback, workers[i].log)
+			}
+		}
+	}
+	for i, s := range scenes {
+		stops[i]()
+		took := s.settled(server, recovery)
+		if err := workers[i].stop(); err != nil {
+			t.Errorf("warm stop: %v: %s", err, workers[i].log)
+		}
+		s.balance("broker killed, "+kinds[i], rounds, rounds*prefetch)
+		t.Logf("%s: everything done %v after the last Send", kinds[i], took)
+	}
+}
+
+// callsWhileDown sends while there is no broker, waits until it may come back, and returns. A short call ends on time; a
+// long one is answered by the next broker.
+func callsWhileDown(t *testing.T, s *rabbitScene, wait func()) {
+	const short = time.Second
+	ctx, cancel := context.WithTimeout(t.Context(), short)
+	defer cancel()
+	start := time.Now()
+	_, err := s.send(ctx, 0)
+	took := time.Since(start)
+	var publish *transport.PublishError
+	if !errors.As(err, &publish) || publish.InDoubt || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("send while the broker is down: %v; expected a PublishError without doubt, for the deadline", err)
+	}
+	if took > slack*short {
+		t.Errorf("a call with a deadline of %v took %v", short, took)
+	}
+	t.Logf("a call of %v ended after %v: %v", short, took, err)
+	wait()
+}
+
+// connectionsClosed closes every connection twice a second, while a task takes up to two.
+func connectionsClosed(t *testing.T, server *testservice.RabbitMQServer) {
+	s := newRabbitScene(t, server.URL, "closed", "classic")
+	w := s.worker()
+	before, filesBefore := s.has()
+	lengths := []int{50, 2000, 100, 500, 50, 1000, 200, 50}
+	early := map[string]bool{} // sent before the fault: nobody sends these twice
+	for i := range form(40, 240) {
+		id, err := s.send(deadlineOf(t, 20*time.Second), lengths[i%len(lengths)])
+		if err != nil {
+			t.Fatal(err)
+		}
+		early[id] = true
+	}
+	doneBefore := len(s.ledger.Counts(t))
+	stop := s.stream(1, 3, func(i int) int { return lengths[i%len(lengths)] })
+	closings := closeAgainAndAgain(server, form(10*time.Second, time.Minute))
+	progress := len(s.ledger.Counts(t)) - doneBefore
+	stop()
+	took := s.settled(server, recovery+time.Duration(len(s.accepted))*time.Second/slots)
+	after, filesAfter := s.has()
+	if err := w.stop(); err != nil {
+		t.Errorf("warm stop: %v: %s", err, w.log)
+	}
+	s.balance("connections closed", closings, closings*prefetch)
+	again := Balance(early, only(s.ledger.Counts(t), early)).Extra
+	fmt.Fprintf(os.Stderr, "connections closed: extra runs %d of tasks that were there before the fault\n", again)
+	if again > closings*slots {
+		t.Errorf("%d extra runs of tasks that were there before the fault; an acknowledgement on its way is at most one a slot and closing", again)
+	}
+	fmt.Fprintf(os.Stderr, "connections closed: %d tasks begun during the fault, the rest done %v after it; goroutines %d before, %d after; "+
+		"files %d before, %d after\n", progress, took.Round(10*time.Millisecond), before, after, filesBefore, filesAfter)
+	if min := closings; progress < min {
+		t.Errorf("%d tasks were begun while connections were closed %d times; expected at least %d", progress, closings, min)
+	}
+	// A few may come and go with the moment; a leak would be one or more for each closing.
+	if after > before+closings/2 || filesAfter > filesBefore+2 {
+		t.Errorf("the worker has %d goroutines and %d files; before the fault %d and %d", after, filesAfter, before, filesBefore)
+	}
+	if n := logged(server, "unknown delivery tag"); n != "0" {
+		t.Errorf("the broker has seen %s acknowledgements of deliveries it did not know", n)
+	}
+}
+
+// closeAgainAndAgain closes all connections every half second and tells how often there were any.
+func closeAgainAndAgain(server *testservice.RabbitMQServer, during time.Duration) (closings int) {
+	ticker := time.NewTicker(500 * time.Millisecond)
+	defer ticker.Stop()
+	end := time.After(during)
+	for {
+		select {
+		case <-ticker.C:
+			if server.CloseConnections() > 0 {
+				closings++
+			}
+		case <-end:
+			return closings
+		}
+	}
+}
+
+// only is the part of counts that is about some tasks.
+func only(counts map[string]int, ids map[string]bool) map[string]int {
+	part := map[string]int{}
+	for id, n := range counts {
+		if ids[id] {
+			part[id] = n
+		}
+	}
+	return part
+}
+
+// consumerTimeout has a task run for longer than the broker lets a delivery stay unacknowledged.
+func consumerTimeout(t *testing.T, server *testservice.RabbitMQServer) {
+	server.SetConsumerTimeout(5 * time.Second)
+	defer server.SetConsumerTimeout(0)
+	s := newRabbitScene(t, server.URL, "timeout", "classic")
+	w := s.worker()
+	length := form(13*time.Second, 20*time.Second)
+	id, err := s.send(deadlineOf(t, 20*time.Second), int(length.Milliseconds()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := s.stream(1, 20, milliseconds(5))
+	<-time.After(length + time.Second)
+	stop()
+	s.settled(server, recovery)
+	if err := w.stop(); err != nil {
+		t.Errorf("warm stop: %v: %s", err, w.log)
+	}
+	timeouts := strings.Count(w.log.String(), "consuming channel lost")
+	s.balance("consumer timeout", timeouts, timeouts*prefetch)
+	if timeouts < 2 {
+		t.Errorf("the channel was lost %d times; expected a task of %v to outlast two timeouts", timeouts, length)
+	}
+	if n := s.ledger.Counts(t)[id]; n != 1 {
+		t.Errorf("the long task ran %d times; expected once, as its worker is the only one", n)
+	}
+}
+
+// TestRabbitMQCluster kills nodes of a cluster of three under load.
+func TestRabbitMQCluster(t *testing.T) {
+	cluster := testservice.StartRabbitMQCluster(t, 3)
+	s := newRabbitScene(t, cluster.URL, "quorum", "quorum")
+	w := s.worker()
+	stop := s.stream(4, 50, milliseconds(2))
+	<-s.grown()
+
+	leader := cluster.Leader(s.queue)
+	s.gaps()
+	<-time.After(time.Second)
+	leader.Kill()
+	<-time.After(form(4*time.Second, 20*time.Second))
+	gap := s.longestGap()
+	fmt.Fprintf(os.Stderr, "leader killed: longest gap in publishing %v\n", gap.Round(time.Millisecond))
+	if gap > slack*2*time.Second {
+		t.Errorf("nothing was accepted for %v; expected less than %v", gap, slack*2*time.Second)
+	}
+
+	second := cluster.Leader(s.queue)
+	if second == leader {
+		t.Fatal("the leader is on the node that was killed")
+	}
+	stop()
+	served := s.settled(second, recovery)
+	t.Logf("everything done %v after the leader's death", served)
+	second.Kill()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	start := time.Now()
+	_, err := s.send(ctx, 0)
+	t.Logf("without a majority, after %v: %v", time.Since(start), err)
+	var publish *transport.PublishError
+	if !errors.As(err, &publish) {
+		t.Errorf("send without a majority: %v; expected a PublishError", err)
+	}
+	stop = s.stream(4, 50, milliseconds(2))
+	grown := s.grown()
+	second.Restart()
+	back := time.Now()
+	select {
+	case at := <-grown:
+		fmt.Fprintf(os.Stderr, "majority restored: served again %v after it\n", max(0, at.Sub(back)).Round(time.Millisecond))
+	case <-time.After(slack * comeback):
+		t.Errorf("nothing ran within %v of the majority's return; the worker said: %s", slack*comeback, w.log)
+	}
+	<-time.After(time.Second)
+	stop()
+	s.settled(second, recovery)
+	if err := w.stop(); err != nil {
+		t.Errorf("warm stop: %v: %s", err, w.log)
+	}
+	s.balance("quorum cluster", 2, 2*prefetch)
+}

@@ -1,0 +1,371 @@
+package rabbitmq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/gelery/gelery/protocol"
+	"github.com/gelery/gelery/transport"
+)
+
+// defaultPrefetch bounds what a consumer holds whose caller names no bound.
+const defaultPrefetch = 1000
+
+// maxPrefetch is the largest number basic.qos has room for.
+const maxPrefetch = 65535
+
+// consumer receives from queues. What it consumes on, one channel for all queues, is replaced whenever it is lost: by a
+// broken connection, by the broker's consumer_timeout, by an acknowledgement it did not like. Deliveries belong to the
+// channel they came on (their epoch) and can be settled on no other; those that were held when it was lost come again
+// to somebody, and if that is us they are recognized (adoption.go).
+type consumer struct {
+	t        *rabbitTransport
+	link     *link
+	log      *slog.Logger
+	queues   []*declaration
+	prefetch int
+
+	stop  context.CancelFunc
+	ended chan struct{} // closed when run is over
+	wake  chan struct{} // capacity 1: something came, or the consumer was closed
+
+	takers sync.WaitGroup
+
+	mu       sync.Mutex
+	closed   bool
+	waiting  [][]*held // by queue: came and not handed out
+	rotate   int       // the queue to look at first
+	held     map[string]*held
+	lastTag  uint64
+	received uint64 // deliveries ever, for the watchdog
+	orphans  orphans
+}
+
+// epoch is one channel, from its opening to its loss.
+type epoch struct {
+	channel *amqp.Channel
+	session *session
+	dead    bool // guarded by the consumer's mu
+}
+
+// held is a delivery that came and is not settled.
+type held struct {
+	amqp.Delivery
+	delivery transport.Delivery
+	epoch    *epoch // nil: its channel is lost, the broker gives it to somebody again
+	queue    int
+}
+
+// Consume implements transport.Transport. A queue that exists with other properties is an error here; after a
+// reconnect, when it worked before, it is consumed from as it is, and the log says so.
+func (t *rabbitTransport) Consume(ctx context.Context, o transport.ConsumeOptions) (transport.Consumer, error) {
+	if len(o.Queues) == 0 {
+		return nil, errors.New("no queue to consume from")
+	}
+	var queues []*declaration
+	for _, q := range o.Queues {
+		if slices.ContainsFunc(queues, func(d *declaration) bool { return d.alias == q.Name }) {
+			continue
+		}
+		d, err := resolve(q)
+		if err != nil {
+			return nil, err
+		}
+		queues = append(queues, d)
+	}
+	prefetch := min(o.Prefetch, maxPrefetch)
+	if prefetch <= 0 {
+		prefetch = defaultPrefetch
+	}
+	c, err := t.consume(ctx, queues, prefetch)
+	if err != nil {
+		return nil, err // not c, which would be a consumer that is nil
+	}
+	return c, nil
+}
+
+// consume begins to receive from queues.
+func (t *rabbitTransport) consume(ctx context.Context, queues []*declaration, prefetch int) (*consumer, error) {
+	l, err := t.consuming()
+	if err != nil {
+		return nil, err
+	}
+	c := &consumer{t: t, link: l, log: t.log, queues: queues, prefetch: prefetch, ended: make(chan struct{}),
+		wake: make(chan struct{}, 1), held: map[string]*held{}, waiting: make([][]*held, len(queues))}
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	c.stop = stop
+	for {
+		e, err := c.open(ctx, running, false)
+		if err == nil {
+			go c.run(running, e)
+			return c, nil
+		}
+		if ctx.Err() != nil || !lost(err) && !errors.Is(err, errNotFound) {
+			stop()
+			return nil, err
+		}
+		select {
+		case <-time.After(firstPause):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// open declares the queues and begins to consume on a new channel; what it starts lives until running is done. Again
+// tells that it has worked before.
+func (c *consumer) open(ctx, running context.Context, again bool) (*epoch, error) {
+	for _, d := range c.queues {
+		if d.fresh {
+			d.queue = d.alias + "." + protocol.NewID()
+		}
+		if err := c.declare(ctx, d, again); err != nil {
+			return nil, err
+		}
+	}
+	s, err := c.link.wait(ctx, !again)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", c.t.options.url, translate(err))
+	}
+	ch, err := s.channel(ctx)
+	if err != nil {
+		return nil, err
+	}
+	e := &epoch{channel: ch, session: s}
+	err = s.call(ctx, func() error { return ch.Qos(c.prefetch, 0, false) }) // for each consumer: quorum queues know no other way
+	for i, d := range c.queues {
+		if err == nil {
+			err = c.consume(ctx, running, e, i, d)
+		}
+	}
+	if err != nil {
+		go func() { _ = ch.Close() }() // ends with its answer or with the session
+		return nil, fmt.Errorf("consume: %w", translate(err))
+	}
+	return e, nil
+}
+
+// declare makes a queue exist. One that has worked is not given up because somebody has made it anew in another way.
+func (c *consumer) declare(ctx context.Context, d *declaration, again bool) error {
+	err := c.t.declare(ctx, c.link, d)
+	if again && (errors.Is(err, transport.ErrMismatch) || errors.Is(err, transport.ErrDenied)) {
+		c.log.Error("queue cannot be declared any more, consuming from it as it is", "queue", d.alias, "error", err)
+		return nil
+	}
+	return err
+}
+
+// consume starts the delivery of one queue, and the goroutine that takes what comes.
+func (c *consumer) consume(ctx, running context.Context, e *epoch, i int, d *declaration) error {
+	var deliveries <-chan amqp.Delivery
+	err := e.session.call(ctx, func() (err error) {
+		deliveries, err = e.channel.Consume(d.queue, strconv.Itoa(i), false, d.source.Exclusive, false, false, nil)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	c.takers.Go(func() { c.take(running, e, i, d, deliveries) })
+	return nil
+}
+
+// take puts what is delivered where Receive finds it. The end of the deliveries with the channel still open means that
+// the broker has cancelled the consumer: its queue was deleted, or its leader is lost. The others on the channel live on.
+func (c *consumer) take(ctx context.Context, e *epoch, i int, d *declaration, deliveries <-chan amqp.Delivery) {
+	for m := range deliveries {
+		h := &held{Delivery: m, epoch: e, queue: i}
+		h.delivery = delivery(&h.Delivery, d.alias)
+		c.offer(ctx, h)
+	}
+	if ctx.Err() == nil && !e.channel.IsClosed() {
+		c.log.Warn("RabbitMQ cancelled a consumer, its queue may have been deleted; declaring it again", "queue", d.alias)
+		_ = e.channel.Close() // run opens another one, with all that belongs to it
+	}
+}
+
+// offer keeps a delivery for Receive, unless it is one we know.
+func (c *consumer) offer(ctx context.Context, h *held) {
+	c.mu.Lock()
+	if h.epoch.dead {
+		c.mu.Unlock()
+		return // the broker has it back
+	}
+	c.received++
+	if h.Redelivered && !c.orphans.empty() {
+		if s, ok := c.adopt(h); ok {
+			c.mu.Unlock()
+			if s != nil {
+				_, _ = c.Settle(ctx, []transport.Settlement{*s}) // what does not succeed comes once more
+			}
+			return
+		}
+	}
+	c.lastTag++
+	h.delivery.Tag = strconv.FormatUint(c.lastTag, 10)
+	c.waiting[h.queue] = append(c.waiting[h.queue], h)
+	c.mu.Unlock()
+	c.signal()
+}
+
+func (c *consumer) signal() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run watches the channel and replaces it when it is lost, until the consumer is closed.
+func (c *consumer) run(ctx context.Context, e *epoch) {
+	defer close(c.ended)
+	pause := firstPause
+	for {
+		began := time.Now()
+		closed := e.channel.NotifyClose(make(chan *amqp.Error, 1))
+		err := c.watch(ctx, e, closed)
+		if ctx.Err() != nil {
+			c.release(e)
+			c.takers.Wait()
+			return
+		}
+		c.lose(e)
+		c.log.Warn("consuming channel lost, opening another", "queues", c.names(), "error", err)
+		if time.Since(began) > lastPause {
+			pause = firstPause
+		}
+		for {
+			if e, err = c.open(ctx, ctx, true); err == nil {
+				break
+			}
+			if ctx.Err() != nil {
+				return
+			}
+			c.log.Error("cannot consume, trying again", "queues", c.names(), "error", err)
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+				return
+			}
+			pause = min(2*pause, lastPause)
+		}
+	}
+}
+
+func (c *consumer) names() []string {
+	names := make([]string, len(c.queues))
+	for i, d := range c.queues {
+		names[i] = d.alias
+	}
+	return names
+}
+
+// watch waits for the end of a channel, and ends one that has gone silent.
+func (c *consumer) watch(ctx context.Context, e *epoch, closed <-chan *amqp.Error) error {
+	ticker := time.NewTicker(c.t.options.watchInterval)
+	defer ticker.Stop()
+	w := watchdog{c: c, epoch: e}
+	for {
+		select {
+		case err := <-closed:
+			return firstError(err, amqp.ErrClosed)
+		case <-ticker.C:
+			if why := w.look(ctx); why != "" {
+				c.log.Error("consumer gets nothing, opening another", "queues", c.names(), "reason", why)
+				_ = e.session.call(ctx, e.channel.Close)
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// lose makes orphans of what was handed out on a channel that is lost, and forgets what was not: the broker has it.
+func (c *consumer) lose(e *epoch) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e.dead = true
+	for i := range c.waiting {
+		c.waiting[i] = slices.DeleteFunc(c.waiting[i], func(h *held) bool { return h.epoch == e })
+	}
+	for _, h := range c.held {
+		if h.epoch == e {
+			h.epoch = nil
+			c.orphans.add(h)
+		}
+	}
+}
+
+// release gives back what is held by closing its channel, which the broker answers when it has also taken all
+// acknowledgements before it.
+func (c *consumer) release(e *epoch) {
+	ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
+	defer cancel()
+	if err := e.session.call(ctx, e.channel.Close); err != nil && !lost(err) {
+		_ = e.session.socket.Close() // the broker must not go on believing that we hold anything
+	}
+}
+
+// Receive implements transport.Consumer. Queues are served in turn.
+func (c *consumer) Receive(ctx context.Context, max int) ([]transport.Delivery, error) {
+	for {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		c.mu.Lock()
+		if c.closed {
+			c.mu.Unlock()
+			c.signal() // for whoever asks after us
+			return nil, transport.ErrClosed
+		}
+		batch := c.next(max)
+		c.mu.Unlock()
+		if len(batch) > 0 {
+			return batch, nil
+		}
+		select {
+		case <-c.wake:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// next hands out at most max of what waits. The caller holds mu.
+func (c *consumer) next(max int) []transport.Delivery {
+	var batch []transport.Delivery
+	for idle := 0; idle < len(c.waiting) && len(batch) < max; {
+		i := c.rotate % len(c.waiting)
+		c.rotate++
+		if len(c.waiting[i]) == 0 {
+			idle++
+			continue
+		}
+		idle = 0
+		h := c.waiting[i][0]
+		c.waiting[i][0] = nil
+		c.waiting[i] = c.waiting[i][1:]
+		c.held[h.delivery.Tag] = h
+		batch = append(batch, h.delivery)
+	}
+	return batch
+}
+
+// Close implements transport.Consumer.
+func (c *consumer) Close(ctx context.Context) error {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.signal()
+	c.stop()
+	select {
+	case <-c.ended:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("close consumer: %w", context.Cause(ctx))
+	}
+}

@@ -1,0 +1,177 @@
+package rabbitmq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/gelery/gelery/transport"
+)
+
+// Headers of a message in quarantine, beside its own.
+const (
+	reasonHeader = "x-gelery-reason"
+	timeHeader   = "x-gelery-time" // RFC 3339, UTC
+)
+
+// quarantineName is the queue that bad messages of a queue are moved to. It is a queue like any other: it can be read,
+// shovelled and purged with RabbitMQ's own tools.
+func quarantineName(queue string) string { return "_gelery.quarantine." + queue }
+
+// settling is one delivery of a batch on its way.
+type settling struct {
+	transport.Settlement
+	*held
+}
+
+// Settle implements transport.Consumer. An acknowledgement has no answer in AMQP: it is on its way when Settle returns,
+// in order with all others of the channel. Those whose channel is lost are counted as lost.
+func (c *consumer) Settle(ctx context.Context, batch []transport.Settlement) (lost int, err error) {
+	var settle, aside []settling
+	c.mu.Lock()
+	for _, s := range batch {
+		h := c.held[s.Delivery.Tag]
+		switch {
+		case h == nil:
+			lost++
+		case h.epoch == nil:
+			delete(c.held, s.Delivery.Tag)
+			c.orphans.settled(h, s)
+			lost++
+		default:
+			// Nobody else touches it from here on.
+			delete(c.held, s.Delivery.Tag)
+			if s.Verdict == transport.Quarantine {
+				aside = append(aside, settling{s, h})
+			} else {
+				settle = append(settle, settling{s, h})
+			}
+		}
+	}
+	c.mu.Unlock()
+	if len(aside) > 0 {
+		var moved []settling
+		moved, err = c.quarantine(ctx, aside)
+		settle = append(settle, moved...)
+	}
+	return lost + c.apply(settle), err
+}
+
+// keep holds on to deliveries that could not be settled.
+func (c *consumer) keep(batch []settling) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range batch {
+		c.held[s.Settlement.Delivery.Tag] = s.held
+		if s.epoch.dead {
+			s.epoch = nil
+			c.orphans.add(s.held)
+		}
+	}
+}
+
+// apply writes what the broker is to do with deliveries, in one go, and returns how many it could not be told of.
+func (c *consumer) apply(batch []settling) (lost int) {
+	if len(batch) == 0 {
+		return 0
+	}
+	var last *epoch
+	for _, s := range batch {
+		if s.epoch != last {
+			uncork(last)
+			last = s.epoch
+			last.session.socket.cork()
+		}
+		if tell(last.channel, s) != nil {
+			lost++
+			c.mu.Lock()
+			c.orphans.settled(s.held, s.Settlement)
+			c.mu.Unlock()
+		}
+	}
+	uncork(last)
+	return lost
+}
+
+func uncork(e *epoch) {
+	if e == nil {
+		return
+	}
+	if err := e.session.socket.uncork(); err != nil {
+		_ = e.session.socket.Close() // the broker will give back what it was not told of
+	}
+}
+
+// tell writes one verdict. Celery rejects with basic.reject too, never with basic.nack.
+func tell(ch *amqp.Channel, s settling) error {
+	switch s.Verdict {
+	case transport.Requeue, transport.Return:
+		return ch.Reject(s.DeliveryTag, true)
+	case transport.Reject:
+		return ch.Reject(s.DeliveryTag, false)
+	default:
+		return ch.Ack(s.DeliveryTag, false)
+	}
+}
+
+// quarantine copies messages to where an operator finds them and returns those that are safe there; they can be
+// acknowledged. A message that may not be put there stays held, and the log says so: it is lost to nobody, and comes
+// back when this consumer is closed.
+func (c *consumer) quarantine(ctx context.Context, batch []settling) (moved []settling, err error) {
+	now := time.Now().UTC().Format(time.RFC3339Nano)
+	byQueue := make(map[int][]settling, 1)
+	for _, s := range batch {
+		byQueue[s.queue] = append(byQueue[s.queue], s)
+	}
+	for i, list := range byQueue {
+		name := quarantineName(c.queues[i].alias)
+		out := make([]*outbound, len(list))
+		for j, s := range list {
+			m := republishing(&s.held.Delivery, tableEntry{reasonHeader, s.Reason}, tableEntry{timeHeader, now})
+			m.Expiration, m.DeliveryMode = "", amqp.Persistent
+			out[j] = &outbound{key: name, message: m}
+		}
+		if e := c.setAside(ctx, i, name, out); e != nil {
+			c.log.Error("bad messages cannot be put in quarantine; they are held until this worker stops",
+				"queue", c.queues[i].alias, "messages", len(list), "error", e)
+			err = errors.Join(err, fmt.Errorf("quarantine of queue %q: %w", c.queues[i].alias, e))
+			c.keep(list)
+			continue
+		}
+		for _, s := range list {
+			s.Verdict = transport.Ack // the copy is safe
+			moved = append(moved, s)
+		}
+	}
+	return moved, err
+}
+
+// setAside publishes to a quarantine queue, which is of the type of the queue it serves. One that was removed meanwhile
+// is made again.
+func (c *consumer) setAside(ctx context.Context, i int, name string, out []*outbound) error {
+	for attempt := 0; ; attempt++ {
+		err := c.t.aside.once(ctx, c.link, name, func() error {
+			arguments := amqp.Table{}
+			if kind, ok := c.queues[i].arguments["x-queue-type"]; ok && kind != "stream" {
+				arguments["x-queue-type"] = kind
+			}
+			return c.link.onChannel(ctx, func(ch *amqp.Channel) error {
+				_, err := ch.QueueDeclare(name, true, false, false, false, arguments)
+				return err
+			})
+		})
+		if errors.Is(err, transport.ErrMismatch) {
+			err = nil // it is there, and that is enough
+		}
+		if err == nil {
+			_, err = c.t.publisher.publish(ctx, out)
+		}
+		if err == nil || attempt > 0 || !errors.Is(err, transport.ErrNoRoute) {
+			return err
+		}
+		c.t.aside.forget(name)
+	}
+}

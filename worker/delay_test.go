@@ -1,0 +1,237 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/gelery/gelery/protocol"
+	"github.com/gelery/gelery/task"
+	"github.com/gelery/gelery/transport"
+)
+
+// keeper is the memory broker with a delay that never ends, or refuses, or hangs: what no real broker does when told to.
+type keeper struct {
+	transport.Transport
+	delay func(context.Context, *keeping, []transport.Delayed) ([]transport.Delayed, error)
+}
+
+type keeping struct {
+	transport.Consumer
+	k *keeper
+
+	mu      sync.Mutex
+	delayed []transport.Delayed
+	calls   int
+}
+
+func (k *keeper) Consume(ctx context.Context, o transport.ConsumeOptions) (transport.Consumer, error) {
+	c, err := k.Transport.Consume(ctx, o)
+	return &keeping{Consumer: c, k: k}, err
+}
+
+func (c *keeping) Delay(ctx context.Context, batch []transport.Delayed) ([]transport.Delayed, error) {
+	c.mu.Lock()
+	c.calls++
+	c.mu.Unlock()
+	return c.k.delay(ctx, c, batch)
+}
+
+// keep takes the messages and never gives them back.
+func keep(ctx context.Context, c *keeping, batch []transport.Delayed) ([]transport.Delayed, error) {
+	c.mu.Lock()
+	c.delayed = append(c.delayed, batch...)
+	c.mu.Unlock()
+	for _, d := range batch {
+		if lost, err := c.Settle(ctx, []transport.Settlement{{Delivery: d.Delivery}}); err != nil || lost > 0 {
+			return batch, errors.Join(err, errors.New("not held"))
+		}
+	}
+	return nil, nil
+}
+
+func refuseAll(_ context.Context, _ *keeping, batch []transport.Delayed) ([]transport.Delayed, error) {
+	return batch, errors.New("no room")
+}
+
+// newKeeperSite is a site whose broker delays as it is told, and where "when" tells the time it ran.
+func newKeeperSite(t *testing.T, log slog.Handler,
+	delay func(context.Context, *keeping, []transport.Delayed) ([]transport.Delayed, error)) (*site, <-chan time.Time) {
+	s := newSite(t)
+	var err error
+	s.client, err = task.NewClient(&keeper{s.client.Transport(), delay}, s.client.Backend(), task.Config{Logger: slog.New(log)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ran := make(chan time.Time, 200)
+	s.mux.Func("when", func(context.Context) error { ran <- time.Now(); return nil })
+	return s, ran
+}
+
+func (s *site) sendAt(eta time.Time) *task.Result[any] {
+	s.Helper()
+	r, err := s.client.Send(s.context(), "when", nil, nil, task.ETA(eta))
+	if err != nil {
+		s.Fatal(err)
+	}
+	return r
+}
+
+func (s *site) await(ran <-chan time.Time) time.Time {
+	s.Helper()
+	select {
+	case at := <-ran:
+		return at
+	case <-s.context().Done():
+		s.Fatal("the task did not run")
+		return time.Time{}
+	}
+}
+
+// left is what the broker has after the stop.
+func (s *site) left() transport.Depth {
+	s.Helper()
+	d, err := s.client.Transport().(*keeper).Transport.(transport.Inspector).Depths(s.context(), []string{"celery"})
+	if err != nil {
+		s.Fatal(err)
+	}
+	return d[0]
+}
+
+// TestDelayedTasksLeaveTheWindow has a window of one, and a hundred tasks in front of it that are not due.
+func TestDelayedTasksLeaveTheWindow(t *testing.T) {
+	t.Parallel()
+	s, ran := newKeeperSite(t, slog.NewTextHandler(t.Output(), nil), keep)
+	const n = 100
+	eta, far := time.Now().Add(time.Hour), time.Now().AddDate(20, 0, 0)
+	for range n - 1 {
+		s.sendAt(eta)
+	}
+	s.sendAt(far)
+	s.send("when")
+	s.start(Config{Concurrency: 1, PrefetchMultiplier: 1})
+	s.await(ran)
+	c := s.worker.consumer.(*keeping)
+	if err := s.end(); err != nil {
+		t.Error(err)
+	}
+	if d := s.left(); d.Messages != 0 || d.Unacked != 0 {
+		t.Errorf("after the stop %+v; expected nothing here", d)
+	}
+	if s.worker.window.held != 0 || len(s.worker.parking.jobs) != 0 {
+		t.Errorf("%d count in the window and %d are parked", s.worker.window.held, len(s.worker.parking.jobs))
+	}
+	if len(c.delayed) != n {
+		t.Fatalf("%d were delayed, expected %d", len(c.delayed), n)
+	}
+	for _, d := range c.delayed[:n-1] {
+		if d.After <= 59*time.Minute || d.After > time.Hour {
+			t.Errorf("delayed for %v", d.After)
+		}
+	}
+	if last := c.delayed[n-1].After; last != transport.MaxDelay {
+		t.Errorf("what is due in 20 years is delayed for %v", last)
+	}
+}
+
+// TestEarlyTasksAreParked: what is due within a second stays, so that it does not go round for ever.
+func TestEarlyTasksAreParked(t *testing.T) {
+	t.Parallel()
+	s, ran := newKeeperSite(t, slog.NewTextHandler(t.Output(), nil), keep)
+	s.start(Config{Concurrency: 1, PrefetchMultiplier: 1})
+	eta := time.Now().Add(200 * time.Millisecond)
+	s.sendAt(eta)
+	if at := s.await(ran); at.Before(eta.Truncate(time.Microsecond)) {
+		t.Errorf("ran %v early", eta.Sub(at))
+	}
+	if c := s.worker.consumer.(*keeping); c.calls != 0 {
+		t.Errorf("the broker was asked %d times to delay", c.calls)
+	}
+}
+
+// TestRefusedDelays: what the broker does not keep runs from here when it is due, and the log says so once.
+func TestRefusedDelays(t *testing.T) {
+	t.Parallel()
+	warnings := &warningCounter{Handler: slog.NewTextHandler(t.Output(), nil)}
+	s, ran := newKeeperSite(t, warnings, refuseAll)
+	s.start(Config{Concurrency: 1, PrefetchMultiplier: 1}) // so each is a batch of its own
+	eta := time.Now().Add(1200 * time.Millisecond)
+	for range 3 {
+		s.sendAt(eta)
+	}
+	for range 3 {
+		if at := s.await(ran); at.Before(eta.Truncate(time.Microsecond)) {
+			t.Errorf("ran %v early", eta.Sub(at))
+		}
+	}
+	if c := s.worker.consumer.(*keeping); c.calls == 0 {
+		t.Error("the broker was never asked")
+	}
+	if err := s.end(); err != nil {
+		t.Error(err)
+	}
+	if n := warnings.n.Load(); n != 1 {
+		t.Errorf("%d warnings, expected one", n)
+	}
+	if d := s.left(); d.Messages != 0 || d.Unacked != 0 || s.worker.window.held != 0 {
+		t.Errorf("after the stop %+v, %d in the window", d, s.worker.window.held)
+	}
+}
+
+type warningCounter struct {
+	slog.Handler
+	n atomic.Int64
+}
+
+func (w *warningCounter) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level >= slog.LevelWarn {
+		w.n.Add(1)
+	}
+	return w.Handler.Handle(ctx, r)
+}
+
+// TestStopsWhileDelaying stops a worker that is giving a task back: a warm stop waits for the broker's answer, a cold one
+// ends the call, and then the task is still held and goes back.
+func TestStopsWhileDelaying(t *testing.T) {
+	t.Parallel()
+	for _, cold := range []bool{false, true} {
+		t.Run(map[bool]string{false: "warm", true: "cold"}[cold], func(t *testing.T) {
+			t.Parallel()
+			begun, answer := make(chan struct{}), make(chan struct{})
+			s, _ := newKeeperSite(t, slog.NewTextHandler(t.Output(), nil),
+				func(ctx context.Context, c *keeping, batch []transport.Delayed) ([]transport.Delayed, error) {
+					close(begun)
+					select {
+					case <-answer:
+						return keep(ctx, c, batch)
+					case <-ctx.Done():
+						return batch, ctx.Err()
+					}
+				})
+			s.start(Config{Concurrency: 1, PrefetchMultiplier: 1})
+			r := s.sendAt(time.Now().Add(time.Hour))
+			<-begun
+			s.stop()
+			want, left := error(nil), int64(0)
+			if cold {
+				s.worker.Terminate()
+				want, left = ErrTerminated, 1
+			} else {
+				close(answer)
+			}
+			if err := s.end(); !errors.Is(err, want) {
+				t.Errorf("the stop returned %v", err)
+			}
+			if d := s.left(); d.Messages != left || d.Unacked != 0 {
+				t.Errorf("after the stop %+v; expected %d back", d, left)
+			}
+			if state, err := r.State(s.context()); err != nil || state != protocol.Pending {
+				t.Errorf("the task is %s, %v", state, err)
+			}
+		})
+	}
+}
