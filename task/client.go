@@ -190,6 +190,25 @@ func (c *Client) publish(ctx context.Context, batch []outgoing) error {
 	if err := c.expect(ctx, batch); err != nil {
 		return err
 	}
+	err := c.deliver(ctx, batch)
+	if p, ok := errors.AsType[*transport.PublishError](err); ok && !p.InDoubt && errors.Is(err, transport.ErrNoRoute) {
+		// A queue that we know to have been there is gone: somebody has deleted it.
+		c.undeclare(batch)
+		err = c.deliver(ctx, batch)
+	}
+	if err != nil {
+		return err
+	}
+	if inTask {
+		for _, m := range batch {
+			info.addChild(m.id)
+		}
+	}
+	return nil
+}
+
+// deliver declares what the batch needs and publishes it.
+func (c *Client) deliver(ctx context.Context, batch []outgoing) error {
 	publications := make([]transport.Publication, len(batch))
 	for i, m := range batch {
 		for _, q := range m.declare {
@@ -199,15 +218,18 @@ func (c *Client) publish(ctx context.Context, batch []outgoing) error {
 		}
 		publications[i] = m.publication
 	}
-	if err := c.transport.Publish(ctx, publications); err != nil {
-		return err
-	}
-	if inTask {
-		for _, m := range batch {
-			info.addChild(m.id)
+	return c.transport.Publish(ctx, publications)
+}
+
+// undeclare makes declareOnce declare the batch's queues again.
+func (c *Client) undeclare(batch []outgoing) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, m := range batch {
+		for _, q := range m.declare {
+			delete(c.declared, q.Name)
 		}
 	}
-	return nil
 }
 
 // expect lets a backend that is sent its results make ready for those of the batch, and names its queue in the messages.

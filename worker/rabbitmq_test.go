@@ -132,3 +132,26 @@ func TestRabbitMQDelaysWhatComesEarly(t *testing.T) {
 		t.Errorf("%d still wait", here)
 	}
 }
+
+// TestRabbitMQQueueDeleted: a client that has declared a queue finds it gone. The next task must not be refused for ever.
+func TestRabbitMQQueueDeleted(t *testing.T) {
+	t.Parallel()
+	s, ran := newRabbitSite(t, task.Config{})
+	s.send("when")
+	admin := s.client.Transport().(transport.Administrator)
+	if n, err := admin.DeleteQueue(s.context(), "celery", false, false); err != nil || n != 1 {
+		t.Fatalf("deleted with %d messages, %v; expected 1", n, err)
+	}
+	s.send("when")
+	s.start(Config{Concurrency: 1})
+	s.await(ran)
+	// Deleted under the worker, it is made again.
+	if _, err := admin.DeleteQueue(s.context(), "celery", false, false); err != nil {
+		t.Fatal(err)
+	}
+	s.send("when")
+	s.await(ran)
+	if err := s.end(); err != nil {
+		t.Error(err)
+	}
+}

@@ -114,6 +114,9 @@ func (t *redisTransport) DeleteQueue(ctx context.Context, name string, ifUnused,
 	if n < 0 {
 		return 0, fmt.Errorf("queue %q is not empty and was not deleted: %d messages wait in it", name, -1-n)
 	}
+	if _, unbound := t.bindings.unbound.LoadAndDelete(name); unbound {
+		return n, nil // a reply queue: the whole keyspace need not be searched for bindings
+	}
 	err = t.scan(ctx, t.keys.binding(""), "set", func(set string) error {
 		return t.unbind(ctx, set, func(_, bound string) bool { return bound == name })
 	})

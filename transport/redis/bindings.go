@@ -19,6 +19,7 @@ import (
 type bindings struct {
 	t        *redisTransport
 	declared sync.Map // binding key + member that this process has added
+	unbound  sync.Map // queues that this process has declared without any
 }
 
 // member is one entry of a binding set: routing key, pattern, queue.
@@ -30,6 +31,10 @@ func (k *keys) member(routingKey, pattern, queue string) string {
 func (t *redisTransport) Declare(ctx context.Context, q transport.Queue) error {
 	if err := check(q); err != nil {
 		return err
+	}
+	if q.Unbound && len(q.Bindings) == 0 {
+		t.bindings.unbound.Store(q.Name, nil)
+		return nil
 	}
 	if !q.Unbound {
 		own := transport.Binding{Exchange: q.Exchange, ExchangeType: q.ExchangeType, RoutingKey: q.RoutingKey}
