@@ -65,32 +65,44 @@ bindings.
 		},
 		SuggestionsMinimumDistance: 2,
 	}
-	cmd.AddCommand(exchangeDeclareCommand(a), exchangeDeleteCommand(a), queueDeclareCommand(a), queueBindCommand(a, true),
-		queueBindCommand(a, false), queueDeleteCommand(a), queuePurgeCommand(a))
+	cmd.AddCommand(exchangeDeclareCommand(a), exchangeDeleteCommand(a), queueDeclareCommand(a), queueBindCommand(a),
+		queueUnbindCommand(a), queueDeleteCommand(a), queuePurgeCommand(a))
 	return cmd
 }
 
-// entityCommand is a command on one exchange or queue. Do does it and returns the document and the sentence to print.
-func (a *app) entityCommand(f *entityFlags, use, short, long, example string, names []string, optional int,
-	do func(ctx context.Context, b broker, args []string) (amqpDocument, string, error)) *cobra.Command {
+// entityCommand is a command on one exchange or queue.
+type entityCommand struct {
+	use                  string // its name and arguments; those in brackets may be left out
+	short, long, example string
+	flags                func(cmd *cobra.Command) // adds its own
+	// do does it and returns the document and the sentence to print.
+	do func(ctx context.Context, b broker, args []string) (amqpDocument, string, error)
+}
+
+func (c *entityCommand) cobra(a *app, f *entityFlags) *cobra.Command {
+	most := strings.Fields(c.use)[1:]
+	least := len(most) - strings.Count(c.use, "[")
 	cmd := &cobra.Command{
-		Use:     use,
-		Short:   short,
-		Long:    short + "\n\n" + long + "\n\n" + exitCodes,
-		Example: example,
+		Use:     c.use,
+		Short:   c.short,
+		Long:    c.short + "\n\n" + c.long + "\n\n" + exitCodes,
+		Example: c.example,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) <= len(names) && len(args) >= len(names)-optional {
+			if least <= len(args) && len(args) <= len(most) {
 				return nil
 			}
-			return usage(fmt.Sprintf("%s takes %s, not %s", cmd.CommandPath(), strings.Join(names, " "), plural(int64(len(args)), "argument")), "",
-				"see "+cmd.CommandPath()+" --help")
+			return usage(fmt.Sprintf("%s takes %s, not %s", cmd.CommandPath(), strings.Join(most, " "), plural(int64(len(args)), "argument")),
+				"", "see "+cmd.CommandPath()+" --help")
 		},
 		RunE: a.command(func(ctx context.Context, _ *cobra.Command, args []string) error {
-			return a.administer(ctx, f, args, do)
+			return a.administer(ctx, f, args, c.do)
 		}),
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	cmd.Flags().SortFlags = false
+	if c.flags != nil {
+		c.flags(cmd)
+	}
 	f.output.add(cmd, outputPlain, outputJSON)
 	f.addBroker(cmd)
 	return cmd
@@ -127,8 +139,9 @@ func (a *app) administer(ctx context.Context, f *entityFlags, args []string,
 }
 
 func (f *entityFlags) addType(cmd *cobra.Command, usage string) {
-	cmd.Flags().StringVar(&f.kind, "type", "direct", usage)
-	_ = cmd.RegisterFlagCompletionFunc("type", cobra.FixedCompletions([]string{"direct", "topic", "fanout"}, cobra.ShellCompDirectiveNoFileComp))
+	types := []string{"direct", "topic", "fanout"}
+	cmd.Flags().StringVar(&f.kind, "type", types[0], usage)
+	_ = cmd.RegisterFlagCompletionFunc("type", cobra.FixedCompletions(types, cobra.ShellCompDirectiveNoFileComp))
 }
 
 func (f *entityFlags) addProperties(cmd *cobra.Command, autoDelete string) {
@@ -143,63 +156,87 @@ func (f *entityFlags) addArguments(cmd *cobra.Command) {
 
 func exchangeDeclareCommand(a *app) *cobra.Command {
 	f := &entityFlags{}
-	cmd := a.entityCommand(f, "exchange.declare EXCHANGE", "Make an exchange exist",
-		"-o json prints {\"exchange\"}.",
-		`  gelery amqp exchange.declare events --type topic`, []string{"EXCHANGE"}, 0,
-		func(ctx context.Context, b broker, args []string) (amqpDocument, string, error) {
+	c := entityCommand{
+		use:     "exchange.declare EXCHANGE",
+		short:   "Make an exchange exist",
+		long:    `-o json prints {"exchange"}.`,
+		example: "  gelery amqp exchange.declare events --type topic",
+		flags: func(cmd *cobra.Command) {
+			f.addType(cmd, "`type`: direct, topic, fanout")
+			f.addProperties(cmd, "gone with its last binding")
+		},
+		do: func(ctx context.Context, b broker, args []string) (amqpDocument, string, error) {
 			arguments, err := optionMap("arg", f.arguments)
 			if err != nil {
 				return amqpDocument{}, "", err
 			}
 			x := transport.Exchange{Name: args[0], Type: f.kind, Transient: f.transient, AutoDelete: f.autoDelete, Arguments: arguments}
 			return amqpDocument{Exchange: x.Name}, "Declared exchange " + printable(x.Name) + ".", b.DeclareExchange(ctx, x)
-		})
-	f.addType(cmd, "`type`: direct, topic, fanout")
-	f.addProperties(cmd, "gone with its last binding")
-	return cmd
+		},
+	}
+	return c.cobra(a, f)
 }
 
 func exchangeDeleteCommand(a *app) *cobra.Command {
 	f := &entityFlags{}
-	cmd := a.entityCommand(f, "exchange.delete EXCHANGE", "Delete an exchange with its bindings",
-		"It does not ask, and what does not exist is deleted already. -o json prints {\"exchange\"}.",
-		`  gelery amqp exchange.delete events --if-unused`, []string{"EXCHANGE"}, 0,
-		func(ctx context.Context, b broker, args []string) (amqpDocument, string, error) {
-			return amqpDocument{Exchange: args[0]}, "Deleted exchange " + printable(args[0]) + ".", b.DeleteExchange(ctx, args[0], f.ifUnused)
-		})
-	cmd.Flags().BoolVar(&f.ifUnused, "if-unused", false, "not while something is bound to it")
-	return cmd
+	c := entityCommand{
+		use:     "exchange.delete EXCHANGE",
+		short:   "Delete an exchange with its bindings",
+		long:    `It does not ask, and what does not exist is deleted already. -o json prints {"exchange"}.`,
+		example: "  gelery amqp exchange.delete events --if-unused",
+		flags: func(cmd *cobra.Command) {
+			cmd.Flags().BoolVar(&f.ifUnused, "if-unused", false, "not while something is bound to it")
+		},
+		do: func(ctx context.Context, b broker, args []string) (amqpDocument, string, error) {
+			err := b.DeleteExchange(ctx, args[0], f.ifUnused)
+			return amqpDocument{Exchange: args[0]}, "Deleted exchange " + printable(args[0]) + ".", err
+		},
+	}
+	return c.cobra(a, f)
 }
 
 func queueDeclareCommand(a *app) *cobra.Command {
 	f := &entityFlags{}
-	cmd := a.entityCommand(f, "queue.declare QUEUE", "Make a queue exist, without an exchange of its own",
-		"It is reached by its name, which is how Celery sends to direct queues. -o json prints {\"queue\"}.",
-		"  gelery amqp queue.declare mail --arg x-queue-type=quorum\n  gelery amqp queue.declare mail --arg x-max-priority=10",
-		[]string{"QUEUE"}, 0,
-		func(ctx context.Context, b broker, args []string) (amqpDocument, string, error) {
+	c := entityCommand{
+		use:   "queue.declare QUEUE",
+		short: "Make a queue exist, without an exchange of its own",
+		long:  `It is reached by its name, which is how Celery sends to direct queues. -o json prints {"queue"}.`,
+		example: "  gelery amqp queue.declare mail --arg x-queue-type=quorum\n" +
+			"  gelery amqp queue.declare mail --arg x-max-priority=10",
+		flags: func(cmd *cobra.Command) { f.addProperties(cmd, "gone with its last consumer") },
+		do: func(ctx context.Context, b broker, args []string) (amqpDocument, string, error) {
 			arguments, err := optionMap("arg", f.arguments)
 			if err != nil {
 				return amqpDocument{}, "", err
 			}
 			q := transport.Queue{Name: args[0], Unbound: true, Transient: f.transient, AutoDelete: f.autoDelete, Arguments: arguments}
 			return amqpDocument{Queue: q.Name}, "Declared queue " + printable(q.Name) + ".", b.Declare(ctx, q)
-		})
-	f.addProperties(cmd, "gone with its last consumer")
-	return cmd
+		},
+	}
+	return c.cobra(a, f)
 }
 
-// queueBindCommand is queue.bind or its reverse.
-func queueBindCommand(a *app, bind bool) *cobra.Command {
+func queueBindCommand(a *app) *cobra.Command {
+	return bindingCommand(a, "queue.bind", "Let an exchange send what has a routing key to a queue", "Bound", broker.Bind)
+}
+
+func queueUnbindCommand(a *app) *cobra.Command {
+	return bindingCommand(a, "queue.unbind", "Undo queue.bind", "Unbound", broker.Unbind)
+}
+
+func bindingCommand(a *app, name, short, done string, act func(broker, context.Context, string, transport.Binding) error) *cobra.Command {
 	f := &entityFlags{}
-	name, short, done := "queue.bind", "Let an exchange send what has a routing key to a queue", "Bound"
-	if !bind {
-		name, short, done = "queue.unbind", "Undo queue.bind", "Unbound"
-	}
-	cmd := a.entityCommand(f, name+" QUEUE EXCHANGE [ROUTING_KEY]", short,
-		"Both must exist, except on Redis. Fanout exchanges need no routing key. -o json prints\n{\"queue\", \"exchange\", \"routing_key\"}.",
-		"  gelery amqp "+name+" mail events 'mail.#' --type topic", []string{"QUEUE", "EXCHANGE", "[ROUTING_KEY]"}, 1,
-		func(ctx context.Context, b broker, args []string) (amqpDocument, string, error) {
+	c := entityCommand{
+		use:   name + " QUEUE EXCHANGE [ROUTING_KEY]",
+		short: short,
+		long: `Both must exist, except on Redis. Fanout exchanges need no routing key. -o json prints
+{"queue", "exchange", "routing_key"}.`,
+		example: "  gelery amqp " + name + " mail events 'mail.#' --type topic",
+		flags: func(cmd *cobra.Command) {
+			f.addType(cmd, "`type` of the exchange, which Redis does not know: direct, topic, fanout")
+			f.addArguments(cmd)
+		},
+		do: func(ctx context.Context, b broker, args []string) (amqpDocument, string, error) {
 			arguments, err := optionMap("arg", f.arguments)
 			if err != nil {
 				return amqpDocument{}, "", err
@@ -208,40 +245,46 @@ func queueBindCommand(a *app, bind bool) *cobra.Command {
 			if len(args) == 3 {
 				binding.RoutingKey = args[2]
 			}
-			act := b.Unbind
-			if bind {
-				act = b.Bind
-			}
-			document := amqpDocument{Queue: args[0], Exchange: args[1], RoutingKey: &binding.RoutingKey}
 			sentence := fmt.Sprintf("%s queue %s, exchange %s, routing key %q.", done, printable(args[0]), printable(args[1]), binding.RoutingKey)
-			return document, sentence, act(ctx, args[0], binding)
-		})
-	f.addType(cmd, "`type` of the exchange, which Redis does not know: direct, topic, fanout")
-	f.addArguments(cmd)
-	return cmd
+			return amqpDocument{Queue: args[0], Exchange: args[1], RoutingKey: &binding.RoutingKey}, sentence, act(b, ctx, args[0], binding)
+		},
+	}
+	return c.cobra(a, f)
 }
 
 func queueDeleteCommand(a *app) *cobra.Command {
 	f := &entityFlags{}
-	cmd := a.entityCommand(f, "queue.delete QUEUE", "Delete a queue with its messages and bindings",
-		"It does not ask, there is no way back, and what does not exist is deleted already. -o json prints {\"queue\", \"deleted\"}.",
-		`  gelery amqp queue.delete mail --if-empty`, []string{"QUEUE"}, 0,
-		func(ctx context.Context, b broker, args []string) (amqpDocument, string, error) {
+	c := entityCommand{
+		use:   "queue.delete QUEUE",
+		short: "Delete a queue with its messages and bindings",
+		long: `It does not ask, there is no way back, and what does not exist is deleted already. -o json prints
+{"queue", "deleted"}.`,
+		example: "  gelery amqp queue.delete mail --if-empty",
+		flags: func(cmd *cobra.Command) {
+			cmd.Flags().BoolVar(&f.ifUnused, "if-unused", false, "not while somebody consumes from it")
+			cmd.Flags().BoolVar(&f.ifEmpty, "if-empty", false, "not while messages wait in it")
+		},
+		do: func(ctx context.Context, b broker, args []string) (amqpDocument, string, error) {
 			n, err := b.DeleteQueue(ctx, args[0], f.ifUnused, f.ifEmpty)
-			return amqpDocument{Queue: args[0], Deleted: &n}, fmt.Sprintf("Deleted queue %s with %s.", printable(args[0]), plural(n, "message")), err
-		})
-	cmd.Flags().BoolVar(&f.ifUnused, "if-unused", false, "not while somebody consumes from it")
-	cmd.Flags().BoolVar(&f.ifEmpty, "if-empty", false, "not while messages wait in it")
-	return cmd
+			sentence := fmt.Sprintf("Deleted queue %s with %s.", printable(args[0]), plural(n, "message"))
+			return amqpDocument{Queue: args[0], Deleted: &n}, sentence, err
+		},
+	}
+	return c.cobra(a, f)
 }
 
 func queuePurgeCommand(a *app) *cobra.Command {
 	f := &entityFlags{}
-	return a.entityCommand(f, "queue.purge QUEUE", "Delete all waiting messages of a queue",
-		"Unlike the command purge it does not ask. -o json prints {\"queue\", \"purged\"}.",
-		`  gelery amqp queue.purge mail`, []string{"QUEUE"}, 0,
-		func(ctx context.Context, b broker, args []string) (amqpDocument, string, error) {
+	c := entityCommand{
+		use:     "queue.purge QUEUE",
+		short:   "Delete all waiting messages of a queue",
+		long:    `Unlike the command purge it does not ask. -o json prints {"queue", "purged"}.`,
+		example: "  gelery amqp queue.purge mail",
+		do: func(ctx context.Context, b broker, args []string) (amqpDocument, string, error) {
 			n, err := b.Purge(ctx, args[0])
-			return amqpDocument{Queue: args[0], Purged: &n}, fmt.Sprintf("Purged %s from queue %s.", plural(n, "message"), printable(args[0])), err
-		})
+			sentence := fmt.Sprintf("Purged %s from queue %s.", plural(n, "message"), printable(args[0]))
+			return amqpDocument{Queue: args[0], Purged: &n}, sentence, err
+		},
+	}
+	return c.cobra(a, f)
 }

@@ -19,8 +19,9 @@ import (
 )
 
 const (
-	// connectTimeout is how long a client command tries to reach a server: Celery's broker_connection_timeout.
-	connectTimeout = 4 * time.Second
+	// connectTimeout is how long a client command tries to reach a server: one attempt of a driver (4 s, Celery's
+	// broker_connection_timeout) and what it has to say about it.
+	connectTimeout = 5 * time.Second
 	closeTimeout   = 5 * time.Second
 )
 

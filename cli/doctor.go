@@ -92,10 +92,14 @@ func (a *app) doctor(ctx context.Context, f *doctorFlags) error {
 }
 
 // examine looks at one server. One that cannot be used is a finding too.
-func (a *app) examine(ctx context.Context, what string, config task.Config, queues []string) (found []transport.Finding, unreachable bool, err error) {
+func (a *app) examine(ctx context.Context, what string, config task.Config, queues []string) (
+	found []transport.Finding, unreachable bool, err error) {
+	connection := func(health transport.Health, detail, advice string) []transport.Finding {
+		return []transport.Finding{{Subject: "connection", Health: health, Detail: detail, Advice: advice}}
+	}
 	url := config.Broker + config.Backend
 	if what == "result backend" && strings.HasPrefix(url, "rpc:") {
-		return []transport.Finding{{Subject: "connection", Health: transport.Healthy, Detail: "rpc: results travel through the broker"}}, false, nil
+		return connection(transport.Healthy, "rpc: results travel through the broker", ""), false, nil
 	}
 	client, closeClient, err := connectBriefly(ctx, config)
 	if err != nil {
@@ -103,8 +107,7 @@ func (a *app) examine(ctx context.Context, what string, config task.Config, queu
 		if !ok || f.code != exitUnavailable && f.code != exitFailed {
 			return nil, false, err
 		}
-		return []transport.Finding{{Subject: "connection", Health: transport.Broken, Detail: f.what + ": " + f.why, Advice: f.todo}},
-			f.code == exitUnavailable, nil
+		return connection(transport.Broken, f.what+": "+f.why, f.todo), f.code == exitUnavailable, nil
 	}
 	defer closeClient()
 	server := any(client.Transport())
@@ -113,8 +116,7 @@ func (a *app) examine(ctx context.Context, what string, config task.Config, queu
 	}
 	examiner, ok := server.(transport.Examiner)
 	if !ok {
-		return []transport.Finding{{Subject: "connection", Health: transport.Unknown,
-			Detail: "the " + what + " " + brokerurl.Redact(url) + " cannot be examined: its driver does not offer it"}}, false, nil
+		return connection(transport.Unknown, "the "+what+" "+brokerurl.Redact(url)+" cannot be examined: its driver does not offer it", ""), false, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, operateTimeout)
 	defer cancel()

@@ -167,7 +167,8 @@ func refusal(err error) *failure {
 // RabbitMQ's words: inequivalent arg 'x-max-priority' for queue 'q' in vhost '/': received none but current is the value
 // '10' of type 'long'.
 var (
-	inequivalent  = regexp.MustCompile(`inequivalent arg '(.*?)' for (queue|exchange) '(.*?)' in vhost '.*?': received (.+?) but current is (.+)$`)
+	inequivalent = regexp.MustCompile(`inequivalent arg '(.*?)' for (queue|exchange) '(.*?)' in vhost '.*?': ` +
+		`received (.+?) but current is (.+)$`)
 	argumentValue = regexp.MustCompile(`^(?:the value )?'(.*?)'(?: of type '\w+')?$`)
 )
 
@@ -188,7 +189,8 @@ func mismatch(text string) *failure {
 	if has == "none" {
 		with = "without " + arg
 	}
-	f.todo = fmt.Sprintf("declare it %s, as everybody who shares it must, or delete it: gelery amqp %s.delete %s", with, kind, name)
+	f.todo = fmt.Sprintf("declare it %s, as everybody who shares it must, or delete it: gelery amqp %s.delete %s",
+		with, kind, name)
 	return f
 }
 

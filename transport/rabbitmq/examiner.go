@@ -19,6 +19,9 @@ var _ transport.Examiner = (*rabbitTransport)(nil)
 // examineTimeout bounds the question whether the broker takes a message.
 const examineTimeout = 3 * time.Second
 
+// maxRights is for how many queues the user's rights are found out: it costs two channels each.
+const maxRights = 500
+
 // examination is one run of Examine.
 type examination struct {
 	t          *rabbitTransport
@@ -87,7 +90,8 @@ func (x *examination) managed(ctx context.Context) bool {
 		x.add("management", transport.Healthy, "the plugin answers at "+x.management.base, "")
 		return true
 	case refusedBy(err):
-		x.add("management", transport.Unknown, err.Error()+"; "+untold, "give the user the tag monitoring, or name another user in the transport option management_url")
+		x.add("management", transport.Unknown, err.Error()+"; "+untold,
+			"give the user the tag monitoring, or name another user in the transport option management_url")
 	default:
 		x.add("management", transport.Unknown, err.Error()+"; "+untold, "")
 	}
@@ -147,9 +151,11 @@ func (x *examination) cluster(ctx context.Context) {
 	}
 	switch {
 	case len(split) > 0:
-		x.add("cluster", transport.Broken, "it is split: "+strings.Join(split, ", "), "choose the side to keep and restart the nodes of the other one")
+		x.add("cluster", transport.Broken, "it is split: "+strings.Join(split, ", "),
+			"choose the side to keep and restart the nodes of the other one")
 	case len(down) > 0:
-		x.add("cluster", transport.Doubtful, fmt.Sprintf("%d of %d nodes are down: %s", len(down), len(nodes), strings.Join(down, ", ")), "start them")
+		x.add("cluster", transport.Doubtful,
+			fmt.Sprintf("%d of %d nodes are down: %s", len(down), len(nodes), strings.Join(down, ", ")), "start them")
 	default:
 		x.add("cluster", transport.Healthy, count(int64(len(nodes)), "node")+" running", "")
 	}
@@ -160,7 +166,8 @@ func (x *examination) cluster(ctx context.Context) {
 func (x *examination) publishing(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, examineTimeout)
 	defer cancel()
-	nowhere := []transport.Publication{{Message: new(protocol.Message), RoutingKey: "gelery.doctor." + protocol.NewID(), Optional: true}}
+	nowhere := []transport.Publication{{Message: new(protocol.Message), Optional: true,
+		RoutingKey: "gelery.doctor." + protocol.NewID()}}
 	began := time.Now()
 	err := x.t.Publish(ctx, nowhere)
 	if err == nil {
@@ -201,8 +208,11 @@ func (x *examination) queues(ctx context.Context, names []string) error {
 	if err != nil {
 		return err
 	}
+	if len(names) > maxRights {
+		x.add("permissions", transport.Unknown, fmt.Sprintf("found out for %d of %d queues only", maxRights, len(names)), "name those that matter")
+	}
 	for i, name := range names {
-		if err := x.queue(ctx, name, looks[name], told[name], depths[i]); err != nil {
+		if err := x.queue(ctx, name, looks[name], told[name], depths[i], i < maxRights); err != nil {
 			return err
 		}
 		if n := depths[i].Quarantined; n > 0 {
@@ -276,7 +286,8 @@ func (v *verdict) note(health transport.Health, detail, advice string) {
 	}
 }
 
-func (x *examination) queue(ctx context.Context, name string, seen look, told *queueInfo, depth transport.Depth) error {
+// queue examines one queue, and what the user may do to it if rights is set.
+func (x *examination) queue(ctx context.Context, name string, seen look, told *queueInfo, depth transport.Depth, rights bool) error {
 	subject := "queue " + name
 	if errors.Is(seen.err, errNotFound) {
 		x.add(subject, transport.Doubtful, "it does not exist", "start a worker that serves it, which declares it")
@@ -297,8 +308,10 @@ func (x *examination) queue(ctx context.Context, name string, seen look, told *q
 			v.note(transport.Doubtful, "nobody consumes", "start a worker that serves it")
 		}
 	}
-	if err := x.rights(ctx, v, name, told != nil); err != nil {
-		return err
+	if rights {
+		if err := x.rights(ctx, v, name, told != nil); err != nil {
+			return err
+		}
 	}
 	x.add(subject, v.health, strings.Join(v.details, "; "), strings.Join(v.advice, "; "))
 	return nil
@@ -357,7 +370,8 @@ func (x *examination) rights(ctx context.Context, v *verdict, name string, typeK
 	})
 	switch {
 	case errors.Is(err, transport.ErrDenied):
-		v.note(transport.Doubtful, "the user may not declare it, which workers do when they start", "give it the right to configure (rabbitmqctl set_permissions)")
+		v.note(transport.Doubtful, "the user may not declare it, which workers do when they start",
+			"give it the right to configure (rabbitmqctl set_permissions)")
 	case errors.Is(err, transport.ErrMismatch) && !typeKnown:
 		_, why, _ := strings.Cut(err.Error(), "inequivalent ")
 		v.note("", "not what Celery declares by default: "+why, "")

@@ -190,6 +190,7 @@ func restarted(t *testing.T, server *testservice.RabbitMQServer) {
 		}
 	}
 	<-time.After(500 * time.Millisecond) // of load
+	server.SyncQueues()
 	server.Kill()
 	e := r.refuses(time.Second, func(ctx context.Context) error { return r.publish(ctx, "r-classic", "never") })
 	if e.InDoubt || !errors.Is(e, context.DeadlineExceeded) {

@@ -87,10 +87,15 @@ func (t *rabbitTransport) consuming() (*link, error) {
 	return t.consumes, nil
 }
 
-// operating is the connection for questions and declarations: the one that never publishes, if it is there.
+// operating is the connection for questions and declarations: the one that never publishes, if it is there or an alarm
+// keeps the broker from hearing the other.
 func (t *rabbitTransport) operating() *link {
+	blocked, _ := t.publishes.flow()
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if blocked && t.consumes == nil && !t.closed {
+		t.consumes = newLink("consume", t.options, t.log)
+	}
 	if t.consumes != nil {
 		return t.consumes
 	}

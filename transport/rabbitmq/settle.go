@@ -149,14 +149,18 @@ func (c *consumer) quarantine(ctx context.Context, batch []settling) (moved []se
 	return moved, err
 }
 
+// lookLimit is how often a quarantined message may be looked at: a quorum queue counts each time as a delivery, and
+// drops what has been delivered more often than its limit, from RabbitMQ 4 on after twenty times unless told otherwise.
+const lookLimit = 1_000_000
+
 // setAside publishes to a quarantine queue, which is of the type of the queue it serves. One that was removed meanwhile
 // is made again.
 func (c *consumer) setAside(ctx context.Context, i int, name string, out []*outbound) error {
 	for attempt := 0; ; attempt++ {
 		err := c.t.aside.once(ctx, c.link, name, func() error {
 			arguments := amqp.Table{}
-			if kind, ok := c.queues[i].arguments["x-queue-type"]; ok && kind != "stream" {
-				arguments["x-queue-type"] = kind
+			if c.queues[i].arguments["x-queue-type"] == "quorum" {
+				arguments["x-queue-type"], arguments["x-delivery-limit"] = "quorum", int64(lookLimit)
 			}
 			return c.link.onChannel(ctx, func(ch *amqp.Channel) error {
 				_, err := ch.QueueDeclare(name, true, false, false, false, arguments)

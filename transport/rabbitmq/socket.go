@@ -52,7 +52,7 @@ func newSocket(conn net.Conn, writeTimeout time.Duration) *socket {
 		rewrite: func(dst, frame []byte) []byte { return appendWrapped(dst, frame, int(s.frameMax.Load())) },
 	}
 	s.out = framer{
-		// Channel 0 is the connection's: there passes the frame size that was agreed on.
+		// Channel 0 is the connection's: there pass our capabilities and the frame size that was agreed on.
 		gathers: func(kind byte, channel uint16) bool {
 			return kind == frameHeader || kind == frameMethod && channel == 0
 		},
@@ -69,7 +69,7 @@ func (s *socket) outgoing(dst, frame []byte) []byte {
 	if size, ok := tunedFrameMax(frame); ok && size > 0 { // 0 is no limit
 		s.frameMax.Store(int64(size))
 	}
-	return append(dst, frame...)
+	return appendStartOK(dst, frame)
 }
 
 // Read implements net.Conn.
