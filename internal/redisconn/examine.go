@@ -138,16 +138,19 @@ func (x *examination) persistence(ctx context.Context) {
 		case save == "":
 			x.add("persistence", x.loss, "none: all "+x.holds+" are lost when Redis stops", appendOnly)
 		case x.info["rdb_last_bgsave_status"] == "err":
-			x.add("persistence", wrong, "the last snapshot could not be written; Redis refuses writes until one can", "see Redis's log; make room on its disk")
+			x.add("persistence", wrong, "the last snapshot could not be written; Redis refuses writes until one can",
+				"see Redis's log; make room on its disk")
 		default:
-			x.add("persistence", warning, "snapshots only (save "+save+"): "+x.holds+" since the last one are lost when Redis dies", appendOnly)
+			x.add("persistence", warning,
+				"snapshots only (save "+save+"): "+x.holds+" since the last one are lost when Redis dies", appendOnly)
 		}
 		return
 	}
 	sync, err := x.setting(ctx, "appendfsync")
 	switch {
 	case x.info["aof_last_write_status"] == "err":
-		x.add("persistence", wrong, "the append-only file could not be written; Redis refuses writes until it can", "see Redis's log; make room on its disk")
+		x.add("persistence", wrong, "the append-only file could not be written; Redis refuses writes until it can",
+			"see Redis's log; make room on its disk")
 	case err != nil:
 		x.add("persistence", ok, "append-only file", "")
 	case sync == "no":
@@ -202,7 +205,8 @@ func (x *examination) replication() {
 		return
 	}
 	if x.info["role"] != "master" {
-		x.add("replication", wrong, fmt.Sprintf("this is a replica of %s:%s, which takes no writes", x.info["master_host"], x.info["master_port"]),
+		x.add("replication", wrong,
+			fmt.Sprintf("this is a replica of %s:%s, which takes no writes", x.info["master_host"], x.info["master_port"]),
 			"give the URL of the master, or the Sentinels' (sentinel://)")
 		return
 	}
@@ -239,7 +243,8 @@ func (x *examination) rights(ctx context.Context, commands [][]any) {
 		}
 	}
 	if len(refused) > 0 {
-		x.add("permissions", wrong, fmt.Sprintf("user %s may not %s", user, strings.Join(refused, "; ")), "grant it with ACL SETUSER "+user)
+		x.add("permissions", wrong, fmt.Sprintf("user %s may not %s", user, strings.Join(refused, "; ")),
+			"grant it with ACL SETUSER "+user)
 		return
 	}
 	x.add("permissions", ok, fmt.Sprintf("user %s may do all that is needed", user), "")
