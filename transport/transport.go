@@ -135,7 +135,7 @@ const (
 	// back of the queue on Redis, and on RabbitMQ about where it was, but behind what the consumer has already.
 	Requeue
 	// Return puts it back at the front of its queue, marked redelivered: what a stopping worker does with what it
-	// has not finished. Until it has closed, it may get it again.
+	// has not finished. Until it has closed, it may get it again. A quorum queue promises no order among such messages.
 	Return
 	// Reject removes it without requeue; a broker with dead-letter exchanges dead-letters it.
 	Reject

@@ -53,7 +53,32 @@ type consumer struct {
 type epoch struct {
 	channel *amqp.Channel
 	session *session
-	dead    bool // guarded by the consumer's mu
+	dead    bool       // guarded by the consumer's mu
+	telling sync.Mutex // held while verdicts are decided on and written
+	// The lowest delivery tag that has not come yet, and those above it that have: each queue has a goroutine of its
+	// own, and they may overtake each other. Guarded by the consumer's mu.
+	next  uint64
+	early map[uint64]struct{}
+}
+
+// maxEarly bounds early. A gap that stays is one nobody can explain; nothing is then acknowledged together any more.
+const maxEarly = maxPrefetch
+
+// came notes the arrival of a delivery tag.
+func (e *epoch) came(tag uint64) {
+	if tag != e.next {
+		if e.next > 0 {
+			e.early[tag] = struct{}{}
+		}
+		if len(e.early) > maxEarly {
+			e.next, e.early = 0, nil
+		}
+		return
+	}
+	for ok := true; ok; _, ok = e.early[e.next] {
+		delete(e.early, e.next)
+		e.next++
+	}
 }
 
 // held is a delivery that came and is not settled.
@@ -62,6 +87,9 @@ type held struct {
 	delivery transport.Delivery
 	epoch    *epoch // nil: its channel is lost, the broker gives it to somebody again
 	queue    int
+	// Under the consumer's mu. What is leaving is its settler's alone.
+	leaving bool // it is being settled
+	settled bool // it is being told to the broker
 }
 
 // Consume implements transport.Transport. A queue that exists with other properties is an error here; after a
@@ -138,7 +166,7 @@ func (c *consumer) open(ctx, running context.Context, again bool) (*epoch, error
 	if err != nil {
 		return nil, err
 	}
-	e := &epoch{channel: ch, session: s}
+	e := &epoch{channel: ch, session: s, next: 1, early: map[uint64]struct{}{}}
 	err = s.call(ctx, func() error { return ch.Qos(c.prefetch, 0, false) }) // for each consumer: quorum queues know no other way
 	for i, d := range c.queues {
 		if err == nil {
@@ -197,6 +225,7 @@ func (c *consumer) offer(ctx context.Context, h *held) {
 		c.mu.Unlock()
 		return // the broker has it back
 	}
+	h.epoch.came(h.DeliveryTag)
 	c.received++
 	if h.Redelivered && !c.orphans.empty() {
 		if s, ok := c.adopt(h); ok {
@@ -294,7 +323,7 @@ func (c *consumer) lose(e *epoch) {
 		c.waiting[i] = slices.DeleteFunc(c.waiting[i], func(h *held) bool { return h.epoch == e })
 	}
 	for _, h := range c.held {
-		if h.epoch == e {
+		if h.epoch == e && !h.leaving {
 			h.epoch = nil
 			c.orphans.add(h)
 		}
@@ -302,10 +331,14 @@ func (c *consumer) lose(e *epoch) {
 }
 
 // release gives back what is held by closing its channel, which the broker answers when it has also taken all
-// acknowledgements before it.
+// acknowledgements before it. The consumers are cancelled first: with one that lives, a quorum queue forgets
+// acknowledgements that come right before the close, and thousands of finished tasks come again (rabbitmq-server#10327).
 func (c *consumer) release(e *epoch) {
 	ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
 	defer cancel()
+	for i := range c.queues {
+		_ = e.session.call(ctx, func() error { return e.channel.Cancel(strconv.Itoa(i), false) }) // the close tells
+	}
 	if err := e.session.call(ctx, e.channel.Close); err != nil && !lost(err) {
 		_ = e.session.socket.Close() // the broker must not go on believing that we hold anything
 	}

@@ -27,9 +27,21 @@ func form[T any](brief, full T) T {
 // TestFaults does to a node of its own what would disturb others.
 func TestFaults(t *testing.T) {
 	server := testservice.StartRabbitMQ(t)
+	before := openFiles()
+	defer func() { // when the transports of all are closed
+		if after := openFiles(); after > before {
+			t.Errorf("%d files are open; before the faults %d", after, before)
+		}
+	}()
 	t.Run("MemoryAlarm", func(t *testing.T) { memoryAlarm(t, server) })
 	t.Run("Frozen", func(t *testing.T) { frozen(t, server) })
 	t.Run("Restarted", func(t *testing.T) { restarted(t, server) })
+}
+
+// openFiles counts the open files of this process, on Linux.
+func openFiles() int {
+	files, _ := os.ReadDir("/proc/self/fd")
+	return len(files)
 }
 
 // memoryAlarm: what is received can be acknowledged, publishing ends at its deadline and says why, Close does not wait.

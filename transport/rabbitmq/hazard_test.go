@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/url"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -30,6 +31,56 @@ func TestSilentQueueHoldsUpNobody(t *testing.T) {
 	s.Eval(process + ", sys:resume(N)")
 	if err != nil {
 		t.Errorf("publish to another queue: %v", err)
+	}
+}
+
+// TestFullQueueRefuses publishes to a queue that takes no more: the caller learns it, the message has not arrived, and
+// goes through when there is room again. Others are not held up.
+func TestFullQueueRefuses(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"classic", "quorum"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			s := testservice.RabbitMQ(t)
+			r := newRig(t, s.URL, nil)
+			full := transport.Queue{Name: "full", Arguments: map[string]any{"x-queue-type": kind, "x-max-length": 1, "x-overflow": "reject-publish"}}
+			r.declare(full, transport.Queue{Name: "well"})
+			var e *transport.PublishError
+			room := []string{}
+			for i := range 5 { // a quorum queue takes a few more than it should before it refuses
+				id := fmt.Sprint(i)
+				ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+				err := r.publish(ctx, "full", id)
+				cancel()
+				if errors.As(err, &e) {
+					break
+				}
+				room = append(room, id)
+			}
+			if e == nil || !errors.Is(e, transport.ErrRefused) {
+				t.Fatalf("after %d messages: %v; expected ErrRefused", len(room), e)
+			}
+			refused := fmt.Sprint(len(room)) // in doubt only if another attempt was under way at the deadline
+			waiting := make(chan error, 1)
+			go func() { waiting <- r.publish(r.within(patience), "full", "patient") }()
+			for i := range 20 {
+				r.send("well", fmt.Sprint(i))
+			}
+			c := r.consume(1, full)
+			got := []string{}
+			for !slices.Contains(got, "patient") {
+				got = append(got, r.take(c, 1)...)
+			}
+			if i := slices.Index(got, refused); i >= 0 && e.InDoubt {
+				got = slices.Delete(got, i, i+1)
+			}
+			if want := append(room, "patient"); !slices.Equal(got, want) {
+				t.Errorf("received %v; expected %v", got, want)
+			}
+			if err := <-waiting; err != nil {
+				t.Errorf("the call that waited for room: %v", err)
+			}
+		})
 	}
 }
 

@@ -16,7 +16,7 @@ func (c *consumer) Delay(ctx context.Context, batch []transport.Delayed) (kept [
 	var from []transport.Delayed
 	var out []*outbound
 	for _, d := range batch {
-		h := c.takeOut(d.Delivery.Tag)
+		h := c.leave(d.Delivery.Tag)
 		if h == nil {
 			kept, err = append(kept, d), errors.Join(err, errLost)
 			continue
@@ -47,14 +47,14 @@ func (c *consumer) Delay(ctx context.Context, batch []transport.Delayed) (kept [
 	return kept, err
 }
 
-// takeOut takes a live delivery out of what is held; nil if there is none.
-func (c *consumer) takeOut(tag string) *held {
+// leave begins to settle a live delivery; nil if there is none.
+func (c *consumer) leave(tag string) *held {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	h := c.held[tag]
-	if h == nil || h.epoch == nil {
+	if h == nil || h.leaving || h.epoch == nil {
 		return nil
 	}
-	delete(c.held, tag)
+	h.leaving = true
 	return h
 }

@@ -158,8 +158,10 @@ func testReturn(t *testing.T, b *bench) {
 	b.close(c) // until then it may get them again
 	again := b.receive(b.consume("q"), 4)
 	if b.Arguments["x-queue-type"] == "quorum" {
-		// Such a queue writes down what comes back before it serves it again, and hands out d meanwhile.
-		b.wantIDs(slices.DeleteFunc(again, func(d transport.Delivery) bool { return d.Message.Headers.ID == "d" }), "a", "b", "c")
+		// Such a queue serves what comes back in the order in which it came back, and the closing consumer may have had
+		// some of it in hand again.
+		slices.SortFunc(again, func(x, y transport.Delivery) int { return strings.Compare(x.Message.Headers.ID, y.Message.Headers.ID) })
+		b.wantIDs(again, "a", "b", "c", "d")
 		return
 	}
 	b.wantIDs(again, "a", "b", "c", "d")
