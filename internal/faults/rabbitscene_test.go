@@ -153,14 +153,6 @@ func (s *rabbitScene) longestGap() time.Duration {
 	return max(s.gap, time.Since(s.last))
 }
 
-// runs is how many runs the ledger holds.
-func (s *rabbitScene) runs() (n int) {
-	for _, c := range s.ledger.Counts(s) {
-		n += c
-	}
-	return n
-}
-
 // grown returns a channel on which the time is sent when the ledger has grown by one run.
 func (s *rabbitScene) grown() <-chan time.Time {
 	size := func() int64 {

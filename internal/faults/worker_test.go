@@ -60,7 +60,7 @@ func runWorker(broker string, ledger Ledger) int {
 	mux := worker.NewMux()
 	worker.Handle(mux, note, func(ctx context.Context, a noteArgs) (task.NoResult, error) {
 		info, _ := task.FromContext(ctx)
-		if err := ledger.Append(info.ID, strconv.Itoa(os.Getpid()), time.Now().Format("05.000"), strconv.Itoa(a.Milliseconds)); err != nil {
+		if err := ledger.Append(info.ID, strconv.Itoa(os.Getpid())); err != nil {
 			return task.NoResult{}, err
 		}
 		<-time.After(time.Duration(a.Milliseconds) * time.Millisecond) // the work

@@ -22,10 +22,10 @@ const defaultPrefetch = 1000
 // maxPrefetch is the largest number basic.qos has room for.
 const maxPrefetch = 65535
 
-// consumer receives from queues. What it consumes on, one channel for all queues, is replaced whenever it is lost: by a
-// broken connection, by the broker's consumer_timeout, by an acknowledgement it did not like. Deliveries belong to the
-// channel they came on (their epoch) and can be settled on no other; those that were held when it was lost come again
-// to somebody, and if that is us they are recognized (adoption.go).
+// consumer receives from queues, each on a channel of its own, so that what befalls one does not concern the others. A
+// channel is replaced whenever it is lost: by a broken connection, by the broker's consumer_timeout, by a right that was
+// withdrawn. Deliveries belong to the channel they came on (their epoch) and can be settled on no other; those that were
+// held when it was lost come again to somebody, and if that is us they are recognized (adoption.go).
 type consumer struct {
 	t        *rabbitTransport
 	link     *link
@@ -37,7 +37,7 @@ type consumer struct {
 	ended chan struct{} // closed when run is over
 	wake  chan struct{} // capacity 1: something came, or the consumer was closed
 
-	takers sync.WaitGroup
+	runs sync.WaitGroup // run and take, of each queue
 
 	mu       sync.Mutex
 	closed   bool
@@ -45,7 +45,7 @@ type consumer struct {
 	rotate   int       // the queue to look at first
 	held     map[string]*held
 	lastTag  uint64
-	received uint64 // deliveries ever, for the watchdog
+	received []uint64 // by queue: deliveries ever, for the watchdog
 	orphans  orphans
 }
 
@@ -55,31 +55,10 @@ type epoch struct {
 	session *session
 	dead    bool       // guarded by the consumer's mu
 	telling sync.Mutex // held while verdicts are decided on and written
-	// The lowest delivery tag that has not come yet, and those above it that have: each queue has a goroutine of its
-	// own, and they may overtake each other. Guarded by the consumer's mu.
-	next  uint64
-	early map[uint64]struct{}
 }
 
-// maxEarly bounds early. A gap that stays is one nobody can explain; nothing is then acknowledged together any more.
-const maxEarly = maxPrefetch
-
-// came notes the arrival of a delivery tag.
-func (e *epoch) came(tag uint64) {
-	if tag != e.next {
-		if e.next > 0 {
-			e.early[tag] = struct{}{}
-		}
-		if len(e.early) > maxEarly {
-			e.next, e.early = 0, nil
-		}
-		return
-	}
-	for ok := true; ok; _, ok = e.early[e.next] {
-		delete(e.early, e.next)
-		e.next++
-	}
-}
+// consumerTag is the name of the one consumer on a channel.
+const consumerTag = "0"
 
 // held is a delivery that came and is not settled.
 type held struct {
@@ -127,18 +106,39 @@ func (t *rabbitTransport) consume(ctx context.Context, queues []*declaration, pr
 		return nil, err
 	}
 	c := &consumer{t: t, link: l, log: t.log, queues: queues, prefetch: prefetch, ended: make(chan struct{}),
-		wake: make(chan struct{}, 1), held: map[string]*held{}, waiting: make([][]*held, len(queues))}
+		wake: make(chan struct{}, 1), held: map[string]*held{}, waiting: make([][]*held, len(queues)),
+		received: make([]uint64, len(queues))}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	c.stop = stop
-	for {
-		e, err := c.open(ctx, running, false)
-		if err == nil {
-			go c.run(running, e)
-			return c, nil
-		}
-		if ctx.Err() != nil || !lost(err) && !errors.Is(err, errNotFound) {
+	var opened []*epoch
+	for i := range queues {
+		e, err := c.begin(ctx, running, i)
+		if err != nil {
 			stop()
+			for _, e := range opened {
+				c.release(e)
+			}
+			c.runs.Wait()
 			return nil, err
+		}
+		opened = append(opened, e)
+	}
+	for i, e := range opened {
+		c.runs.Go(func() { c.run(running, i, e) })
+	}
+	go func() {
+		c.runs.Wait()
+		close(c.ended)
+	}()
+	return c, nil
+}
+
+// begin opens the first channel of a queue. A connection that is lost meanwhile is waited for.
+func (c *consumer) begin(ctx, running context.Context, i int) (*epoch, error) {
+	for {
+		e, err := c.open(ctx, running, i, false)
+		if err == nil || ctx.Err() != nil || !lost(err) && !errors.Is(err, errNotFound) {
+			return e, err
 		}
 		select {
 		case <-time.After(firstPause):
@@ -147,16 +147,15 @@ func (t *rabbitTransport) consume(ctx context.Context, queues []*declaration, pr
 	}
 }
 
-// open declares the queues and begins to consume on a new channel; what it starts lives until running is done. Again
-// tells that it has worked before.
-func (c *consumer) open(ctx, running context.Context, again bool) (*epoch, error) {
-	for _, d := range c.queues {
-		if d.fresh {
-			d.queue = d.alias + "." + protocol.NewID()
-		}
-		if err := c.declare(ctx, d, again); err != nil {
-			return nil, err
-		}
+// open declares a queue and begins to consume on a new channel; what it starts lives until running is done. Again tells
+// that it has worked before.
+func (c *consumer) open(ctx, running context.Context, i int, again bool) (*epoch, error) {
+	d := c.queues[i]
+	if d.fresh {
+		d.queue = d.alias + "." + protocol.NewID()
+	}
+	if err := c.declare(ctx, d, again); err != nil {
+		return nil, err
 	}
 	s, err := c.link.wait(ctx, !again)
 	if err != nil {
@@ -166,16 +165,14 @@ func (c *consumer) open(ctx, running context.Context, again bool) (*epoch, error
 	if err != nil {
 		return nil, err
 	}
-	e := &epoch{channel: ch, session: s, next: 1, early: map[uint64]struct{}{}}
+	e := &epoch{channel: ch, session: s}
 	err = s.call(ctx, func() error { return ch.Qos(c.prefetch, 0, false) }) // for each consumer: quorum queues know no other way
-	for i, d := range c.queues {
-		if err == nil {
-			err = c.consume(ctx, running, e, i, d)
-		}
+	if err == nil {
+		err = c.consume(ctx, running, e, i, d)
 	}
 	if err != nil {
 		go func() { _ = ch.Close() }() // ends with its answer or with the session
-		return nil, fmt.Errorf("consume: %w", translate(err))
+		return nil, fmt.Errorf("consume from queue %q: %w", d.alias, translate(err))
 	}
 	return e, nil
 }
@@ -194,13 +191,13 @@ func (c *consumer) declare(ctx context.Context, d *declaration, again bool) erro
 func (c *consumer) consume(ctx, running context.Context, e *epoch, i int, d *declaration) error {
 	var deliveries <-chan amqp.Delivery
 	err := e.session.call(ctx, func() (err error) {
-		deliveries, err = e.channel.Consume(d.queue, strconv.Itoa(i), false, d.source.Exclusive, false, false, nil)
+		deliveries, err = e.channel.Consume(d.queue, consumerTag, false, d.source.Exclusive, false, false, nil)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	c.takers.Go(func() { c.take(running, e, i, d, deliveries) })
+	c.runs.Go(func() { c.take(running, e, i, d, deliveries) })
 	return nil
 }
 
@@ -225,8 +222,7 @@ func (c *consumer) offer(ctx context.Context, h *held) {
 		c.mu.Unlock()
 		return // the broker has it back
 	}
-	h.epoch.came(h.DeliveryTag)
-	c.received++
+	c.received[h.queue]++
 	if h.Redelivered && !c.orphans.empty() {
 		if s, ok := c.adopt(h); ok {
 			c.mu.Unlock()
@@ -250,32 +246,29 @@ func (c *consumer) signal() {
 	}
 }
 
-// run watches the channel and replaces it when it is lost, until the consumer is closed.
-func (c *consumer) run(ctx context.Context, e *epoch) {
-	defer close(c.ended)
-	pause := firstPause
+// run watches the channel of a queue and replaces it when it is lost, until the consumer is closed.
+func (c *consumer) run(ctx context.Context, i int, e *epoch) {
+	queue, pause := c.queues[i].alias, firstPause
 	for {
 		began := time.Now()
-		closed := e.channel.NotifyClose(make(chan *amqp.Error, 1))
-		err := c.watch(ctx, e, closed)
+		err := c.watch(ctx, i, e)
 		if ctx.Err() != nil {
 			c.release(e)
-			c.takers.Wait()
 			return
 		}
 		c.lose(e)
-		c.log.Warn("consuming channel lost, opening another", "queues", c.names(), "error", err)
+		c.log.Warn("consuming channel lost, opening another", "queue", queue, "error", err)
 		if time.Since(began) > lastPause {
 			pause = firstPause
 		}
 		for {
-			if e, err = c.open(ctx, ctx, true); err == nil {
+			if e, err = c.open(ctx, ctx, i, true); err == nil {
 				break
 			}
 			if ctx.Err() != nil {
 				return
 			}
-			c.log.Error("cannot consume, trying again", "queues", c.names(), "error", err)
+			c.log.Error("cannot consume, trying again", "queue", queue, "error", err)
 			select {
 			case <-time.After(pause):
 			case <-ctx.Done():
@@ -286,26 +279,19 @@ func (c *consumer) run(ctx context.Context, e *epoch) {
 	}
 }
 
-func (c *consumer) names() []string {
-	names := make([]string, len(c.queues))
-	for i, d := range c.queues {
-		names[i] = d.alias
-	}
-	return names
-}
-
 // watch waits for the end of a channel, and ends one that has gone silent.
-func (c *consumer) watch(ctx context.Context, e *epoch, closed <-chan *amqp.Error) error {
+func (c *consumer) watch(ctx context.Context, i int, e *epoch) error {
+	closed := e.channel.NotifyClose(make(chan *amqp.Error, 1))
 	ticker := time.NewTicker(c.t.options.watchInterval)
 	defer ticker.Stop()
-	w := watchdog{c: c, epoch: e}
+	w := watchdog{c: c, queue: i}
 	for {
 		select {
 		case err := <-closed:
 			return firstError(err, amqp.ErrClosed)
 		case <-ticker.C:
 			if why := w.look(ctx); why != "" {
-				c.log.Error("consumer gets nothing, opening another", "queues", c.names(), "reason", why)
+				c.log.Error("consumer gets nothing, opening another", "queue", c.queues[i].alias, "reason", why)
 				_ = e.session.call(ctx, e.channel.Close)
 			}
 		case <-ctx.Done():
@@ -336,9 +322,7 @@ func (c *consumer) lose(e *epoch) {
 func (c *consumer) release(e *epoch) {
 	ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
 	defer cancel()
-	for i := range c.queues {
-		_ = e.session.call(ctx, func() error { return e.channel.Cancel(strconv.Itoa(i), false) }) // the close tells
-	}
+	_ = e.session.call(ctx, func() error { return e.channel.Cancel(consumerTag, false) }) // the close tells
 	if err := e.session.call(ctx, e.channel.Close); err != nil && !lost(err) {
 		_ = e.session.socket.Close() // the broker must not go on believing that we hold anything
 	}

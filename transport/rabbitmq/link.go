@@ -185,8 +185,12 @@ func (l *link) dial(ctx context.Context, e endpoint) (*session, error) {
 	s.Connection, err = amqp.Open(s.socket, config)
 	if err != nil {
 		_ = conn.Close()
-		if ctx.Err() != nil && !isAMQP(err) {
+		said, ok := errors.AsType[*amqp.Error](err)
+		switch {
+		case (!ok || said.Code == amqp.FrameError) && !time.Now().Before(deadline): // so it calls a read that took too long
 			err = fmt.Errorf("no AMQP answer from %s within %v", e.address(), l.options.connectTimeout)
+		case said == amqp.ErrCredentials, said == amqp.ErrVhost: // its guesses; RabbitMQ itself says why
+			err = fmt.Errorf("%s ended the connection during the handshake, without a reason", e.address())
 		}
 		return nil, err
 	}
@@ -380,18 +384,9 @@ func translate(err error) error {
 	return err
 }
 
-func isAMQP(err error) bool {
-	_, ok := errors.AsType[*amqp.Error](err)
-	return ok
-}
-
 // refusal returns err if another attempt with the same settings cannot succeed, else nil.
 func refusal(err error) error {
 	if e, ok := errors.AsType[*amqp.Error](err); ok {
-		// These two are amqp091-go's guesses about a connection that ended without a word; RabbitMQ itself says why.
-		if e == amqp.ErrVhost || e == amqp.ErrCredentials {
-			return nil
-		}
 		switch e.Code {
 		case amqp.AccessRefused, amqp.NotAllowed, amqp.NotImplemented:
 			return err

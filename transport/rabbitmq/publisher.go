@@ -18,6 +18,10 @@ const (
 	publishWindow = 1024
 	// nackPause is the wait before a message that the broker did not take is sent again.
 	nackPause = 100 * time.Millisecond
+	// staleNacks is how often a message is refused before the channel is suspected, and stalePause the time between two
+	// such suspicions. A channel that has published to a quorum queue while it had no leader refuses on for ever.
+	staleNacks = 2
+	stalePause = 500 * time.Millisecond
 )
 
 // publisher is the actor that publishes on one connection. What callers hand over while it is busy leaves in one write,
@@ -33,6 +37,8 @@ type publisher struct {
 	refused []*outbound // written and refused; to be written again a little later
 	pending []*outbound // written and unconfirmed, in the order of their tags
 	careful bool        // one at a time, to find out for which message the broker closes the channel
+	stale   bool        // nothing more is written on this channel; it is replaced when nothing is pending
+	doubted time.Time   // when stale was last set
 }
 
 // submission is one call of publish: its messages, and how many of them the broker has still to answer.
@@ -55,6 +61,7 @@ type outbound struct {
 	optional      bool
 	message       amqp.Publishing
 	written       bool
+	nacks         int
 	returned      string // why the broker gave it back; "": it did not
 }
 
@@ -142,14 +149,21 @@ func (p *publisher) serve(ctx context.Context, s *session) error {
 	closed := ch.NotifyClose(make(chan *amqp.Error, 1))
 	var pause <-chan time.Time
 	for {
+		if p.stale && (len(p.pending) == 0 || time.Since(p.doubted) > stalePause) {
+			p.stale = false
+			if len(p.pending) == 0 {
+				_ = s.call(ctx, ch.Close) // replaced in any case
+				return errStale
+			}
+		}
 		blocked, flow := p.link.flow()
-		if !blocked {
+		if !blocked && !p.stale {
 			if err := p.write(s, ch); err != nil {
 				_ = s.socket.Close() // half a frame may have been written
 				return err
 			}
 		}
-		if len(p.refused) > 0 && pause == nil {
+		if (len(p.refused) > 0 || p.stale) && pause == nil {
 			pause = time.After(nackPause)
 		}
 		calls := p.calls
@@ -163,7 +177,10 @@ func (p *publisher) serve(ctx context.Context, s *session) error {
 			if !ok {
 				return p.blame(<-closed)
 			}
-			p.confirmed(c, confirms, returns)
+			if err := p.confirmed(c, confirms, returns); err != nil {
+				_ = s.socket.Close() // it is no broker
+				return err
+			}
 		case <-pause:
 			pause = nil
 			p.waiting = append(p.waiting, p.refused...)
@@ -204,16 +221,25 @@ func (p *publisher) write(s *session, ch *amqp.Channel) error {
 	n := 0
 	for ; n < len(p.waiting) && len(p.pending) < window; n++ {
 		o := p.waiting[n]
-		if o.of.ctx.Err() != nil {
-			continue // nobody waits for it
-		}
-		if err := ch.Publish(o.exchange, o.key, !o.optional, false, o.message); err != nil {
-			break // the channel is closed, and serve will hear why
-		}
+		// The doubt comes first: whoever gives up while it is written must not read that it was not.
 		if !o.written {
-			o.written = true
 			o.of.doubt.Add(1)
 		}
+		err := o.of.ctx.Err()
+		gone := err != nil // nobody waits for it
+		if !gone {
+			err = ch.Publish(o.exchange, o.key, !o.optional, false, o.message)
+		}
+		if err != nil && !o.written {
+			o.of.doubt.Add(-1)
+		}
+		if gone {
+			continue
+		}
+		if err != nil {
+			break // the channel is closed, and serve will hear why
+		}
+		o.written = true
 		p.pending = append(p.pending, o)
 	}
 	clear(p.waiting[:n])
@@ -226,7 +252,7 @@ func (p *publisher) write(s *session, ch *amqp.Channel) error {
 
 // confirmed settles the message that a confirmation is for, and all others that have come with it. A message that is
 // given back as unroutable was given back before it was confirmed.
-func (p *publisher) confirmed(c amqp.Confirmation, confirms <-chan amqp.Confirmation, returns <-chan amqp.Return) {
+func (p *publisher) confirmed(c amqp.Confirmation, confirms <-chan amqp.Confirmation, returns <-chan amqp.Return) error {
 	for {
 		for more := true; more; {
 			select {
@@ -238,6 +264,9 @@ func (p *publisher) confirmed(c amqp.Confirmation, confirms <-chan amqp.Confirma
 				more = false
 			}
 		}
+		if len(p.pending) == 0 {
+			return errSurplus
+		}
 		o := p.pending[0]
 		p.pending[0] = nil
 		p.pending = p.pending[1:]
@@ -246,6 +275,9 @@ func (p *publisher) confirmed(c amqp.Confirmation, confirms <-chan amqp.Confirma
 			o.of.nacked.Store(true)
 			o.of.doubt.Add(-1)
 			o.written, o.returned = false, ""
+			if o.nacks++; o.nacks >= staleNacks && time.Since(p.doubted) > stalePause {
+				p.stale, p.doubted = true, time.Now()
+			}
 			p.refused = append(p.refused, o)
 		case o.returned != "" && !o.optional:
 			p.fail(o, fmt.Errorf("exchange %q, routing key %q: %w", o.exchange, o.key, transport.ErrNoRoute))
@@ -257,15 +289,20 @@ func (p *publisher) confirmed(c amqp.Confirmation, confirms <-chan amqp.Confirma
 		select {
 		case next, ok := <-confirms:
 			if !ok {
-				return // serve will see it too
+				return nil // serve will see it too
 			}
 			c = next
 		default:
 			p.careful = p.careful && len(p.pending)+len(p.waiting) > 0
-			return
+			return nil
 		}
 	}
 }
+
+var errStale = errors.New("the channel refuses messages again and again, trying another one")
+
+// errSurplus is what ends a connection whose other side is confused, or no friend.
+var errSurplus = errors.New("a confirmation came for which there is no message")
 
 // returned marks the oldest message that the broker can have meant.
 func (p *publisher) returned(r amqp.Return) {
@@ -297,7 +334,7 @@ func (p *publisher) answered(s *submission) {
 // again puts what was written and not answered before what waits. It keeps its doubt.
 func (p *publisher) again() {
 	p.waiting = append(p.pending, p.waiting...)
-	p.pending = nil
+	p.pending, p.stale = nil, false
 	for _, o := range p.waiting {
 		o.returned = ""
 	}

@@ -27,7 +27,7 @@ type rabbitTransport struct {
 	options   *options
 	log       *slog.Logger
 	publishes *link
-	publisher *publisher
+	publisher *lanes
 
 	mu        sync.Mutex
 	closed    bool
@@ -56,7 +56,7 @@ func open(ctx context.Context, url string, o transport.Options) (transport.Trans
 		_ = t.publishes.close(context.WithoutCancel(ctx)) // nothing to say goodbye to
 		return nil, fmt.Errorf("connect to %s: %w", opts.url, translate(err))
 	}
-	t.publisher = newPublisher(t.publishes)
+	t.publisher = newLanes(t.publishes)
 	return t, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -132,14 +133,14 @@ func (c *consumer) tell(e *epoch, batch []settling) (lost int) {
 	return lost
 }
 
-// oldest is the lowest tag of a channel that stays unsettled when the batch is, those not here yet included.
+// oldest is the lowest tag of a channel that stays unsettled when the batch is.
 func (c *consumer) oldest(e *epoch, batch []settling) uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, s := range batch {
 		s.settled = true
 	}
-	oldest := e.next
+	oldest := uint64(math.MaxUint64) // what has not come yet has a higher tag than all that has
 	for _, h := range c.held {
 		if h.epoch == e && !h.settled {
 			oldest = min(oldest, h.DeliveryTag)

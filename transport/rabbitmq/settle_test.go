@@ -12,7 +12,7 @@ import (
 	"github.com/gelery/gelery/transport"
 )
 
-// TestSettleInAnyOrder settles deliveries of three queues on one channel in random batches, orders and ways. Most are
+// TestSettleInAnyOrder settles deliveries of three queues in random batches, orders and ways. Most are
 // acknowledged together; none may be that was not settled. What is left at the end comes again, once, and nothing else.
 func TestSettleInAnyOrder(t *testing.T) {
 	t.Parallel()
@@ -102,32 +102,13 @@ func settleSome(t *testing.T, ctx context.Context, c transport.Consumer, held []
 	return held[n:]
 }
 
-// TestTagsThatOvertake: a tag that has not come yet holds back all above it, because one acknowledgement would include it.
-func TestTagsThatOvertake(t *testing.T) {
+// TestOldest: one acknowledgement includes all below it, so nothing that is held or waits may be below.
+func TestOldest(t *testing.T) {
 	t.Parallel()
-	e := &epoch{next: 1, early: map[uint64]struct{}{}}
-	for _, step := range []struct{ tag, next uint64 }{{2, 1}, {3, 1}, {1, 4}, {4, 5}, {7, 5}, {6, 5}, {5, 8}} {
-		if e.came(step.tag); e.next != step.next {
-			t.Errorf("after tag %d the next is %d; expected %d", step.tag, e.next, step.next)
-		}
-	}
-	if len(e.early) != 0 {
-		t.Errorf("%d tags are kept though all have come", len(e.early))
-	}
-	for tag := uint64(10); tag < 11+maxEarly; tag++ {
-		e.came(tag)
-	}
-	if e.next != 0 || e.early != nil {
-		t.Errorf("a gap that stays keeps %d tags; nothing should be acknowledged together any more", len(e.early))
-	}
-	c := &consumer{held: map[string]*held{}}
-	if got := c.oldest(e, nil); got != 0 {
-		t.Errorf("the oldest is %d then; expected 0", got)
-	}
-	e = &epoch{next: 8, early: map[uint64]struct{}{}}
+	e := &epoch{}
 	one, two, three := &held{epoch: e}, &held{epoch: e}, &held{epoch: e}
 	one.DeliveryTag, two.DeliveryTag, three.DeliveryTag = 3, 4, 6
-	c = &consumer{held: map[string]*held{"3": one, "4": two}, waiting: [][]*held{{}, {three}}}
+	c := &consumer{held: map[string]*held{"3": one, "4": two}, waiting: [][]*held{{}, {three}}}
 	for _, tt := range []struct {
 		batch []settling
 		want  uint64

@@ -11,66 +11,50 @@ import (
 // and it gets none. After a leader change of a quorum queue, or when a queue's process was restarted, that has happened.
 type watchdog struct {
 	c        *consumer
-	epoch    *epoch
+	queue    int
 	received uint64 // at the look before
 	hungry   bool   // at the look before, messages were waiting that we could have got
 }
 
 // look is called at intervals. It returns what is wrong, or "". One look is no proof: what it sees may be on its way.
 func (w *watchdog) look(ctx context.Context) string {
-	w.c.mu.Lock()
-	received, idle := w.c.received, w.c.idle()
-	w.c.mu.Unlock()
+	received, idle := w.c.state(w.queue)
 	quiet := received == w.received
 	w.received = received
-	if !quiet || !idle {
+	d := w.c.queues[w.queue]
+	if !quiet || !idle || d.arguments["x-single-active-consumer"] == true { // it is another's turn
 		w.hungry = false
 		return ""
 	}
-	ready, queue := 0, ""
-	for _, d := range w.c.queues {
-		if d.arguments["x-single-active-consumer"] == true {
-			continue // it is another's turn
-		}
-		ctx, cancel := context.WithTimeout(ctx, w.c.t.options.watchInterval)
-		err := w.c.link.onChannel(ctx, func(ch *amqp.Channel) error {
-			q, err := ch.QueueDeclarePassive(d.queue, !d.source.Transient, d.source.AutoDelete, d.source.Exclusive, false, nil)
-			if q.Messages > ready {
-				ready, queue = q.Messages, d.alias
-			}
-			return err
-		})
-		cancel()
-		if err != nil {
-			continue // not there, or no answer: the channel's own end will tell
-		}
+	ready := 0
+	ctx, cancel := context.WithTimeout(ctx, w.c.t.options.watchInterval)
+	defer cancel()
+	err := w.c.link.onChannel(ctx, func(ch *amqp.Channel) error {
+		q, err := ch.QueueDeclarePassive(d.queue, !d.source.Transient, d.source.AutoDelete, d.source.Exclusive, false, nil)
+		ready = q.Messages
+		return err
+	})
+	if err != nil {
+		return "" // not there, or no answer: the channel's own end will tell
 	}
-	w.c.mu.Lock()
-	quiet = w.c.received == received
-	w.c.mu.Unlock()
+	received, _ = w.c.state(w.queue)
 	was := w.hungry
-	w.hungry = quiet && ready > 0
+	w.hungry = received == w.received && ready > 0
 	if was && w.hungry {
-		return fmt.Sprintf("%d messages wait in queue %s", ready, queue)
+		return fmt.Sprintf("%d messages wait in queue %s", ready, d.alias)
 	}
 	return ""
 }
 
-// idle reports that the broker may deliver: no queue's share of the prefetch is used up. The caller holds mu.
-func (c *consumer) idle() bool {
-	count := make([]int, len(c.queues))
-	for i := range c.waiting {
-		count[i] = len(c.waiting[i])
-	}
+// state tells how much has come from a queue, and whether more may come: its prefetch is not used up.
+func (c *consumer) state(queue int) (received uint64, idle bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := len(c.waiting[queue])
 	for _, h := range c.held {
-		if h.epoch != nil {
-			count[h.queue]++
+		if h.queue == queue && h.epoch != nil {
+			n++
 		}
 	}
-	for _, n := range count {
-		if n >= c.prefetch {
-			return false
-		}
-	}
-	return true
+	return c.received[queue], n < c.prefetch
 }
