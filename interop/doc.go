@@ -8,10 +8,11 @@
 // is a failure.
 //
 //	go test ./interop                                    everything
-//	go test ./interop -run 'TestMatrix/celery-5.6/go-to-python'
+//	go test ./interop -run 'TestMatrix/celery-5.6/rabbitmq.rpc/go-to-python'
 //
-// Every comparison is a cell: version, direction, name. With GELERY_INTEROP_REPORT=FILE each cell that ran adds the line
-// "version TAB direction TAB name TAB pass|fail|skip" to the file, so that `make test` can tell a version that was
+// Every comparison is a cell: version, stack (broker and result backend), direction, name. With
+// GELERY_INTEROP_REPORT=FILE each cell that ran adds the line
+// "version TAB direction TAB stack: name TAB pass|fail|skip" to the file, so that `make test` can tell a version that was
 // tested from one that was not.
 //
 // The package is a helper for tests and never part of a program.

@@ -12,52 +12,66 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/gelery/gelery/backends"
 	"github.com/gelery/gelery/protocol"
 	"github.com/gelery/gelery/protocol/value"
 	"github.com/gelery/gelery/task"
 )
 
 // goToPython sends from Go to a Python worker. Python judges the arguments, Go judges the results.
-func goToPython(t *testing.T, v Version, dial func(t testing.TB, protocol int) *task.Client) {
-	clients := map[int]*task.Client{1: dial(t, 1), 2: dial(t, 2)}
-	for _, way := range plain() {
+func goToPython(t *testing.T, c Crossing, settings Settings) {
+	clients := map[int]*task.Client{1: dial(t, settings, 1), 2: dial(t, settings, 2)}
+	for _, way := range c.ways() {
 		for _, s := range sets {
-			if s.carries(v, way.serializer) {
-				Cell(t, v, GoToPython, way.String()+" "+s.name, func(t *testing.T) { checkInPython(t, clients[way.protocol], way, s) })
+			if s.carries(c.Version, way.serializer) {
+				c.Cell(t, way.String()+" "+s.name, func(t *testing.T) { checkInPython(t, clients[way.protocol], way, s) })
 			}
 		}
 	}
 	nested := sets[slices.IndexFunc(sets, func(s set) bool { return s.name == "nested" })]
-	for _, way := range compressed("gzip", "zlib", "lzma", "brotli", "zstd") {
-		Cell(t, v, GoToPython, way.String(), func(t *testing.T) { checkInPython(t, clients[way.protocol], way, nested) })
+	for _, way := range c.packings("gzip", "zlib", "lzma", "brotli", "zstd") {
+		c.Cell(t, way.String(), func(t *testing.T) { checkInPython(t, clients[way.protocol], way, nested) })
 	}
-	Cell(t, v, GoToPython, "10 MB", func(t *testing.T) {
+	c.Cell(t, "10 MB", func(t *testing.T) {
 		checkInPython(t, clients[2], variant{protocol: 2, serializer: "json", compression: "zlib"}, bigSet)
 	})
-	Cell(t, v, GoToPython, "bzip2 cannot be written", func(t *testing.T) {
+	c.Cell(t, "bzip2 cannot be written", func(t *testing.T) {
 		if _, err := clients[2].Send(within(t), "py.add", []any{2, 3}, nil, task.Compression("bzip2")); err == nil {
 			t.Error("no error; Go has no bzip2 writer, so something else was sent under its name")
 		}
 	})
 	for _, s := range sets {
-		if s.carries(v, "json") {
-			Cell(t, v, GoToPython, "result "+s.name, func(t *testing.T) {
+		if s.carries(c.Version, "json") {
+			c.Cell(t, "result "+s.name, func(t *testing.T) {
 				wantResult(t, clients[2], "py.values", []any{s.name}, s.args)
 			})
 		}
 	}
-	Cell(t, v, GoToPython, "keywords", func(t *testing.T) {
+	c.Cell(t, "keywords", func(t *testing.T) {
 		res, err := clients[2].Send(within(t), "py.echo", []any{1}, map[string]any{"b": "x", "a": nil})
 		if err != nil {
 			t.Fatal(err)
 		}
 		wantGet(t, res, map[string]any{"args": []any{int64(1)}, "kwargs": map[string]any{"a": nil, "b": "x"}})
 	})
-	pythonSeesGoTypes(t, v, clients[2])
-	goSeesPythonErrors(t, v, clients[2])
-	Cell(t, v, GoToPython, "request", func(t *testing.T) { pythonSeesTheRequest(t, clients[2]) })
-	Cell(t, v, GoToPython, "progress", func(t *testing.T) { goSeesPythonProgress(t, clients[2]) })
-	Cell(t, v, GoToPython, "forget", func(t *testing.T) {
+	pythonSeesGoTypes(t, c, clients[2])
+	goSeesPythonErrors(t, c, clients[2])
+	pythonReadsHeaders(t, c, clients[2])
+	c.Cell(t, "request", func(t *testing.T) { pythonSeesTheRequest(t, clients[2]) })
+	c.Cell(t, "progress", func(t *testing.T) { goSeesPythonProgress(t, clients[2]) })
+	if c.Backend == "rpc" {
+		c.Cell(t, "the result of another client", func(t *testing.T) {
+			id := send(t, clients[2], "py.add", []any{1, 1}).ID()
+			if state, err := clients[1].Result(id).State(within(t)); err != nil || state != protocol.Pending {
+				t.Errorf("another client sees %s, %v, want PENDING", state, err)
+			}
+			if _, err := clients[1].Result(id).Get(within(t)); !errors.Is(err, backends.ErrUnexpected) {
+				t.Errorf("waiting in another client gives %v, want ErrUnexpected at once", err)
+			}
+			wantGet(t, clients[2].Result(id), int64(2))
+		})
+	}
+	c.Cell(t, "forget", func(t *testing.T) {
 		res, err := clients[2].Send(within(t), "py.add", []any{1, 1}, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -83,13 +97,19 @@ func checkInPython(t *testing.T, client *task.Client, way variant, s set) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	wantVerdict(t, res)
+}
+
+// wantVerdict waits for what a task that compares has to say.
+func wantVerdict(t *testing.T, res *task.Result[any]) {
+	t.Helper()
 	got, err := res.Get(within(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	verdict, ok := got.(map[string]any)
 	if !ok {
-		t.Fatalf("py.check returned %#v", got)
+		t.Fatalf("it returned %#v, not a verdict", got)
 	}
 	if verdict["equal"] != true {
 		t.Errorf("Python got  %v\nit expected %v", verdict["got"], verdict["want"])
@@ -97,7 +117,7 @@ func checkInPython(t *testing.T, client *task.Client, way variant, s set) {
 }
 
 // pythonSeesGoTypes checks what Python makes of Go types that are not canonical values.
-func pythonSeesGoTypes(t *testing.T, v Version, client *task.Client) {
+func pythonSeesGoTypes(t *testing.T, c Crossing, client *task.Client) {
 	type order struct{ LineItems []string }
 	seven := uint8(7)
 	tests := []struct {
@@ -126,10 +146,10 @@ func pythonSeesGoTypes(t *testing.T, v Version, client *task.Client) {
 			repr: "datetime.datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=datetime.timezone.utc)", typed: true},
 	}
 	for _, tt := range tests {
-		if tt.typed && !v.AtLeast("5.3") {
+		if tt.typed && !c.AtLeast("5.3") {
 			continue
 		}
-		Cell(t, v, GoToPython, "Go type "+tt.name, func(t *testing.T) {
+		c.Cell(t, "Go type "+tt.name, func(t *testing.T) {
 			res, err := client.Send(within(t), "py.describe", []any{tt.arg}, map[string]any{"k": tt.arg})
 			if err != nil {
 				t.Fatal(err)
@@ -141,7 +161,7 @@ func pythonSeesGoTypes(t *testing.T, v Version, client *task.Client) {
 }
 
 // goSeesPythonErrors checks that exceptions of a Python worker can be told apart in Go.
-func goSeesPythonErrors(t *testing.T, v Version, client *task.Client) {
+func goSeesPythonErrors(t *testing.T, c Crossing, client *task.Client) {
 	failure := func(t *testing.T, name string, args ...any) *task.Error {
 		t.Helper()
 		res, err := client.Send(within(t), name, args, nil)
@@ -158,7 +178,7 @@ func goSeesPythonErrors(t *testing.T, v Version, client *task.Client) {
 		}
 		return failed
 	}
-	Cell(t, v, GoToPython, "failure: builtin", func(t *testing.T) {
+	c.Cell(t, "failure: builtin", func(t *testing.T) {
 		err := failure(t, "py.fail", "out of paper")
 		if !errors.Is(err, task.PyError("ValueError")) || !errors.Is(err, task.PyError("Exception")) || errors.Is(err, task.PyError("KeyError")) {
 			t.Errorf("%v is not told to be a ValueError, an Exception, no KeyError", err)
@@ -167,7 +187,7 @@ func goSeesPythonErrors(t *testing.T, v Version, client *task.Client) {
 			t.Errorf("message %q, traceback %q", err.Message, err.Traceback)
 		}
 	})
-	Cell(t, v, GoToPython, "failure: of the user's own", func(t *testing.T) {
+	c.Cell(t, "failure: of the user's own", func(t *testing.T) {
 		err := failure(t, "py.decline", "no funds", 51)
 		if !errors.Is(err, task.PyError("app.CardDeclined")) {
 			t.Errorf("%v (%s.%s) is not told to be app.CardDeclined", err, err.Module, err.Type)
@@ -176,7 +196,7 @@ func goSeesPythonErrors(t *testing.T, v Version, client *task.Client) {
 			t.Errorf("arguments are %s, want %s", short(err.Args), short(want))
 		}
 	})
-	Cell(t, v, GoToPython, "failure: wrong arguments", func(t *testing.T) {
+	c.Cell(t, "failure: wrong arguments", func(t *testing.T) {
 		err := failure(t, "py.add", 1)
 		if !errors.Is(err, task.PyError("TypeError")) || !strings.Contains(err.Message, "missing 1 required positional argument: 'y'") {
 			t.Errorf("%v is not the TypeError of a missing y", err)

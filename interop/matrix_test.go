@@ -3,13 +3,15 @@ package interop
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"testing"
 	"time"
 
 	_ "github.com/gelery/gelery/backends/redis"
-	"github.com/gelery/gelery/internal/testservice"
+	_ "github.com/gelery/gelery/backends/rpc"
 	"github.com/gelery/gelery/task"
+	_ "github.com/gelery/gelery/transport/rabbitmq"
 	_ "github.com/gelery/gelery/transport/redis"
 )
 
@@ -26,34 +28,55 @@ const patience = time.Minute
 // argument set by every serializer and both protocols, and every compression.
 func TestMatrix(t *testing.T) {
 	t.Parallel()
-	ForEachVersion(t, func(t *testing.T, v Version) {
-		redis := testservice.Redis(t)
-		broker, backend := redis, database(redis, 1)
-
+	ForEachCrossing(t, everyStack, func(t *testing.T, c Crossing) {
+		s := c.Open(t)
 		t.Run(PythonToGo, func(t *testing.T) {
-			s := Settings{Broker: broker, Backend: backend, Queue: goQueue}
+			s := s
+			s.Queue = goQueue
 			StartGelery(t, s, "--accept-content", "json,msgpack,yaml", "--track-started")
-			pythonToGo(t, v, v.StartDriver(t, s))
+			pythonToGo(t, c.To(PythonToGo), s)
 		})
 		t.Run(GoToPython, func(t *testing.T) {
-			s := Settings{Broker: broker, Backend: backend, Queue: pyQueue, TrackStarted: true}
-			v.StartWorker(t, s, "threads", 4)
-			goToPython(t, v, func(t testing.TB, protocol int) *task.Client { return dial(t, s, protocol) })
+			s := s
+			s.Queue, s.TrackStarted = pyQueue, true
+			c.StartWorker(t, s, "threads", 4)
+			goToPython(t, c.To(GoToPython), s)
 		})
 	})
+}
+
+var everyStack = []Stack{RedisStack, RabbitMQStack, RabbitMQRPCStack}
+
+// ways are the variants in which every argument set crosses. A message is the same on RabbitMQ whatever becomes of its
+// result, so each form of it crosses with rpc results alone. With results in Redis every set crosses once: it comes back
+// in a result, and that is what is compared there.
+func (k Stack) ways() []variant {
+	if k == RabbitMQStack {
+		return []variant{{protocol: 2, serializer: "json"}}
+	}
+	return plain()
+}
+
+// packings are the compressions in which one set crosses in every way.
+func (k Stack) packings(names ...string) []variant {
+	if k == RabbitMQStack {
+		return nil
+	}
+	return compressed(names...)
 }
 
 // TestPools sends to Python workers of every pool: what a pool does to requests is Celery's own business, that it
 // understands ours is not.
 func TestPools(t *testing.T) {
 	t.Parallel()
-	ForEachVersion(t, func(t *testing.T, v Version) {
-		redis := testservice.Redis(t)
+	ForEachCrossing(t, []Stack{RedisStack, RabbitMQRPCStack}, func(t *testing.T, c Crossing) {
+		s := c.Open(t)
+		s.AckLate = true
 		for _, pool := range []string{"solo", "prefork"} {
-			s := Settings{Broker: redis, Backend: database(redis, 1), Queue: pyQueue + "-" + pool, AckLate: true}
-			v.StartWorker(t, s, pool, 2)
+			s.Queue = pyQueue + "-" + pool
+			c.StartWorker(t, s, pool, 2)
 			client := dial(t, s, 2)
-			Cell(t, v, GoToPython, "pool "+pool, func(t *testing.T) {
+			c.To(GoToPython).Cell(t, "pool "+pool, func(t *testing.T) {
 				wantResult(t, client, "py.add", []any{2, 3}, int64(5))
 			})
 		}
@@ -102,14 +125,16 @@ func (s set) carries(v Version, serializer string) bool {
 	return slices.Contains(s.via, serializer) && (!s.typed || v.AtLeast("5.3"))
 }
 
-// database is the URL of another database of the same Redis.
-func database(url string, n int) string { return fmt.Sprintf("%s%d", url[:len(url)-1], n) }
-
 // dial opens a Go client on the same broker, backend and queue as the Python side.
 func dial(t testing.TB, s Settings, protocol int) *task.Client {
 	t.Helper()
-	ctx := within(t)
-	client, err := task.Dial(ctx, task.Config{Broker: s.Broker, Backend: s.Backend, Queue: s.Queue, Protocol: protocol})
+	return connect(t, task.Config{Broker: s.Broker, Backend: s.Backend, Queue: s.Queue, Protocol: protocol})
+}
+
+func connect(t testing.TB, config task.Config) *task.Client {
+	t.Helper()
+	config.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
+	client, err := task.Dial(within(t), config)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -12,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/gelery/gelery/transport"
 )
 
 // versions are the Celery versions Gelery promises to work with.
@@ -67,6 +70,8 @@ type Settings struct {
 	TrackStarted     bool
 	ResultExtended   bool
 	Prefetch         int
+	Queues           []transport.Queue // task_queues
+	Conf             map[string]any    // further settings under their own names
 }
 
 // withoutCelery drops from an environment what would set up a worker or Python behind the test's back.
@@ -106,6 +111,13 @@ func (s Settings) environment(t testing.TB) []string {
 	add("IGNORE_RESULT", "")
 	add("PREFETCH", number(s.Prefetch))
 	add("RESULT_EXPIRES", "")
+	for name, v := range map[string]any{"QUEUES": s.Queues, "CONF": s.Conf} {
+		text, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		add(name, strings.TrimPrefix(string(text), "null"))
+	}
 	return env
 }
 

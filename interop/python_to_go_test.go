@@ -1,43 +1,51 @@
 package interop
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/gelery/gelery/internal/testservice"
+	"github.com/gelery/gelery/backends"
+	"github.com/gelery/gelery/protocol"
 )
 
 // pythonToGo sends from Python to a Go worker. Python judges each result: it must be what a Python worker would have
 // made of the same message.
-func pythonToGo(t *testing.T, v Version, driver *Driver) {
-	for _, way := range plain() {
+func pythonToGo(t *testing.T, c Crossing, settings Settings) {
+	driver := c.StartDriver(t, settings)
+	for _, way := range c.ways() {
 		for _, s := range sets {
-			if s.carries(v, way.serializer) {
-				Cell(t, v, PythonToGo, way.String()+" "+s.name, func(t *testing.T) { echoFromGo(t, driver, way, s.name) })
+			if s.carries(c.Version, way.serializer) {
+				c.Cell(t, way.String()+" "+s.name, func(t *testing.T) { echoFromGo(t, driver, way, s.name) })
 			}
 		}
 	}
-	for _, way := range compressed("gzip", "zlib", "bzip2", "lzma", "brotli", "zstd") {
-		Cell(t, v, PythonToGo, way.String(), func(t *testing.T) { echoFromGo(t, driver, way, "nested") })
+	for _, way := range c.packings("gzip", "zlib", "bzip2", "lzma", "brotli", "zstd") {
+		c.Cell(t, way.String(), func(t *testing.T) { echoFromGo(t, driver, way, "nested") })
 	}
-	Cell(t, v, PythonToGo, "10 MB", func(t *testing.T) {
+	c.Cell(t, "10 MB", func(t *testing.T) {
 		echoFromGo(t, driver, variant{protocol: 2, serializer: "json", compression: "zlib"}, bigSet.name)
 	})
-	Cell(t, v, PythonToGo, "keywords", func(t *testing.T) {
+	c.Cell(t, "keywords", func(t *testing.T) {
 		got := run(t, driver, Command{Task: "dev.add", Kwargs: map[string]any{"x": 2, "y": 3}})
 		if got.State != "SUCCESS" || string(got.Value) != "5" {
 			t.Errorf("dev.add(x=2, y=3) gave %s %s, want SUCCESS 5", got.State, got.Got)
 		}
 	})
-	pythonSeesGoErrors(t, v, driver)
-	Cell(t, v, PythonToGo, "progress", func(t *testing.T) {
+	pythonSeesGoErrors(t, c, driver)
+	pythonSendsHeaders(t, c, driver, settings)
+	c.Cell(t, "progress", func(t *testing.T) {
 		got := run(t, driver, Command{Task: "dev.progress", Args: []any{3}, Record: true})
 		if want := []string{"STARTED", "PROGRESS", "PROGRESS", "PROGRESS", "SUCCESS"}; !slices.Equal(got.States, want) {
 			t.Errorf("states %v, then %s %s; want %v", got.States, got.State, got.Got, want)
 		}
 	})
-	Cell(t, v, PythonToGo, "forget", func(t *testing.T) {
+	if c.Backend == "rpc" {
+		resultsAreThePythonSendersOnly(t, c, driver, settings)
+		return
+	}
+	c.Cell(t, "forget", func(t *testing.T) {
 		id := run(t, driver, Command{Task: "dev.add", Args: []any{1, 1}}).ID
 		if a := driver.Do(t, Command{Op: "forget", ID: id}); !a.OK {
 			t.Fatalf("forget: %s", a.Error)
@@ -48,8 +56,38 @@ func pythonToGo(t *testing.T, v Version, driver *Driver) {
 	})
 }
 
+// resultsAreThePythonSendersOnly checks what follows from rpc: nothing is stored, so nothing can be removed, and no other
+// process learns of a result.
+func resultsAreThePythonSendersOnly(t *testing.T, c Crossing, driver *Driver, settings Settings) {
+	id := run(t, driver, Command{Task: "dev.add", Args: []any{1, 1}}).ID
+	c.Cell(t, "nothing to forget", func(t *testing.T) {
+		if a := driver.Do(t, Command{Op: "forget", ID: id}); a.OK || a.Kind != "NotImplementedError" {
+			t.Errorf("forget is %v, %s: %s; want Python's own NotImplementedError", a.OK, a.Kind, a.Error)
+		}
+	})
+	other := c.StartDriver(t, settings)
+	c.Cell(t, "polled", func(t *testing.T) { // which reads the reply queue otherwise than waiting does
+		sent := other.Do(t, Command{Op: "send", Task: "dev.add", Args: []any{2, 3}})
+		eventually(t, "Python finds the result", func() bool {
+			return other.Do(t, Command{Op: "state", ID: sent.ID}).State == "SUCCESS"
+		})
+	})
+	c.Cell(t, "the result of another process", func(t *testing.T) {
+		if a := other.Do(t, Command{Op: "state", ID: id}); a.State != "PENDING" {
+			t.Errorf("another Python process sees %s %s, want PENDING", a.State, a.Got)
+		}
+		client := dial(t, settings, 2)
+		if state, err := client.Result(id).State(within(t)); err != nil || state != protocol.Pending {
+			t.Errorf("a Go process sees %s, %v, want PENDING", state, err)
+		}
+		if _, err := client.Result(id).Get(within(t)); !errors.Is(err, backends.ErrUnexpected) {
+			t.Errorf("waiting in a Go process gives %v, want ErrUnexpected at once", err)
+		}
+	})
+}
+
 // pythonSeesGoErrors checks that a Go worker's failures arrive as exceptions of the class Python knows, with a traceback.
-func pythonSeesGoErrors(t *testing.T, v Version, driver *Driver) {
+func pythonSeesGoErrors(t *testing.T, c Crossing, driver *Driver) {
 	tests := []struct {
 		name    string
 		command Command
@@ -62,7 +100,7 @@ func pythonSeesGoErrors(t *testing.T, v Version, driver *Driver) {
 		{"wrong type", Command{Task: "dev.add", Args: []any{1, "two"}}, "TypeError", "y"},
 	}
 	for _, tt := range tests {
-		Cell(t, v, PythonToGo, "failure: "+tt.name, func(t *testing.T) {
+		c.Cell(t, "failure: "+tt.name, func(t *testing.T) {
 			got := run(t, driver, tt.command)
 			if got.State != "FAILURE" || got.Exception == nil {
 				t.Fatalf("state %s with %s, want FAILURE with an exception", got.State, got.Got)
@@ -84,29 +122,30 @@ func pythonSeesGoErrors(t *testing.T, v Version, driver *Driver) {
 // when the operator has said so.
 func TestPickle(t *testing.T) {
 	t.Parallel()
-	ForEachVersion(t, func(t *testing.T, v Version) {
-		redis := testservice.Redis(t)
-		refusing := Settings{Broker: redis, Backend: database(redis, 1), Queue: "refusing"}
-		reading := Settings{Broker: redis, Backend: database(redis, 1), Queue: "reading"}
+	ForEachCrossing(t, []Stack{RedisStack, RabbitMQRPCStack}, func(t *testing.T, c Crossing) {
+		c.Direction = PythonToGo
+		refusing := c.Open(t)
+		reading := refusing
+		refusing.Queue, reading.Queue = "refusing", "reading"
 		StartGelery(t, refusing)
 		StartGelery(t, reading, "--accept-content", "json,pickle")
-		driver := v.StartDriver(t, refusing)
+		driver := c.StartDriver(t, refusing)
 		pickled := func(queue string) Command {
 			return Command{Task: "dev.add", Args: []any{2, 3}, Options: map[string]any{"serializer": "pickle", "queue": queue}}
 		}
 
-		Cell(t, v, PythonToGo, "pickle refused", func(t *testing.T) {
+		c.Cell(t, "pickle refused", func(t *testing.T) {
 			got := run(t, driver, pickled("refusing"))
 			if got.State != "FAILURE" || got.Exception == nil || got.Exception.Type != "ContentDisallowed" {
 				t.Errorf("%s %s, want FAILURE ContentDisallowed", got.State, got.Got)
 			}
 		})
-		Cell(t, v, PythonToGo, "the worker lives on after pickle", func(t *testing.T) {
+		c.Cell(t, "the worker lives on after pickle", func(t *testing.T) {
 			if got := run(t, driver, Command{Task: "dev.add", Args: []any{2, 3}}); string(got.Value) != "5" {
 				t.Errorf("%s %s, want 5", got.State, got.Got)
 			}
 		})
-		Cell(t, v, PythonToGo, "pickle accepted", func(t *testing.T) {
+		c.Cell(t, "pickle accepted", func(t *testing.T) {
 			if got := run(t, driver, pickled("reading")); string(got.Value) != "5" {
 				t.Errorf("%s %s, want 5", got.State, got.Got)
 			}

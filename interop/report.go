@@ -12,9 +12,23 @@ const (
 	GoToPython = "go-to-python"
 )
 
+// Crossing is what a cell compares: messages and results between Go and one Celery version, over one stack, in one
+// direction.
+type Crossing struct {
+	Version
+	Stack
+	Direction string
+}
+
+// To is the same crossing in another direction.
+func (c Crossing) To(direction string) Crossing {
+	c.Direction = direction
+	return c
+}
+
 // Cell runs one comparison as a subtest and enters it in the report. A cell that -run filters out is not entered. f
 // must not call t.Parallel: the cell would be entered before it ran.
-func Cell(t *testing.T, v Version, direction, name string, f func(t *testing.T)) bool {
+func (c Crossing) Cell(t *testing.T, name string, f func(t *testing.T)) bool {
 	t.Helper()
 	ran, skipped := false, false
 	ok := t.Run(name, func(t *testing.T) {
@@ -32,7 +46,7 @@ func Cell(t *testing.T, v Version, direction, name string, f func(t *testing.T))
 	case skipped:
 		outcome = "skip"
 	}
-	if err := enter(fmt.Sprintf("%s\t%s\t%s\t%s\n", v.Name, direction, name, outcome)); err != nil {
+	if err := enter(fmt.Sprintf("%s\t%s\t%s: %s\t%s\n", c.Name, c.Direction, c.Stack, name, outcome)); err != nil {
 		t.Errorf("interop report: %v", err)
 	}
 	return ok

@@ -62,7 +62,7 @@ type Queue struct {
 	Exchange     string
 	ExchangeType string // "direct" (default), "topic", "fanout"
 	RoutingKey   string
-	Bindings     []Binding      // further ones beside the one above
+	Bindings     []Binding      // further ones beside the one above; kombu's bindings replace it: Unbound with Bindings
 	Arguments    map[string]any // x-max-priority, x-queue-type, x-dead-letter-exchange and the like
 
 	Transient  bool // gone when the broker restarts (durable=False in kombu)

@@ -10,13 +10,20 @@
     ACKS_LATE, TRACK_STARTED, RESULT_EXTENDED, IGNORE_RESULT   1 switches on (off)
     PREFETCH                     worker_prefetch_multiplier (4)
     RESULT_EXPIRES               seconds (86400)
+    QUEUES                       task_queues, a JSON list of what the Go tests call transport.Queue (none)
+    CONF                         further settings, a JSON object (none)
 
 Run as ``celery -A app worker -P solo|threads|prefork -c N -l info -Q QUEUE``.
 """
+import json
 import os
 import time
 
-from celery import Celery
+import celery
+from celery import Celery, bootsteps
+from celery.worker.consumer.tasks import Tasks
+from kombu import Exchange, Queue, binding
+from kombu.common import QoS, Broadcast
 
 from values import SETS, same, short
 
@@ -33,8 +40,26 @@ def _names(name, default):
     return _env(name, default).split(",")
 
 
-_options = {"visibility_timeout": float(_env("VISIBILITY_TIMEOUT", "3600"))}
+def _exchange(described):
+    return Exchange(described["Exchange"], type=described["ExchangeType"] or "direct")
+
+
+def _queue(described):
+    """Makes a kombu Queue of a transport.Queue."""
+    if described["Broadcast"]:
+        return Broadcast(described["Name"])
+    options = {"routing_key": described["RoutingKey"], "queue_arguments": described["Arguments"]}
+    if described["Exchange"]:
+        options["exchange"] = _exchange(described)
+    if described["Bindings"]:
+        options["bindings"] = [binding(_exchange(b), routing_key=b["RoutingKey"]) for b in described["Bindings"]]
+    return Queue(described["Name"], **options)
+
+
+_options = {}
 _result_options = {}
+if not _env("BROKER_URL", "").startswith("amqp"):
+    _options["visibility_timeout"] = float(_env("VISIBILITY_TIMEOUT", "3600"))
 if _env("KEY_PREFIX"):
     _options["global_keyprefix"] = _result_options["global_keyprefix"] = _env("KEY_PREFIX")
 
@@ -55,8 +80,28 @@ app.conf.update(
     task_protocol=int(_env("PROTOCOL", "2")),
     task_serializer=_env("TASK_SERIALIZER", "json"),
     task_track_started=_on("TRACK_STARTED"),
+    task_queues=[_queue(q) for q in json.loads(_env("QUEUES", "[]"))] or None,
     worker_prefetch_multiplier=int(_env("PREFETCH", "4")),
 )
+app.conf.update(json.loads(_env("CONF", "{}")))
+
+
+class PrefetchByConsumer(bootsteps.StartStopStep):
+    """Asks for a prefetch count of each consumer, not of the channel, which quorum queues refuse. Celery does so itself
+    from 5.5 on; before, its users need such a step."""
+
+    requires = (Tasks,)
+
+    def start(self, consumer):
+        def ask(prefetch_count):
+            consumer.task_consumer.qos(prefetch_count=prefetch_count, apply_global=False)
+
+        consumer.connection.default_channel.basic_qos(0, consumer.initial_prefetch_count, False)
+        consumer.qos = QoS(ask, consumer.initial_prefetch_count)
+
+
+if celery.VERSION < (5, 5) and '"quorum"' in _env("QUEUES", ""):
+    app.steps["consumer"].add(PrefetchByConsumer)
 
 
 class CardDeclined(Exception):
@@ -76,8 +121,7 @@ def echo(*args, **kwargs):
 @app.task(name="py.check")
 def check(set_name, *args):
     """Compares what arrived with the named argument set, in Python's eyes."""
-    want = SETS[set_name]
-    return {"equal": same(want, list(args)), "got": short(list(args)), "want": short(want)}
+    return _verdict(SETS[set_name], list(args))
 
 
 @app.task(name="py.values")
@@ -113,10 +157,36 @@ def request(self):
     }
 
 
+@app.task(name="py.carried", bind=True)
+def carried(self, want):
+    """Compares the custom headers that arrived with those the arguments tell of."""
+    return _verdict(want, {name: getattr(self.request, name, "missing") for name in want})
+
+
+@app.task(name="py.stamped", bind=True)
+def stamped(self, want):
+    """Compares the stamps that arrived with those the arguments tell of."""
+    return _verdict([sorted(want), want], [sorted(self.request.stamped_headers or []), self.request.stamps])
+
+
+def _verdict(want, got):
+    return {"equal": same(want, got), "got": short(got), "want": short(want)}
+
+
+@app.task(name="py.when", bind=True)
+def when(self):
+    """Tells when it runs and when it was to run at the earliest."""
+    return {"at": time.time(), "eta": self.request.eta}
+
+
 @app.task(name="py.sleep")
 def sleep(seconds):
     time.sleep(seconds)
     return seconds
+
+
+# A demo task of the Go worker, so that either side can run it.
+app.task(name="dev.sleep")(sleep.run)
 
 
 @app.task(name="py.fail")

@@ -3,7 +3,7 @@
 The environment is that of app.py. Commands ("op"):
 
     send    task, id?, args?, kwargs? or set?, options?, protocol?, record?   sends; options are send_task's. Answers id.
-            With record, get will tell all states the task went through.
+            With record, get will tell all states the task went through. Over rpc it always does.
     get     id, timeout?, set?, via?   waits for the result and says what it is. With a set, it also says whether the
             result is an echo of that set, as a Python worker would have echoed it; via is the serializer that carried
             the arguments.
@@ -15,16 +15,30 @@ Every answer has "ok"; when false, "error" says why and "kind" names the excepti
 """
 import json
 import sys
+import time
 import uuid
 
 import celery
 import kombu
 import redis
+from celery.backends import rpc
 from celery.states import READY_STATES
 from kombu import serialization
 
 from app import app
 from values import SETS, same, short
+
+
+if celery.VERSION[:3] == (5, 6, 3):
+    # This release takes the end of its own poll, which is after a second, for a lost connection. It makes a new reply
+    # queue then, and what arrives meanwhile is lost (celery#10284). The releases before do this, and so will the next.
+    def drain_events(self, timeout=None):
+        if self._connection:
+            return self._connection.drain_events(timeout=timeout)
+        if timeout:
+            time.sleep(timeout)
+
+    rpc.ResultConsumer.drain_events = drain_events
 
 
 def carried(value, serializer):
@@ -36,8 +50,15 @@ def carried(value, serializer):
 recorders = {}  # by task id: a subscription to what the worker announces
 
 
+def over_rpc():
+    return app.conf.result_backend.startswith("rpc")
+
+
 def record(task_id):
-    """Listens before the task is sent. AsyncResult would do, but it skips what happened before it is asked."""
+    """Listens before the task is sent. AsyncResult would do, but it skips what happened before it is asked; over rpc all
+    states are messages, and none is skipped."""
+    if over_rpc():
+        return
     recorders[task_id] = pubsub = app.backend.client.pubsub()
     pubsub.subscribe(app.backend.get_key_for_task(task_id))
     if pubsub.get_message(timeout=30) is None:
@@ -71,9 +92,13 @@ def send(command):
 
 def get(command):
     result = app.AsyncResult(command["id"])
+    states = []
+    options = {"on_message": lambda meta: states.append(meta["status"])} if over_rpc() else {}
     # propagate=False returns the exception of a failed task instead of raising it
-    value = result.get(timeout=command.get("timeout", 30), propagate=False)
+    value = result.get(timeout=command.get("timeout", 30), propagate=False, **options)
     answer = describe(result, value)
+    if states:
+        answer["states"] = states
     if command["id"] in recorders:
         answer["states"] = recorded(command["id"])
     if "set" in command:

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/hibiken/asynq"
+
+	"github.com/gelery/gelery/benchmarks/internal/lab"
 )
 
 const (
@@ -16,17 +18,17 @@ const (
 
 // asynqRedis gives asynq a connection for each task that runs and some for the rest, more than its default of ten for
 // each core, so that nobody can say it had to wait for one.
-func asynqRedis(o order) asynq.RedisClientOpt {
+func asynqRedis(o lab.Order) asynq.RedisClientOpt {
 	return asynq.RedisClientOpt{Addr: o.Redis, PoolSize: max(10, o.Concurrency) + 10}
 }
 
 // asynqWorker runs asynq's server as it comes, with a handler that decodes JSON and stores its result.
-func asynqWorker(ctx context.Context, o order, say func(report)) error {
-	say(report{Started: time.Now().UnixNano()})
+func asynqWorker(ctx context.Context, o lab.Order, say func(lab.Report)) error {
+	say(lab.Report{Started: time.Now().UnixNano()})
 	server := asynq.NewServer(asynqRedis(o), asynq.Config{Concurrency: o.Concurrency, LogLevel: asynq.WarnLevel})
 	mux := asynq.NewServeMux()
 	mux.HandleFunc(asynqTask, func(_ context.Context, t *asynq.Task) error {
-		var a addArgs
+		var a lab.AddArgs
 		if err := json.Unmarshal(t.Payload(), &a); err != nil {
 			return err
 		}
@@ -42,11 +44,11 @@ func asynqWorker(ctx context.Context, o order, say func(report)) error {
 }
 
 // asynqEnqueue sends Tasks calls whose results are kept, one by one from each of Producers goroutines.
-func asynqEnqueue(ctx context.Context, o order, say func(report)) error {
+func asynqEnqueue(ctx context.Context, o lab.Order, say func(lab.Report)) error {
 	client := asynq.NewClient(asynqRedis(o))
 	begun := time.Now()
-	err := shared(o, func(i int) error {
-		payload, err := json.Marshal(addArgs{i, 1})
+	err := lab.Share(o, func(i int) error {
+		payload, err := json.Marshal(lab.AddArgs{X: i, Y: 1})
 		if err != nil {
 			return err
 		}
@@ -56,6 +58,6 @@ func asynqEnqueue(ctx context.Context, o order, say func(report)) error {
 	if err != nil {
 		return err
 	}
-	say(report{Seconds: time.Since(begun).Seconds()})
+	say(lab.Report{Seconds: time.Since(begun).Seconds()})
 	return client.Close()
 }

@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/exec"
 	"runtime"
 	"runtime/debug"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/gelery/gelery/benchmarks/internal/lab"
 	"github.com/gelery/gelery/internal/redisserver"
 )
 
@@ -19,17 +19,17 @@ type bench struct {
 	config
 	server *redisserver.Server
 	redis  *redis.Client
-	pin    bool
+	place  lab.Place // of the measured processes
 	missed []string
 }
 
 func newBench(ctx context.Context, c config) (*bench, error) {
-	b := &bench{config: c}
-	if _, err := exec.LookPath("taskset"); err == nil && runtime.NumCPU() > 1 {
-		b.pin = true
+	if !lab.CanPin() {
+		c.redisCore, c.workCore = "", ""
 	}
+	b := &bench{config: c, place: lab.Place{Core: c.workCore, Procs: 1, Profile: c.profile}}
 	var err error
-	if b.server, err = redisserver.Start(ctx, b.on(c.redisCore)...); err != nil {
+	if b.server, err = redisserver.Start(ctx, lab.Pin(c.redisCore)...); err != nil {
 		return nil, err
 	}
 	b.redis = redis.NewClient(&redis.Options{Addr: b.server.Addr})
@@ -38,12 +38,21 @@ func newBench(ctx context.Context, c config) (*bench, error) {
 
 func (b *bench) close() error { return errors.Join(b.redis.Close(), b.server.Stop()) }
 
-// on is the command that pins what follows to a core; nothing where that cannot be done.
-func (b *bench) on(core string) []string {
-	if !b.pin {
-		return nil
-	}
-	return []string{"taskset", "-c", core}
+// start runs a side on its core.
+func (b *bench) start(ctx context.Context, o lab.Order) (*lab.Process, error) {
+	return b.place.Start(ctx, b.addressed(o))
+}
+
+// produce runs a side that ends by itself and returns its only report.
+func (b *bench) produce(ctx context.Context, o lab.Order) (lab.Report, error) {
+	return b.place.Produce(ctx, b.addressed(o))
+}
+
+func (b *bench) addressed(o lab.Order) lab.Order {
+	o.Redis, o.Queue = b.server.Addr, geleryQueue
+	o.Broker = "redis://" + b.server.Addr + "/0"
+	o.Backend = o.Broker
+	return o
 }
 
 // describe says under which conditions the figures came about.
@@ -54,7 +63,7 @@ func (b *bench) describe(ctx context.Context) string {
 		version, _, _ = strings.Cut(rest, "\r\n")
 	}
 	placed := "not pinned (no taskset, or one core): the sides and Redis compete for the same cores"
-	if b.pin {
+	if b.workCore != "" {
 		placed = "redis on core " + b.redisCore + ", measured process on core " + b.workCore + " with GOMAXPROCS=1"
 	}
 	modules := ""
@@ -66,7 +75,7 @@ func (b *bench) describe(ctx context.Context) string {
 		}
 	}
 	return fmt.Sprintf("%s, redis %s, %d cores%s; %s; load %s", runtime.Version(), version, runtime.NumCPU(),
-		strings.ReplaceAll(modules, ", v9 ", ", go-redis "), placed, load())
+		strings.ReplaceAll(modules, ", v9 ", ", go-redis "), placed, lab.Load())
 }
 
 // require notes a bound that does not hold.

@@ -7,13 +7,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gelery/gelery/benchmarks/internal/lab"
 	"github.com/gelery/gelery/internal/redisserver"
 )
 
 // TestMain lets this test program be the measured process, as the command is its own.
 func TestMain(m *testing.M) {
-	if o, ok := orderFromEnvironment(); ok {
-		os.Exit(runSide(o))
+	if code, ok := lab.RunSide(sides); ok {
+		os.Exit(code)
 	}
 	os.Exit(m.Run())
 }
@@ -42,11 +43,11 @@ func TestDrainAndEnqueueOfBothSystems(t *testing.T) {
 	t.Parallel()
 	b, ctx := testBench(t, config{tasks: 200})
 	for _, s := range []system{geleryKeys, asynqKeys} {
-		if r, err := b.drain(ctx, s, 10); err != nil || r.rate <= 0 {
+		if r, err := b.drain(ctx, s, 10); err != nil || r.Rate <= 0 {
 			t.Errorf("%s: drain: %+v, %v", s.name, r, err)
 		}
-		for _, o := range []order{{}, {Producers: 3}, {Batch: 7, Producers: 3}} {
-			if r, err := b.enqueue(ctx, s, o); err != nil || r.rate <= 0 {
+		for _, o := range []lab.Order{{}, {Producers: 3}, {Batch: 7, Producers: 3}} {
+			if r, err := b.enqueue(ctx, s, o); err != nil || r.Rate <= 0 {
 				t.Errorf("%s: enqueue %+v: %+v, %v", s.name, o, r, err)
 			}
 		}
@@ -95,5 +96,18 @@ func TestBoundsAreNoted(t *testing.T) {
 	b.require(false, "ratio %.1f", 1.5)
 	if len(b.missed) != 1 || b.missed[0] != "ratio 1.5" {
 		t.Errorf("missed: %q", b.missed)
+	}
+}
+
+func TestParse(t *testing.T) {
+	t.Parallel()
+	c, err := parse([]string{"-only", "drain,memory", "-concurrency", "1,7"})
+	if err != nil || len(c.only) != 2 || len(c.concurrency) != 2 || c.concurrency[1] != 7 || c.minDrain != 2.5 || c.minEnqueue != 1.5 {
+		t.Errorf("got %+v, %v", c, err)
+	}
+	for _, bad := range [][]string{{"-only", "all"}, {"-concurrency", "0"}, {"-pairs", "0"}, {"-tasks", "5"}, {"extra"}} {
+		if _, err := parse(bad); err == nil {
+			t.Errorf("%v: no error", bad)
+		}
 	}
 }

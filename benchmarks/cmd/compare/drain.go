@@ -2,11 +2,15 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/gelery/gelery/benchmarks/internal/lab"
 )
 
 // pollInterval is how often the end of a drain is looked for: the resolution of the figures, at a cost well below one per
@@ -16,19 +20,22 @@ const pollInterval = 5 * time.Millisecond
 // system is one of the two that are compared: where its traces are in Redis.
 type system struct {
 	name string
+	// pipelined is its way to send fast.
+	pipelined lab.Order
 	// queued counts the messages that wait.
 	queued func(ctx context.Context, b *bench) (int64, error)
 	// drained tells whether every task is finished: its result stored and its message gone.
 	drained func(ctx context.Context, b *bench, tasks int) (bool, error)
-	// results match the keys of the results, and sum reads one.
+	// results match the keys of the results, and sums reads some.
 	results string
-	sum     func(ctx context.Context, b *bench, keys []string) ([]int, error)
+	sums    func(ctx context.Context, c *redis.Client, keys []string) ([]int, error)
 }
 
 var geleryKeys = system{
-	name:    "gelery",
-	queued:  func(ctx context.Context, b *bench) (int64, error) { return b.redis.LLen(ctx, geleryQueue).Result() },
-	results: "celery-task-meta-*",
+	name:      "gelery",
+	pipelined: lab.Order{Batch: pipelineBatch},
+	queued:    func(ctx context.Context, b *bench) (int64, error) { return b.redis.LLen(ctx, geleryQueue).Result() },
+	results:   lab.GeleryResults,
 	// A message is acknowledged after its result is stored: when nothing waits and nothing is unacked, all is there.
 	drained: func(ctx context.Context, b *bench, _ int) (bool, error) {
 		pipe := b.redis.TxPipeline()
@@ -36,29 +43,12 @@ var geleryKeys = system{
 		_, err := pipe.Exec(ctx)
 		return waiting.Val() == 0 && unacked.Val() == 0, err
 	},
-	sum: func(ctx context.Context, b *bench, keys []string) ([]int, error) {
-		documents, err := b.redis.MGet(ctx, keys...).Result()
-		if err != nil {
-			return nil, err
-		}
-		sums := make([]int, len(keys))
-		for i, d := range documents {
-			var meta struct {
-				Status string
-				Result int
-			}
-			text, _ := d.(string)
-			if json.Unmarshal([]byte(text), &meta) != nil || meta.Status != "SUCCESS" {
-				return nil, fmt.Errorf("%s holds %q", keys[i], text)
-			}
-			sums[i] = meta.Result
-		}
-		return sums, nil
-	},
+	sums: lab.GelerySums,
 }
 
 var asynqKeys = system{
-	name: "asynq",
+	name:      "asynq",
+	pipelined: lab.Order{Producers: pipelineProducers},
 	queued: func(ctx context.Context, b *bench) (int64, error) {
 		return b.redis.LLen(ctx, "asynq:{"+asynqQueue+"}:pending").Result()
 	},
@@ -67,8 +57,8 @@ var asynqKeys = system{
 		n, err := b.redis.ZCard(ctx, "asynq:{"+asynqQueue+"}:completed").Result()
 		return n >= int64(tasks), err
 	},
-	sum: func(ctx context.Context, b *bench, keys []string) ([]int, error) {
-		pipe := b.redis.Pipeline()
+	sums: func(ctx context.Context, c *redis.Client, keys []string) ([]int, error) {
+		pipe := c.Pipeline()
 		for _, k := range keys {
 			pipe.HMGet(ctx, k, "state", "result")
 		}
@@ -90,33 +80,34 @@ var asynqKeys = system{
 
 // drain fills a queue, starts a worker on it and measures until all results are stored. The results are all read
 // afterwards: every sum must be there exactly once.
-func (b *bench) drain(ctx context.Context, s system, concurrency int) (_ run, err error) {
-	if err := b.fill(ctx, s, order{Side: s.name + "-enqueue", Tasks: b.tasks, Batch: pipelineBatch, Producers: pipelineProducers}); err != nil {
-		return run{}, err
+func (b *bench) drain(ctx context.Context, s system, concurrency int) (_ lab.Run, err error) {
+	if err := b.fill(ctx, s, s.pipelined); err != nil {
+		return lab.Run{}, err
 	}
-	worker, err := b.start(ctx, order{Side: s.name + "-worker", Concurrency: concurrency}, b.workCore)
+	worker, err := b.start(ctx, lab.Order{Side: s.name + "-worker", Concurrency: concurrency})
 	if err != nil {
-		return run{}, err
+		return lab.Run{}, err
 	}
-	defer func() { err = errors.Join(err, worker.stop()) }()
-	begun, err := worker.next()
+	defer func() { err = errors.Join(err, worker.Stop()) }()
+	begun, err := worker.Next()
 	if err != nil {
-		return run{}, err
+		return lab.Run{}, err
 	}
-	cost := b.costsOf(worker.cmd.Process.Pid)
+	cost := lab.CostsOf(worker.Pid(), b.server.Pid())
 	if err := b.awaitDrained(ctx, s, b.tasks); err != nil {
-		return run{}, err
+		return lab.Run{}, err
 	}
-	r := cost.run(b.tasks, time.Since(time.Unix(0, begun.Started)))
+	r := cost.Run(b.tasks, time.Since(time.Unix(0, begun.Started)))
 	return r, b.verify(ctx, s)
 }
 
 // fill empties the server and has the tasks of an order sent.
-func (b *bench) fill(ctx context.Context, s system, o order) error {
+func (b *bench) fill(ctx context.Context, s system, o lab.Order) error {
+	o.Side, o.Tasks = s.name+"-enqueue", b.tasks
 	if err := b.redis.FlushAll(ctx).Err(); err != nil {
 		return err
 	}
-	if _, err := b.produce(ctx, o, b.workCore); err != nil {
+	if _, err := b.produce(ctx, o); err != nil {
 		return err
 	}
 	queued, err := s.queued(ctx, b)
@@ -142,36 +133,10 @@ func (b *bench) awaitDrained(ctx context.Context, s system, tasks int) error {
 	}
 }
 
-// verify reads all results. Task i computed i+1, so the sums must be 1 to Tasks, each once.
+// verify reads all results.
 func (b *bench) verify(ctx context.Context, s system) error {
-	seen := make([]bool, b.tasks+1)
-	count := 0
-	for cursor := uint64(0); ; {
-		keys, next, err := b.redis.Scan(ctx, cursor, s.results, 1000).Result()
-		if err != nil {
-			return err
-		}
-		if len(keys) > 0 {
-			sums, err := s.sum(ctx, b, keys)
-			if err != nil {
-				return fmt.Errorf("%s: %w", s.name, err)
-			}
-			for _, sum := range sums {
-				if sum < 1 || sum > b.tasks {
-					return fmt.Errorf("%s computed %d; expected 1 to %d", s.name, sum, b.tasks)
-				}
-				if !seen[sum] { // SCAN may show a key twice
-					seen[sum] = true
-					count++
-				}
-			}
-		}
-		if cursor = next; cursor == 0 {
-			break
-		}
-	}
-	if count != b.tasks {
-		return fmt.Errorf("%s stored %d different results; expected %d", s.name, count, b.tasks)
+	if err := lab.Verify(ctx, b.redis, s.results, b.tasks, s.sums); err != nil {
+		return fmt.Errorf("%s: %w", s.name, err)
 	}
 	return nil
 }
@@ -179,9 +144,17 @@ func (b *bench) verify(ctx context.Context, s system) error {
 // compareDrain runs the pairs at one concurrency.
 func (b *bench) compareDrain(ctx context.Context, concurrency int) error {
 	what := fmt.Sprintf("drain, concurrency %d", concurrency)
-	p, err := b.pairsOf(what, func(s system) (run, error) { return b.drain(ctx, s, concurrency) })
+	p, err := b.pairsOf(what, func(s system) (lab.Run, error) { return b.drain(ctx, s, concurrency) })
 	if err == nil {
-		b.require(p.median() >= b.minDrain, "%s: median %.2f is below %.2f", what, p.median(), b.minDrain)
+		b.require(p.Median() >= b.minDrain, "%s: median %.2f is below %.2f", what, p.Median(), b.minDrain)
 	}
 	return err
+}
+
+// pairsOf runs and prints the interleaved pairs of one measurement.
+func (b *bench) pairsOf(what string, measure func(system) (lab.Run, error)) (lab.Pairs, error) {
+	systems := [2]system{geleryKeys, asynqKeys}
+	c := lab.Comparison{What: what, Sides: [2]string{"gelery", "asynq"}, Costed: "process+redis", Tasks: b.tasks, Pairs: b.pairs,
+		Out: os.Stdout}
+	return c.Run(func(side int) (lab.Run, error) { return measure(systems[side]) })
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/gelery/gelery/benchmarks/internal/lab"
 )
 
 const (
@@ -24,12 +26,12 @@ func (b *bench) measureLatency(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		p99 := percentile(sorted, 99)
+		p99 := lab.Percentile(sorted, 99)
 		p99s[i] = float64(p99)
-		fmt.Printf("%4d p50 %v, p99 %v, max %v (load %s)\n", i+1, percentile(sorted, 50).Round(time.Microsecond),
-			p99.Round(time.Microsecond), percentile(sorted, 100).Round(time.Microsecond), load())
+		fmt.Printf("%4d p50 %v, p99 %v, max %v (load %s)\n", i+1, lab.Percentile(sorted, 50).Round(time.Microsecond),
+			p99.Round(time.Microsecond), lab.Percentile(sorted, 100).Round(time.Microsecond), lab.Load())
 	}
-	p99 := time.Duration(median(p99s))
+	p99 := time.Duration(lab.Median(p99s))
 	b.require(p99 < b.maxP99, "latency: median p99 %v is not below %v", p99, b.maxP99)
 	return nil
 }
@@ -39,20 +41,15 @@ func (b *bench) latencies(ctx context.Context) (_ []time.Duration, err error) {
 	if err := b.redis.FlushAll(ctx).Err(); err != nil {
 		return nil, err
 	}
-	worker, err := b.start(ctx, order{Side: "gelery-worker", Concurrency: 10}, b.workCore)
+	worker, err := b.start(ctx, lab.Order{Side: "gelery-worker", Concurrency: 10})
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, worker.stop()) }()
-	if _, err := worker.next(); err != nil {
+	defer func() { err = errors.Join(err, worker.Stop()) }()
+	if _, err := worker.Next(); err != nil {
 		return nil, err
 	}
-	r, err := b.produce(ctx, order{Side: "gelery-latency", Tasks: b.rate * latencySeconds, Rate: b.rate}, b.workCore)
+	r, err := b.produce(ctx, lab.Order{Side: "gelery-latency", Tasks: b.rate * latencySeconds, Rate: b.rate})
 	slices.Sort(r.Latencies)
 	return r.Latencies, err
-}
-
-// percentile of sorted values: the least one that at least p percent do not exceed.
-func percentile(sorted []time.Duration, p int) time.Duration {
-	return sorted[max(0, (len(sorted)*p+99)/100-1)]
 }

@@ -31,7 +31,19 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/gelery/gelery/benchmarks/internal/lab"
 )
+
+// sides are what a measured process can be.
+var sides = map[string]lab.Side{
+	"gelery-worker":  geleryWorker,
+	"gelery-enqueue": lab.Enqueue(geleryHold),
+	"gelery-latency": lab.Latency,
+	"ping":           ping,
+	"asynq-worker":   asynqWorker,
+	"asynq-enqueue":  asynqEnqueue,
+}
 
 // config is the command line.
 type config struct {
@@ -54,8 +66,8 @@ type config struct {
 var all = []string{"drain", "enqueue", "latency", "memory"}
 
 func main() {
-	if o, ok := orderFromEnvironment(); ok {
-		os.Exit(runSide(o))
+	if code, ok := lab.RunSide(sides); ok {
+		os.Exit(code)
 	}
 	c, err := parse(os.Args[1:])
 	if err != nil {

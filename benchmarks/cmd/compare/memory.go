@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/gelery/gelery/benchmarks/internal/lab"
 )
 
 const (
@@ -15,7 +17,7 @@ const (
 )
 
 // awaitRelease waits until measureMemory lets the held tasks go.
-func awaitRelease(ctx context.Context, o order) error {
+func awaitRelease(ctx context.Context, o lab.Order) error {
 	c := redis.NewClient(&redis.Options{Addr: o.Redis, PoolSize: 1, ReadTimeout: -1})
 	defer func() { _ = c.Close() }()
 	// A cancelled context does not interrupt a read: closing the connection does.
@@ -29,28 +31,28 @@ func (b *bench) measureMemory(ctx context.Context) (err error) {
 	if err := b.redis.FlushAll(ctx).Err(); err != nil {
 		return err
 	}
-	worker, err := b.start(ctx, order{Side: "gelery-worker", Concurrency: heldTasks}, b.workCore)
+	worker, err := b.start(ctx, lab.Order{Side: "gelery-worker", Concurrency: heldTasks})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, worker.stop()) }()
-	if _, err := worker.next(); err != nil {
+	defer func() { err = errors.Join(err, worker.Stop()) }()
+	if _, err := worker.Next(); err != nil {
 		return err
 	}
 	// One task through the whole machine: from then on the worker is as it will be.
-	one := order{Side: "gelery-enqueue", Tasks: 1}
-	if _, err := b.produce(ctx, one, b.workCore); err != nil {
+	one := lab.Order{Side: "gelery-enqueue", Tasks: 1}
+	if _, err := b.produce(ctx, one); err != nil {
 		return err
 	}
 	if err := b.until(ctx, func() (bool, error) { return geleryKeys.drained(ctx, b, 1) }); err != nil {
 		return err
 	}
-	idle, err := resident(worker.cmd.Process.Pid)
+	idle, err := lab.Resident(worker.Pid())
 	if err != nil {
 		return err
 	}
-	held := order{Side: "gelery-enqueue", Tasks: queuedTasks, Batch: pipelineBatch, Task: geleryHold.Name()}
-	if _, err := b.produce(ctx, held, b.workCore); err != nil {
+	held := lab.Order{Side: "gelery-enqueue", Tasks: queuedTasks, Batch: pipelineBatch, Task: geleryHold.Name()}
+	if _, err := b.produce(ctx, held); err != nil {
 		return err
 	}
 	if err := b.until(ctx, func() (bool, error) {
@@ -60,7 +62,7 @@ func (b *bench) measureMemory(ctx context.Context) (err error) {
 		return err
 	}
 	unacked, waiting := b.redis.HLen(ctx, "unacked").Val(), b.redis.LLen(ctx, geleryQueue).Val()
-	queued, err := resident(worker.cmd.Process.Pid)
+	queued, err := lab.Resident(worker.Pid())
 	if err != nil {
 		return err
 	}
@@ -70,7 +72,7 @@ func (b *bench) measureMemory(ctx context.Context) (err error) {
 	if err := b.awaitDrained(ctx, geleryKeys, queuedTasks); err != nil {
 		return err
 	}
-	after, err := resident(worker.cmd.Process.Pid)
+	after, err := lab.Resident(worker.Pid())
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package main
+package lab
 
 import (
 	"errors"
@@ -28,8 +28,8 @@ func cpuTime(pid int) time.Duration {
 	return time.Duration(user+system) * clockTick
 }
 
-// resident is a process's VmRSS in MiB.
-func resident(pid int) (float64, error) {
+// Resident is a process's VmRSS in MiB.
+func Resident(pid int) (float64, error) {
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
 	if err != nil {
 		return 0, err
@@ -43,8 +43,8 @@ func resident(pid int) (float64, error) {
 	return 0, errors.New("no VmRSS in the process's status")
 }
 
-// load is the machine's load average of the last minute: figures taken beside other work are worth less.
-func load() string {
+// Load is the machine's load average of the last minute: figures taken beside other work are worth less.
+func Load() string {
 	text, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
 		return "?"
@@ -53,21 +53,26 @@ func load() string {
 	return first
 }
 
-// costs are what a measured process and Redis have computed since some moment.
-type costs struct {
-	process      int // pid
-	redis        int
-	processSince time.Duration
-	redisSince   time.Duration
+// Costs are what processes have computed since some moment.
+type Costs struct {
+	pids  []int
+	since []time.Duration
 }
 
-func (b *bench) costsOf(process int) costs {
-	redis := b.server.Pid()
-	return costs{process, redis, cpuTime(process), cpuTime(redis)}
+// CostsOf begins to count the costs of processes.
+func CostsOf(pids ...int) Costs {
+	c := Costs{pids, make([]time.Duration, len(pids))}
+	for i, pid := range pids {
+		c.since[i] = cpuTime(pid)
+	}
+	return c
 }
 
-// run makes a run of what has been done since.
-func (c costs) run(tasks int, took time.Duration) run {
-	each := func(d time.Duration) float64 { return float64(d.Microseconds()) / float64(tasks) }
-	return run{float64(tasks) / took.Seconds(), each(cpuTime(c.process) - c.processSince), each(cpuTime(c.redis) - c.redisSince)}
+// Run makes a run of what has been done since.
+func (c Costs) Run(tasks int, took time.Duration) Run {
+	r := Run{Rate: float64(tasks) / took.Seconds(), Costs: make([]float64, len(c.pids))}
+	for i, pid := range c.pids {
+		r.Costs[i] = float64((cpuTime(pid) - c.since[i]).Microseconds()) / float64(tasks)
+	}
+	return r
 }

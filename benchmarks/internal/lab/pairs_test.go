@@ -1,4 +1,4 @@
-package main
+package lab
 
 import (
 	"testing"
@@ -11,7 +11,7 @@ func TestMedian(t *testing.T) {
 		numbers []float64
 		want    float64
 	}{{[]float64{3}, 3}, {[]float64{9, 1, 3}, 3}, {[]float64{4, 1, 2, 3}, 2.5}} {
-		if got := median(tt.numbers); got != tt.want {
+		if got := Median(tt.numbers); got != tt.want {
 			t.Errorf("median of %v is %v; expected %v", tt.numbers, got, tt.want)
 		}
 	}
@@ -20,8 +20,8 @@ func TestMedian(t *testing.T) {
 // The ratio of the medians would be 1 here.
 func TestMedianIsOfTheRatios(t *testing.T) {
 	t.Parallel()
-	p := pairs{gelery: []run{{rate: 1}, {rate: 2}, {rate: 9}}, asynq: []run{{rate: 2}, {rate: 1}, {rate: 3}}}
-	if got := p.median(); got != 2 {
+	p := Pairs{A: []Run{{Rate: 1}, {Rate: 2}, {Rate: 9}}, B: []Run{{Rate: 2}, {Rate: 1}, {Rate: 3}}}
+	if got := p.Median(); got != 2 {
 		t.Errorf("got %v; expected 2", got)
 	}
 }
@@ -37,21 +37,8 @@ func TestPercentile(t *testing.T) {
 		p      int
 		want   time.Duration
 	}{{hundred, 50, 50}, {hundred, 99, 99}, {hundred, 100, 100}, {hundred[:1], 99, 1}, {hundred[:3], 50, 2}} {
-		if got := percentile(tt.values, tt.p); got != tt.want {
+		if got := Percentile(tt.values, tt.p); got != tt.want {
 			t.Errorf("percentile %d of %d values is %v; expected %v", tt.p, len(tt.values), got, tt.want)
-		}
-	}
-}
-
-func TestParse(t *testing.T) {
-	t.Parallel()
-	c, err := parse([]string{"-only", "drain,memory", "-concurrency", "1,7"})
-	if err != nil || len(c.only) != 2 || len(c.concurrency) != 2 || c.concurrency[1] != 7 || c.minDrain != 2.5 || c.minEnqueue != 1.5 {
-		t.Errorf("got %+v, %v", c, err)
-	}
-	for _, bad := range [][]string{{"-only", "all"}, {"-concurrency", "0"}, {"-pairs", "0"}, {"-tasks", "5"}, {"extra"}} {
-		if _, err := parse(bad); err == nil {
-			t.Errorf("%v: no error", bad)
 		}
 	}
 }
