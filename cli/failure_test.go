@@ -42,7 +42,7 @@ func TestRabbitMQKeepsUsOut(t *testing.T) {
 		name, url, why, todo string
 		code                 int
 	}{
-		{"password", replace("guest:guest@", "guest:secret@"), "username or password not allowed", "check user and password in the URL", exitFailed},
+		{"password", replace("guest:guest@", "guest:secret@"), "Login was refused", "check user and password in the URL", exitFailed},
 		{"no virtual host", replace(s.URL[strings.LastIndex(s.URL, "/"):], "/none"), "vhost none not found", "correct the virtual host", exitFailed},
 		{"no access", replace("guest:", "outsider:"), "refused for user 'outsider'", "let the user in: rabbitmqctl set_permissions", exitFailed},
 		{"no TLS there", replace("amqp://", "amqps://"), "does not look like a TLS handshake", "this port speaks no TLS", exitFailed},

@@ -180,12 +180,11 @@ func restarted(t *testing.T, server *testservice.RabbitMQServer) {
 		"r-quorum":  {Name: "r-quorum", Arguments: map[string]any{"x-queue-type": "quorum"}},
 	}
 	var mu sync.Mutex
-	sent := map[string]map[string]bool{} // by queue
+	sent := map[string]map[string]bool{"r-classic": {}, "r-quorum": {}} // by queue
 	var producers sync.WaitGroup
 	ctx, stop := context.WithCancel(t.Context())
 	for name, q := range queues {
 		r.declare(q)
-		sent[name] = map[string]bool{}
 		for p := range 4 {
 			producers.Go(func() {
 				for i := 0; ctx.Err() == nil; i++ {

@@ -3,7 +3,6 @@ package rabbitmq
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -46,19 +45,6 @@ type link struct {
 	blocked string        // why the broker takes no messages now; "": it does
 	changed chan struct{} // closed and replaced whenever one of the above changes
 }
-
-// session is one connection of a link, from its handshake to its loss.
-type session struct {
-	*amqp.Connection
-	socket   *socket
-	endpoint endpoint
-	gone     chan struct{} // closed when it is lost
-	calls    chan struct{} // as many tokens as calls may be waiting for the broker at once
-}
-
-// maxCalls bounds the calls that wait for a broker which does not answer. amqp091-go knows no deadline, so that each
-// holds a goroutine until the answer or the end of the connection.
-const maxCalls = 16
 
 func newLink(name string, o *options, log *slog.Logger) *link {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -271,45 +257,6 @@ func (l *link) close(ctx context.Context) error {
 	}
 }
 
-// call runs a call that waits for the broker, until ctx is done: amqp091-go's own know no deadline. One that is left
-// behind ends with its answer or with the session.
-func (s *session) call(ctx context.Context, f func() error) error {
-	select {
-	case s.calls <- struct{}{}:
-	case <-s.gone:
-		return amqp.ErrClosed
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	done := make(chan error, 1)
-	go func() {
-		defer func() { <-s.calls }()
-		done <- f()
-	}()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// channel opens a channel.
-func (s *session) channel(ctx context.Context) (*amqp.Channel, error) {
-	var ch *amqp.Channel
-	err := s.call(ctx, func() (err error) {
-		ch, err = s.Channel()
-		if err == nil && ctx.Err() != nil {
-			_ = ch.Close() // nobody waits for it any more
-		}
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return ch, nil
-}
-
 // onChannel runs f on a channel of its own, because an error closes a channel with all that is on it. What f is told
 // no to comes back translated. A lost connection is tried again.
 func (l *link) onChannel(ctx context.Context, f func(ch *amqp.Channel) error) error {
@@ -346,61 +293,6 @@ func (l *link) onChannel(ctx context.Context, f func(ch *amqp.Channel) error) er
 		case <-ctx.Done():
 		}
 	}
-}
-
-// errNotFound is AMQP's 404: no such queue or exchange.
-var errNotFound = errors.New("not found")
-
-// lost reports whether an error means that the connection, or the channel by no fault of its user, is gone.
-func lost(err error) bool {
-	if errors.Is(err, amqp.ErrClosed) {
-		return true
-	}
-	e, ok := errors.AsType[*amqp.Error](err)
-	if !ok {
-		return errors.Is(err, net.ErrClosed)
-	}
-	switch e.Code {
-	case amqp.ConnectionForced, amqp.FrameError, amqp.InternalError, amqp.ChannelError, amqp.UnexpectedFrame:
-		return true
-	}
-	return false
-}
-
-// translate gives the broker's refusals the names the contract has for them.
-func translate(err error) error {
-	e, ok := errors.AsType[*amqp.Error](err)
-	if !ok {
-		return err
-	}
-	switch e.Code {
-	case amqp.PreconditionFailed:
-		return fmt.Errorf("%w: %s", transport.ErrMismatch, e.Reason)
-	case amqp.AccessRefused, amqp.NotAllowed, amqp.ResourceLocked:
-		return fmt.Errorf("%w: %s", transport.ErrDenied, e.Reason)
-	case amqp.NotFound:
-		return fmt.Errorf("%w: %s", errNotFound, e.Reason)
-	}
-	return err
-}
-
-// refusal returns err if another attempt with the same settings cannot succeed, else nil.
-func refusal(err error) error {
-	if e, ok := errors.AsType[*amqp.Error](err); ok {
-		switch e.Code {
-		case amqp.AccessRefused, amqp.NotAllowed, amqp.NotImplemented:
-			return err
-		}
-		return nil
-	}
-	var authority x509.UnknownAuthorityError
-	var name x509.HostnameError
-	var invalid x509.CertificateInvalidError
-	var record tls.RecordHeaderError
-	if errors.As(err, &authority) || errors.As(err, &name) || errors.As(err, &invalid) || errors.As(err, &record) {
-		return err
-	}
-	return nil
 }
 
 func firstOf(a, b string) string {

@@ -55,7 +55,7 @@ func TestSettleInAnyOrder(t *testing.T) {
 					left[d.Message.Headers.ID] = true
 				}
 				held = append(held, ds...)
-				held = settleSome(t, ctx, c, held, left)
+				held = settleSome(ctx, t, c, held, left)
 			}
 			if err := c.Close(ctx); err != nil {
 				t.Fatal(err)
@@ -82,7 +82,7 @@ func TestSettleInAnyOrder(t *testing.T) {
 }
 
 // settleSome settles a random part of what is held, some of it by giving it back, and returns the rest.
-func settleSome(t *testing.T, ctx context.Context, c transport.Consumer, held []transport.Delivery, left map[string]bool) []transport.Delivery {
+func settleSome(ctx context.Context, t *testing.T, c transport.Consumer, held []transport.Delivery, left map[string]bool) []transport.Delivery {
 	t.Helper()
 	rand.Shuffle(len(held), func(i, j int) { held[i], held[j] = held[j], held[i] })
 	n := rand.IntN(len(held) + 1)
