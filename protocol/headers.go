@@ -9,8 +9,8 @@ import (
 	"github.com/gelery/gelery/protocol/serialization"
 )
 
-// isStandardHeader reports whether a header has a field of its own in Headers.
-func isStandardHeader(name string) bool {
+// IsStandardHeader reports whether a header has a field of its own in Headers.
+func IsStandardHeader(name string) bool {
 	switch name {
 	case "lang", "task", "id", "shadow", "eta", "expires", "group", "group_index", "retries", "timelimit", "root_id",
 		"parent_id", "argsrepr", "kwargsrepr", "origin", "ignore_result", "replaced_task_nesting", "stamped_headers",
@@ -47,12 +47,14 @@ func (s *scanner) headers(d *decoding) {
 		h.Extra = append(h.Extra, Header{name, json.RawMessage(s.text[start:s.pos])})
 	}
 	if repeated || len(h.Extra) > 1 {
-		h.Extra = lastOfEach(h.Extra, h.Malformed)
+		h.KeepLast()
 	}
 }
 
-// lastOfEach drops the headers that a later one of the same name overrides, and those of a known name whose last value
-// was fine and is in its field.
+// KeepLast drops from Extra the headers that a later one of the same name overrides, and those of a known name whose last
+// value was fine and is in its field. Decoders call it when a name may have come twice.
+func (h *Headers) KeepLast() { h.Extra = lastOfEach(h.Extra, h.Malformed) }
+
 func lastOfEach(extra []Header, malformed []string) []Header {
 	last := make(map[string]int, len(extra))
 	for i, e := range extra {
@@ -60,7 +62,7 @@ func lastOfEach(extra []Header, malformed []string) []Header {
 	}
 	kept := extra[:0]
 	for i, e := range extra {
-		if last[e.Name] == i && (!isStandardHeader(e.Name) || slices.Contains(malformed, e.Name)) {
+		if last[e.Name] == i && (!IsStandardHeader(e.Name) || slices.Contains(malformed, e.Name)) {
 			kept = append(kept, e)
 		}
 	}
@@ -70,41 +72,45 @@ func lastOfEach(extra []Header, malformed []string) []Header {
 	return kept
 }
 
+// Text returns the field of a header that is text, nil for any other header. Required: null and "" are no value for it.
+// Solid: "" is none.
+func (h *Headers) Text(name string) (field *string, required, solid bool) {
+	switch name {
+	case "lang":
+		return &h.Lang, false, false
+	case "task":
+		return &h.Task, true, false
+	case "id":
+		return &h.ID, false, true
+	case "shadow":
+		return &h.Shadow, false, false
+	case "eta":
+		return &h.ETA, false, true
+	case "expires":
+		return &h.Expires, false, true
+	case "group":
+		return &h.Group, false, false
+	case "root_id":
+		return &h.RootID, false, false
+	case "parent_id":
+		return &h.ParentID, false, false
+	case "argsrepr":
+		return &h.ArgsRepr, false, false
+	case "kwargsrepr":
+		return &h.KwargsRepr, false, false
+	case "origin":
+		return &h.Origin, false, false
+	case "compression":
+		return &h.Compression, false, false
+	}
+	return nil, false, false
+}
+
 // header reads the value of one header. It steps over the value in any case. Not ok: the header is unknown, or known
 // and of the wrong type, and its field is zero.
 func (s *scanner) header(d *decoding, name string) (known, ok bool) {
-	h := &d.Headers
-	var text *string
-	required := false // null and "" are no value
-	solid := false    // "" is no value
-	switch name {
-	case "lang":
-		text = &h.Lang
-	case "task":
-		text, required = &h.Task, true
-	case "id":
-		text, solid = &h.ID, true
-	case "shadow":
-		text = &h.Shadow
-	case "eta":
-		text, solid = &h.ETA, true
-	case "expires":
-		text, solid = &h.Expires, true
-	case "group":
-		text = &h.Group
-	case "root_id":
-		text = &h.RootID
-	case "parent_id":
-		text = &h.ParentID
-	case "argsrepr":
-		text = &h.ArgsRepr
-	case "kwargsrepr":
-		text = &h.KwargsRepr
-	case "origin":
-		text = &h.Origin
-	case "compression":
-		text = &h.Compression
-	default:
+	text, required, solid := d.Headers.Text(name)
+	if text == nil {
 		return s.otherHeader(d, name)
 	}
 	*text = ""
@@ -279,7 +285,7 @@ func appendHeaders(dst []byte, h *Headers) []byte {
 		w.text("compression", h.Compression)
 	}
 	for _, e := range h.Extra {
-		if !isStandardHeader(e.Name) || slices.Contains(h.Malformed, e.Name) {
+		if !IsStandardHeader(e.Name) || slices.Contains(h.Malformed, e.Name) {
 			w.comma()
 			w.dst = appendMember(w.dst, e)
 		}

@@ -12,17 +12,6 @@ import (
 	"github.com/gelery/gelery/protocol"
 )
 
-// isStandardHeader reports whether a header has a field of its own in protocol.Headers.
-func isStandardHeader(name string) bool {
-	switch name {
-	case "lang", "task", "id", "shadow", "eta", "expires", "group", "group_index", "retries", "timelimit", "root_id",
-		"parent_id", "argsrepr", "kwargsrepr", "origin", "ignore_result", "replaced_task_nesting", "stamped_headers",
-		"stamps", "compression", "redelivered":
-		return true
-	}
-	return false
-}
-
 // headerWriter writes headers as a table, in the order of an envelope.
 type headerWriter struct {
 	dst []byte
@@ -72,7 +61,7 @@ func (w *headerWriter) headers() {
 		w.text("compression", h.Compression)
 	}
 	for _, e := range h.Extra {
-		if (!isStandardHeader(e.Name) || slices.Contains(h.Malformed, e.Name)) && !isBrokerHeader(e.Name) {
+		if (!protocol.IsStandardHeader(e.Name) || slices.Contains(h.Malformed, e.Name)) && !isBrokerHeader(e.Name) {
 			w.extra(e)
 		}
 	}
@@ -236,7 +225,7 @@ func (d *decoding) headers(raw []byte) error {
 		}
 	}
 	if repeated || len(h.Extra) > 1 {
-		h.Extra = lastOfEach(h.Extra, h.Malformed)
+		h.KeepLast()
 	}
 	return t.err
 }
@@ -250,60 +239,11 @@ func malformedAt(h *protocol.Headers, name []byte) int {
 	return -1
 }
 
-// lastOfEach drops the headers that a later one of the same name overrides, and those of a known name whose last value
-// was fine and is in its field.
-func lastOfEach(extra []protocol.Header, malformed []string) []protocol.Header {
-	last := make(map[string]int, len(extra))
-	for i, e := range extra {
-		last[e.Name] = i
-	}
-	kept := extra[:0]
-	for i, e := range extra {
-		if last[e.Name] == i && (!isStandardHeader(e.Name) || slices.Contains(malformed, e.Name)) {
-			kept = append(kept, e)
-		}
-	}
-	if len(kept) == 0 {
-		return nil
-	}
-	return kept
-}
-
 // header takes over the value of one header; text is that of a field of text. Not ok: the header is unknown, or known
 // and of the wrong type, and its field is zero.
 func (d *decoding) header(name string, f tableField, text string) (known, ok bool) {
-	h := &d.Headers
-	var target *string
-	required := false // null and "" are no value
-	solid := false    // "" is no value
-	switch name {
-	case "lang":
-		target = &h.Lang
-	case "task":
-		target, required = &h.Task, true
-	case "id":
-		target, solid = &h.ID, true
-	case "shadow":
-		target = &h.Shadow
-	case "eta":
-		target, solid = &h.ETA, true
-	case "expires":
-		target, solid = &h.Expires, true
-	case "group":
-		target = &h.Group
-	case "root_id":
-		target = &h.RootID
-	case "parent_id":
-		target = &h.ParentID
-	case "argsrepr":
-		target = &h.ArgsRepr
-	case "kwargsrepr":
-		target = &h.KwargsRepr
-	case "origin":
-		target = &h.Origin
-	case "compression":
-		target = &h.Compression
-	default:
+	target, required, solid := d.Headers.Text(name)
+	if target == nil {
 		return d.otherHeader(name, f)
 	}
 	*target = ""
