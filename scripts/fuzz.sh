@@ -13,7 +13,7 @@ for package in $(go list "${PKG:-./...}"); do
 	for target in $(go test -list '^Fuzz' "$package" | grep '^Fuzz'); do
 		found=$((found + 1))
 		say "$target in ${package#github.com/gelery/gelery/} for ${FUZZTIME:-2m}"
-		go test -run '^$' -fuzz "^$target\$" -fuzztime "${FUZZTIME:-2m}" -timeout 24h "$package" || failed+=("$package $target")
+		go test -run '^$' -fuzz "^$target\$" -fuzztime "${FUZZTIME:-2m}" -fuzzminimizetime 5s -timeout 24h "$package" || failed+=("$package $target")
 	done
 done
 [ "$found" != 0 ] || die "no fuzz target found" "no package of ${PKG:-./...} has a func Fuzz… in a test file" "choose another PKG"
