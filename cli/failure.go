@@ -151,6 +151,9 @@ func refusal(err error) *failure {
 	switch {
 	case errors.Is(err, transport.ErrMismatch):
 		return mismatch(f.what)
+	case strings.Contains(f.what, "in exclusive use"), strings.Contains(f.what, "RESOURCE_LOCKED"):
+		f.what, f.why = "somebody else has the queue for himself alone", f.what
+		f.todo = "wait until he is done, or end the connection that uses it: rabbitmqctl list_consumers tells who consumes"
 	case errors.Is(err, transport.ErrDenied):
 		f.what, f.why = "the broker does not permit it", f.what
 		f.todo = "give the user the right: rabbitmqctl set_permissions on RabbitMQ, ACL SETUSER on Redis"
@@ -160,6 +163,9 @@ func refusal(err error) *failure {
 	case errors.Is(err, transport.ErrBrokerFull):
 		f.what, f.why = "the broker takes no messages now", f.what
 		f.todo = "gelery doctor tells why; let workers empty the queues, or give the broker more memory or disk"
+	case errors.Is(err, transport.ErrRefused):
+		f.what, f.why = "the broker refused the message", f.what
+		f.todo = "its queue may be full or without a majority, or the message too large; gelery doctor tells more about queues"
 	}
 	return f
 }

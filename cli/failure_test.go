@@ -77,6 +77,18 @@ func TestRefusal(t *testing.T) {
 		{fmt.Errorf("purge: %w: because", transport.ErrDenied),
 			failure{exitFailed, "the broker does not permit it", "purge: not permitted: because",
 				"give the user the right: rabbitmqctl set_permissions on RabbitMQ, ACL SETUSER on Redis"}},
+		{fmt.Errorf("%w: RESOURCE_LOCKED - cannot obtain exclusive access to locked queue 'q' in vhost '/'", transport.ErrDenied),
+			failure{exitFailed, "somebody else has the queue for himself alone",
+				"not permitted: RESOURCE_LOCKED - cannot obtain exclusive access to locked queue 'q' in vhost '/'",
+				"wait until he is done, or end the connection that uses it: rabbitmqctl list_consumers tells who consumes"}},
+		{fmt.Errorf("%w: ACCESS_REFUSED - queue 'q' in vhost '/' in exclusive use", transport.ErrDenied),
+			failure{exitFailed, "somebody else has the queue for himself alone",
+				"not permitted: ACCESS_REFUSED - queue 'q' in vhost '/' in exclusive use",
+				"wait until he is done, or end the connection that uses it: rabbitmqctl list_consumers tells who consumes"}},
+		{fmt.Errorf("%w: PRECONDITION_FAILED - message size 3000 is larger than configured max size 2000", transport.ErrRefused),
+			failure{exitFailed, "the broker refused the message",
+				"broker refused the message: PRECONDITION_FAILED - message size 3000 is larger than configured max size 2000",
+				"its queue may be full or without a majority, or the message too large; gelery doctor tells more about queues"}},
 		{errors.New("other"), failure{exitFailed, "other", "", ""}},
 	}
 	for _, tt := range tests {

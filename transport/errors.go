@@ -13,7 +13,8 @@ var (
 	// ErrBrokerFull means that the broker refuses writes: Redis at maxmemory, a RabbitMQ alarm.
 	ErrBrokerFull = errors.New("broker refuses new messages")
 	// ErrRefused means that the broker did not take this message: RabbitMQ's negative confirmation, a queue at its
-	// x-max-length with x-overflow=reject-publish, a quorum without its majority.
+	// x-max-length with x-overflow=reject-publish, a quorum without its majority, a message that is too large for it; and
+	// that an Optional message was not confirmed in reasonable time.
 	ErrRefused = errors.New("broker refused the message")
 	// ErrMismatch means that a queue or exchange exists with other properties than those it is declared with: AMQP's
 	// 406 PRECONDITION_FAILED.

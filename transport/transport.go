@@ -88,8 +88,9 @@ type Binding struct {
 // ConsumeOptions says what to receive.
 type ConsumeOptions struct {
 	Queues []Queue
-	// Prefetch is the most deliveries the consumer will hold unsettled, for drivers that must tell the broker. 0: no
-	// bound of the driver's own; Receive's max still holds.
+	// Prefetch is the most deliveries the consumer will hold unsettled, for drivers that must tell the broker: of each
+	// queue, and about, since what is parked (see Parker) does not count. 0: no bound of the driver's own; Receive's max
+	// still holds.
 	Prefetch int
 }
 
@@ -106,9 +107,11 @@ type Consumer interface {
 	// A message that cannot be decoded is a delivery too, with Err set: the worker decides, the driver never drops.
 	Receive(ctx context.Context, max int) ([]Delivery, error)
 
-	// Settle tells the broker what became of the deliveries, each in its own way, as one batch. Every delivery is
-	// settled once. It retries until ctx is done. Deliveries the broker has meanwhile given to someone else are
-	// skipped, and counted in lost: their tasks may run twice.
+	// Settle tells the broker what became of the deliveries, each in its own way, as one batch. On Redis it retries
+	// until ctx is done. AMQP has no answer to an acknowledgement: on RabbitMQ it is on its way when Settle returns, and
+	// what cannot be put in quarantine within seconds stays with the driver, which tries again until Close. Deliveries
+	// the broker has taken back meanwhile are skipped, and counted in lost: their tasks may run twice where somebody
+	// else gets them. One that is settled need not be settled again; one that is not, because of err, may be.
 	Settle(ctx context.Context, batch []Settlement) (lost int, err error)
 
 	// Close stops receiving and gives everything unsettled back to the front of its queue.
@@ -148,13 +151,24 @@ type Settlement struct {
 	Delivery *Delivery
 	Verdict  Verdict
 	Reason   string // for Quarantine: why, in one line
+	// Undone: it is acknowledged before its task has run. If that is too late, the task is not to be run, and the
+	// message that comes again is a new one.
+	Undone bool
+}
+
+// Parker is a Consumer whose broker bounds how much it has in hand, by ConsumeOptions.Prefetch.
+type Parker interface {
+	// Park tells that deliveries are held for a later time, and should not count until they are settled. It does not
+	// wait for the broker.
+	Park(batch []*Delivery)
 }
 
 // Delayer is a Consumer whose broker can keep a message until its time has come, so that the worker need not hold it.
 type Delayer interface {
 	// Delay gives the deliveries back to the broker, each to be received again from its own queue after its time, up to
 	// a second early and never late by more than the broker's own delay. They are settled then. Those it returns could
-	// not be delayed, and err says why; they are still held.
+	// not be delayed, and err says why; they are still held. One that the broker has taken back already is let go: it
+	// comes again by itself.
 	Delay(ctx context.Context, batch []Delayed) (kept []Delayed, err error)
 }
 

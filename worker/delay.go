@@ -1,7 +1,9 @@
 package worker
 
 import (
+	"container/heap"
 	"context"
+	"math/rand/v2"
 	"time"
 
 	"github.com/gelery/gelery/transport"
@@ -11,19 +13,29 @@ import (
 // early, by less than that, is parked; so nothing goes round twice for the same second.
 const leastDelay = time.Second
 
+// What the broker did not take is offered again after a pause, which doubles from the first to the last.
+const (
+	firstDelayPause = time.Second
+	lastDelayPause  = time.Minute
+)
+
 // delaying is the actor that gives jobs whose eta has not come back to a broker that can keep them. Held here they would
 // use up RabbitMQ's prefetch, with everything behind them stuck, and after its consumer_timeout lose the channel. What
 // has come back is admitted like any other message, so that what was decided meanwhile (revoked, expired) holds for it.
+// What the broker does not take (it has an alarm, or the user may not) is parked, and offered again a little later.
 type delaying struct {
 	w      *Worker
 	broker transport.Delayer // nil: it cannot keep them
 	jobs   chan *parked      // has room for the whole window, in which all of them count
-	warned time.Time         // when it last was said that the broker did not keep some
+
+	rest   <-chan time.Time // ends a pause; nil: there is none
+	pause  time.Duration    // the next one
+	warned time.Time        // when it last was said that the broker did not keep some
 }
 
 // newDelaying needs the worker's consumer.
 func newDelaying(w *Worker) *delaying {
-	d := &delaying{w: w}
+	d := &delaying{w: w, pause: firstDelayPause}
 	if broker, ok := w.consumer.(transport.Delayer); ok {
 		d.broker, d.jobs = broker, make(chan *parked, w.window.size)
 	}
@@ -48,7 +60,21 @@ func (d *delaying) run(ctx context.Context) {
 	for {
 		select {
 		case first := <-d.jobs:
-			d.handOver(d.gather(first))
+			if d.rest != nil {
+				d.w.parking.park(first.job, first.eta)
+			} else {
+				d.handOver(ctx, d.gather(first))
+			}
+		case <-d.rest:
+			d.rest = nil
+			for ctx.Err() == nil && d.rest == nil {
+				batch := d.w.parking.takeOut(d.w.batch)
+				if len(batch) == 0 {
+					d.pause = firstDelayPause
+					break
+				}
+				d.handOver(ctx, batch)
+			}
 		case <-ctx.Done():
 			return
 		}
@@ -69,9 +95,11 @@ func (d *delaying) gather(first *parked) []*parked {
 	return batch
 }
 
-// handOver gives a batch to the broker. A warm stop waits for it, so that no message is both delayed and given back; a
-// cold one does not. Jobs the broker did not take are parked.
-func (d *delaying) handOver(batch []*parked) {
+// handOver gives a batch to the broker, and parks what that does not take. As long as the broker has not answered, its
+// messages may be there already, and would come twice if they were given up; so there is no limit but the worker's
+// stop. A warm one waits a little for the answer, a cold one does not. What comes meanwhile is parked, lest it fill the
+// window.
+func (d *delaying) handOver(ctx context.Context, batch []*parked) {
 	now := time.Now() // the jobs may have waited
 	leaving := make([]transport.Delayed, 0, len(batch))
 	jobs := make(map[*transport.Delivery]*parked, len(batch))
@@ -86,9 +114,16 @@ func (d *delaying) handOver(batch []*parked) {
 	if len(leaving) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(d.w.running, settleGrace)
+	var kept []transport.Delayed
+	var err error
+	done := make(chan struct{})
+	limit, cancel := d.limit(ctx)
 	defer cancel()
-	kept, err := d.broker.Delay(ctx, leaving)
+	go func() {
+		defer close(done)
+		kept, err = d.broker.Delay(limit, leaving)
+	}()
+	diverted := d.divert(done)
 	if len(kept) < len(leaving) {
 		d.w.window.free(len(leaving) - len(kept))
 	}
@@ -96,8 +131,70 @@ func (d *delaying) handOver(batch []*parked) {
 		x := jobs[k.Delivery]
 		d.w.parking.park(x.job, x.eta)
 	}
-	if len(kept) > 0 && !d.w.terminated() && now.Sub(d.warned) >= time.Minute {
-		d.warned = now
-		d.w.log.Warn("the broker did not keep tasks that are not due, they are held here", "tasks", len(kept), "error", err)
+	if len(kept)+diverted == 0 {
+		return
 	}
+	d.rest = time.After(d.pause)
+	if len(kept) == len(leaving) {
+		d.pause = min(2*d.pause, lastDelayPause)
+	}
+	if len(kept) > 0 && ctx.Err() == nil && now.Sub(d.warned) >= time.Minute {
+		d.warned = now
+		d.w.log.Warn("the broker did not keep tasks that are not due, they are held here for now", "tasks", len(kept), "error", err)
+	}
+}
+
+// divert waits until done is closed. If that takes long, it parks what comes meanwhile, and tells how much that was.
+func (d *delaying) divert(done <-chan struct{}) (diverted int) {
+	slow := time.NewTimer(firstDelayPause)
+	defer slow.Stop()
+	var jobs <-chan *parked // nil until it takes long
+	for {
+		select {
+		case <-done:
+			return diverted
+		case <-slow.C:
+			jobs = d.jobs
+		case x := <-jobs:
+			d.w.parking.park(x.job, x.eta)
+			diverted++
+		}
+	}
+}
+
+// limit is the context of a call that ends with a cold stop, or when a warm one has waited for it.
+func (d *delaying) limit(stop context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(d.w.running)
+	unhook := context.AfterFunc(stop, func() {
+		select {
+		case <-time.After(settleGrace):
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	return ctx, func() { unhook(); cancel() }
+}
+
+// takeOut takes at most n jobs out whose time is not near, and counts them in the window again. It begins anywhere, so
+// that some which the broker never takes do not stand before all others.
+func (p *parking) takeOut(n int) (batch []*parked) {
+	now, counted := time.Now(), 0
+	p.mu.Lock()
+	if all := len(p.jobs); all > 0 {
+		for i := rand.IntN(all); all > 0 && len(batch) < n; all-- {
+			i = (i + 1) % len(p.jobs)
+			if p.jobs[i].eta.Sub(now) < leastDelay {
+				continue
+			}
+			x := heap.Remove(&p.jobs, i).(*parked) // moves others about, and one that is overlooked has its turn later
+			if x.outside {
+				p.outside--
+				counted++
+			}
+			batch = append(batch, x)
+		}
+	}
+	p.mu.Unlock()
+	p.w.window.take(counted)
+	return batch
 }

@@ -182,6 +182,93 @@ func TestRefusedDelays(t *testing.T) {
 	}
 }
 
+// TestDelaysAreOfferedAgain: what the broker did not keep, as during an alarm, it gets a little later; it is not held here
+// until its eta. The call has no limit: of one that is given up it is not known whether its messages come again.
+func TestDelaysAreOfferedAgain(t *testing.T) {
+	t.Parallel()
+	var refusals atomic.Int32
+	all := make(chan struct{})
+	const n = 20
+	s, ran := newKeeperSite(t, slog.NewTextHandler(t.Output(), nil),
+		func(ctx context.Context, c *keeping, batch []transport.Delayed) ([]transport.Delayed, error) {
+			if at, ok := ctx.Deadline(); ok {
+				t.Errorf("delaying is to end in %v", time.Until(at))
+			}
+			if refusals.Add(1) == 1 {
+				return batch, errors.New("an alarm")
+			}
+			kept, err := keep(ctx, c, batch)
+			if len(c.delayed) == n {
+				close(all)
+			}
+			return kept, err
+		})
+	for range n {
+		s.sendAt(time.Now().Add(time.Hour))
+	}
+	s.send("when")
+	s.start(Config{Concurrency: 1, PrefetchMultiplier: 1})
+	s.await(ran)
+	select {
+	case <-all:
+	case <-s.context().Done():
+		t.Error("they are not all with the broker")
+	}
+	if err := s.end(); err != nil {
+		t.Error(err)
+	}
+	if d := s.left(); d.Messages != 0 || d.Unacked != 0 || s.worker.window.held != 0 || len(s.worker.parking.jobs) != 0 || s.worker.parking.outside != 0 {
+		t.Errorf("after the stop %+v, %d in the window, %d parked", d, s.worker.window.held, len(s.worker.parking.jobs))
+	}
+}
+
+// TestSlowDelay: a broker that does not answer holds up what it was asked for, and nothing else.
+func TestSlowDelay(t *testing.T) {
+	t.Parallel()
+	answer, all := make(chan struct{}), make(chan struct{})
+	const n = 20
+	s, ran := newKeeperSite(t, slog.NewTextHandler(t.Output(), nil),
+		func(ctx context.Context, c *keeping, batch []transport.Delayed) ([]transport.Delayed, error) {
+			<-answer
+			kept, err := keep(ctx, c, batch)
+			if len(c.delayed) == n {
+				close(all)
+			}
+			return kept, err
+		})
+	for range n {
+		s.sendAt(time.Now().Add(time.Hour))
+	}
+	s.send("when")
+	s.start(Config{Concurrency: 1, PrefetchMultiplier: 8}) // of which a batch is the half
+	s.await(ran)
+	close(answer)
+	select {
+	case <-all:
+	case <-s.context().Done():
+		t.Error("they are not all with the broker")
+	}
+}
+
+// TestTakeOut takes out what is not near, wherever it begins.
+func TestTakeOut(t *testing.T) {
+	t.Parallel()
+	p := newParking(&Worker{window: newWindow(8, 1)})
+	p.w.window.take(6)
+	now := time.Now()
+	for i := range 6 {
+		p.park(&job{}, now.Add(time.Duration(i%2)*time.Hour)) // three are due
+	}
+	for want := 3; want > 0; want-- {
+		if batch := p.takeOut(1); len(batch) != 1 || !batch[0].eta.After(now) || p.w.window.held != 4-want || p.outside != 2+want {
+			t.Fatalf("took out %d; %d in the window, %d outside", len(batch), p.w.window.held, p.outside)
+		}
+	}
+	if batch := p.takeOut(9); len(batch) != 0 || len(p.jobs) != 3 {
+		t.Errorf("took out %d more of %d", len(batch), len(p.jobs))
+	}
+}
+
 type warningCounter struct {
 	slog.Handler
 	n atomic.Int64

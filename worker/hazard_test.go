@@ -142,8 +142,8 @@ func TestParkedJobsMakeRoomForOthers(t *testing.T) {
 		t.Fatalf("%d held, %d outside", p.w.window.held, p.outside)
 	}
 	due, _, freed := p.due(time.Now())
-	if len(due) != maxParked || freed != 8 || p.outside != 8 {
-		t.Errorf("%d due, %d freed, %d outside; expected %d, 8 and 8", len(due), freed, p.outside, maxParked)
+	if len(due) != maxParked || len(freed) != 8 || p.outside != 8 {
+		t.Errorf("%d due, %d freed, %d outside; expected %d, 8 and 8", len(due), len(freed), p.outside, maxParked)
 	}
 }
 

@@ -149,7 +149,8 @@ func (w *Worker) settle(batches <-chan []*outcome) {
 			case err != nil: // a cold stop gave up
 				w.log.Error("messages were not acknowledged; their tasks may run again", "tasks", len(settlements), "error", err)
 			case lost > 0:
-				w.log.Warn("messages were given to another worker meanwhile; their tasks may run twice", "tasks", lost)
+				w.log.Warn("the broker took messages back before they were acknowledged; their tasks run twice where another worker gets them",
+					"tasks", lost)
 			}
 		}
 		w.window.free(len(batch))

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/gelery/gelery/transport"
 )
 
 // maxParked bounds the jobs kept for later. Beyond it they count against the window like any other, so that a flood of
@@ -36,12 +38,10 @@ func (p *parking) park(j *job, eta time.Time) {
 	p.mu.Lock()
 	x := &parked{job: j, eta: eta}
 	heap.Push(&p.jobs, x)
-	freed := p.letOut()
+	out := p.letOut()
 	first := p.jobs[0].job == j
 	p.mu.Unlock()
-	if freed > 0 {
-		p.w.window.free(freed)
-	}
+	p.free(out)
 	if first {
 		select {
 		case p.sooner <- struct{}{}:
@@ -55,10 +55,8 @@ func (p *parking) run(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		due, next, freed := p.due(time.Now())
-		if freed > 0 {
-			p.w.window.free(freed)
-		}
+		due, next, out := p.due(time.Now())
+		p.free(out)
 		for _, x := range due {
 			if x.outside {
 				p.w.window.take(1)
@@ -75,9 +73,20 @@ func (p *parking) run(ctx context.Context) {
 	}
 }
 
-// due takes out the jobs whose time has come, tells how long the next one has, and how many others need not be counted
-// in the window any more because these left.
-func (p *parking) due(now time.Time) (due []*parked, next time.Duration, freed int) {
+// free makes room for others in the place of jobs that were let out of the window, here and at the broker.
+func (p *parking) free(out []*transport.Delivery) {
+	if len(out) == 0 {
+		return
+	}
+	if broker, ok := p.w.consumer.(transport.Parker); ok {
+		broker.Park(out)
+	}
+	p.w.window.free(len(out))
+}
+
+// due takes out the jobs whose time has come, tells how long the next one has, and which others need not be counted in
+// the window any more because these left.
+func (p *parking) due(now time.Time) (due []*parked, next time.Duration, out []*transport.Delivery) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	next = time.Hour
@@ -96,9 +105,9 @@ func (p *parking) due(now time.Time) (due []*parked, next time.Duration, freed i
 }
 
 // letOut stops counting jobs in the window, as long as there is room outside. The caller holds mu.
-func (p *parking) letOut() (freed int) {
+func (p *parking) letOut() (out []*transport.Delivery) {
 	if p.outside == len(p.jobs) {
-		return 0
+		return nil
 	}
 	for _, x := range slices.Backward(p.jobs) { // a new one is near the end
 		if p.outside == min(maxParked, len(p.jobs)) {
@@ -107,10 +116,10 @@ func (p *parking) letOut() (freed int) {
 		if !x.outside {
 			x.outside = true
 			p.outside++
-			freed++
+			out = append(out, x.job.delivery)
 		}
 	}
-	return freed
+	return out
 }
 
 // parkedJobs is a heap by eta.

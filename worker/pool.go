@@ -173,10 +173,12 @@ func (w *Worker) tracksStarted(j *job) bool {
 	return w.config.TrackStarted
 }
 
-// ackEarly acknowledges before the run, for tasks that must not run twice. Only when the broker has it does the task
-// begin; false leaves the delivery held.
+// ackEarly acknowledges before the run, for tasks that must not run twice. The task begins only if that was not too late:
+// Redis has answered then, while AMQP has no answer. After false the message is another's, comes again as a new one, or
+// is given back when the worker stops.
 func (w *Worker) ackEarly(j *job) bool {
-	lost, err := w.consumer.Settle(w.applying, []transport.Settlement{{Delivery: j.delivery, Verdict: transport.Ack}})
+	early := transport.Settlement{Delivery: j.delivery, Verdict: transport.Ack, Undone: true}
+	lost, err := w.consumer.Settle(w.applying, []transport.Settlement{early})
 	if err != nil || lost > 0 {
 		w.log.Warn("task not begun: its message could not be acknowledged before", "task", j.request.Task,
 			"task_id", j.request.ID, "lost", lost, "error", err)

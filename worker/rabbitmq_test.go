@@ -20,7 +20,10 @@ const hour = "celery_delayed_11"
 
 // newRabbitSite is a site on RabbitMQ, where "when" tells the time it ran.
 func newRabbitSite(t *testing.T, c task.Config) (*site, <-chan time.Time) {
-	server := testservice.RabbitMQ(t)
+	return newRabbitSiteAt(t, testservice.RabbitMQ(t), c)
+}
+
+func newRabbitSiteAt(t *testing.T, server *testservice.RabbitMQServer, c task.Config) (*site, <-chan time.Time) {
 	c.Broker, c.Backend = server.URL, "memory://"+protocol.NewID()
 	c.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
 	dialing, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -153,5 +156,35 @@ func TestRabbitMQQueueDeleted(t *testing.T) {
 	s.await(ran)
 	if err := s.end(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestRabbitMQDelaysAfterAlarm: during an alarm tasks that are not due cannot go back, but hold up none that is; after it
+// each of them goes, once.
+func TestRabbitMQDelaysAfterAlarm(t *testing.T) {
+	t.Parallel()
+	server := testservice.StartRabbitMQ(t)
+	s, ran := newRabbitSiteAt(t, server, task.Config{})
+	const n = 20
+	for range n {
+		s.sendAt(time.Now().Add(time.Hour))
+	}
+	s.send("when")
+	server.SetMemoryAlarm(true)
+	s.start(Config{Concurrency: 2, PrefetchMultiplier: 4})
+	s.await(ran)
+	server.SetMemoryAlarm(false)
+	for end := s.context(); s.waiting(hour) < n; {
+		select {
+		case <-time.After(50 * time.Millisecond): // the broker tells nobody when
+		case <-end.Done():
+			t.Fatalf("%d of %d are with the broker", s.waiting(hour), n)
+		}
+	}
+	if err := s.end(); err != nil {
+		t.Error(err)
+	}
+	if here, there := s.waiting("celery"), s.waiting(hour); here != 0 || there != n {
+		t.Errorf("%d wait in the queue and %d in the delay queue; expected 0 and %d", here, there, n)
 	}
 }

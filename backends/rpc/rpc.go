@@ -62,7 +62,8 @@ type Backend struct {
 
 	mu       sync.Mutex
 	closed   bool
-	consumer transport.Consumer // nil before the first Expect
+	consumer transport.Consumer   // nil before the first Expect
+	refusing map[string]time.Time // reply queues that have refused a reply, and when
 }
 
 var _ backends.Replier = (*Backend)(nil)
@@ -101,6 +102,7 @@ func Open(_ context.Context, url string, o backends.Options) (backends.Backend, 
 		queue: transport.Queue{Name: protocol.NewID(), Unbound: true,
 			Arguments: map[string]any{"x-expires": unusedQueue.Milliseconds()}},
 		starting: make(chan struct{}, 1),
+		refusing: map[string]time.Time{},
 	}
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	return b, nil

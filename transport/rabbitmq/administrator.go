@@ -25,6 +25,9 @@ func (t *rabbitTransport) DeclareExchange(ctx context.Context, x transport.Excha
 	if x.Name == "" || strings.HasPrefix(x.Name, "amq.") {
 		return fmt.Errorf("exchange %q: this name and those that begin with amq. are the broker's own", x.Name)
 	}
+	if err := checkShort("exchange name", x.Name); err != nil {
+		return err
+	}
 	return t.onChannel(ctx, fmt.Sprintf("declare exchange %q", x.Name), func(ch *amqp.Channel) error {
 		return declareExchange(ch, x)
 	})
@@ -32,6 +35,9 @@ func (t *rabbitTransport) DeclareExchange(ctx context.Context, x transport.Excha
 
 // DeleteExchange implements transport.Administrator. One that does not exist is no error, as RabbitMQ has it.
 func (t *rabbitTransport) DeleteExchange(ctx context.Context, name string, ifUnused bool) error {
+	if err := checkShort("exchange name", name); err != nil {
+		return err
+	}
 	err := t.onChannel(ctx, fmt.Sprintf("delete exchange %q", name), func(ch *amqp.Channel) error {
 		return ch.ExchangeDelete(name, ifUnused, false)
 	})
@@ -54,6 +60,12 @@ func (t *rabbitTransport) Unbind(ctx context.Context, queue string, b transport.
 
 func (t *rabbitTransport) binding(ctx context.Context, verb, queue string, b transport.Binding, f func(*amqp.Channel, amqp.Table) error) error {
 	arguments, err := tableOf(b.Arguments)
+	if err == nil {
+		err = checkBinding(b)
+	}
+	if err == nil {
+		err = checkShort("queue name", queue)
+	}
 	if err != nil {
 		return fmt.Errorf("binding of queue %q to exchange %q: %w", queue, b.Exchange, err)
 	}
@@ -64,6 +76,9 @@ func (t *rabbitTransport) binding(ctx context.Context, verb, queue string, b tra
 // DeleteQueue implements transport.Administrator. A queue that does not exist had no messages. The conditions are
 // checked by the broker and hold at the moment of the deletion, but quorum queues and streams know none.
 func (t *rabbitTransport) DeleteQueue(ctx context.Context, name string, ifUnused, ifEmpty bool) (int64, error) {
+	if err := checkShort("queue name", name); err != nil {
+		return 0, err
+	}
 	if ifUnused || ifEmpty {
 		// RabbitMQ ends the whole connection of who asks a quorum queue for a condition.
 		if told, _ := t.describe(ctx, []string{name}); told[name] != nil && told[name].Type != "" && told[name].Type != "classic" {

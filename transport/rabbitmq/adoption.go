@@ -63,7 +63,8 @@ func (o *orphans) add(h *held) {
 	o.running[k] = append(o.running[k], h)
 }
 
-// remove forgets a delivery that is settled; what became of it is remembered instead, for when it comes again.
+// settled forgets a delivery whose task has ended; what became of it is remembered instead, for when it comes again.
+// What is undone is new then.
 func (o *orphans) settled(h *held, s transport.Settlement) {
 	k, ok := identify(h)
 	if !ok {
@@ -81,8 +82,8 @@ func (o *orphans) settled(h *held, s transport.Settlement) {
 	} else {
 		o.running[k] = list
 	}
-	if s.Verdict == transport.Requeue || s.Verdict == transport.Return {
-		return // that is what happens to it anyway
+	if s.Undone || s.Verdict == transport.Requeue || s.Verdict == transport.Return {
+		return // to be received again is what happens to it anyway
 	}
 	if o.count >= maxOrphans {
 		o.ended, o.count = nil, 0 // after ten thousand, the oldest are of no use; telling which is not worth a list
@@ -108,6 +109,9 @@ func (c *consumer) adopt(h *held) (s *transport.Settlement, ok bool) {
 			delete(o.running, k)
 		}
 		old.Delivery, old.epoch = h.Delivery, h.epoch
+		if old.parked {
+			c.widen(old.epoch)
+		}
 		return nil, true
 	}
 	for list := o.ended[k]; len(list) > 0; list = o.ended[k] {

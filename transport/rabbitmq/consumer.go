@@ -37,7 +37,8 @@ type consumer struct {
 	ended chan struct{} // closed when run is over
 	wake  chan struct{} // capacity 1: something came, or the consumer was closed
 
-	runs sync.WaitGroup // run and take, of each queue
+	runs sync.WaitGroup // run and take, of each queue, and insist
+	kept chan struct{}  // capacity 1: there is something in bad
 
 	mu       sync.Mutex
 	closed   bool
@@ -47,18 +48,34 @@ type consumer struct {
 	lastTag  uint64
 	received []uint64 // by queue: deliveries ever, for the watchdog
 	orphans  orphans
+	bad      map[*held]transport.Settlement // could not be put in quarantine, see quarantine.go
 }
 
-// epoch is one channel, from its opening to its loss.
+var (
+	_ transport.Delayer = (*consumer)(nil)
+	_ transport.Parker  = (*consumer)(nil)
+)
+
+// epoch is one channel, from its opening to its loss. There is one consumer on it at a time.
 type epoch struct {
-	channel *amqp.Channel
-	session *session
-	dead    bool       // guarded by the consumer's mu
-	telling sync.Mutex // held while verdicts are decided on and written
+	channel   *amqp.Channel
+	session   *session
+	cancelled chan string                 // the broker has cancelled the consumer
+	narrow    chan struct{}               // capacity 1: there may be reason to grow, see prefetch.go
+	drained   chan struct{}               // capacity 1: all deliveries of a consumer that has ended were taken
+	next      chan (<-chan amqp.Delivery) // deliveries of the next consumer; closed when the epoch is over
+	telling   sync.Mutex                  // held while verdicts are decided on and written
+
+	// Guarded by the consumer's mu.
+	dead     bool
+	round    uint64 // of the consumer; its tag
+	prefetch int    // of the consumer
 }
 
-// consumerTag is the name of the one consumer on a channel.
-const consumerTag = "0"
+// firstRound is the first consumer of a channel.
+const firstRound = 0
+
+func roundTag(round uint64) string { return strconv.FormatUint(round, 10) }
 
 // held is a delivery that came and is not settled.
 type held struct {
@@ -69,6 +86,7 @@ type held struct {
 	// Under the consumer's mu. What is leaving is its settler's alone.
 	leaving bool // it is being settled
 	settled bool // it is being told to the broker
+	parked  bool // it does not count against the prefetch
 }
 
 // Consume implements transport.Transport. A queue that exists with other properties is an error here; after a
@@ -106,8 +124,8 @@ func (t *rabbitTransport) consume(ctx context.Context, queues []*declaration, pr
 		return nil, err
 	}
 	c := &consumer{t: t, link: l, log: t.log, queues: queues, prefetch: prefetch, ended: make(chan struct{}),
-		wake: make(chan struct{}, 1), held: map[string]*held{}, waiting: make([][]*held, len(queues)),
-		received: make([]uint64, len(queues))}
+		wake: make(chan struct{}, 1), kept: make(chan struct{}, 1), held: map[string]*held{},
+		waiting: make([][]*held, len(queues)), received: make([]uint64, len(queues)), bad: map[*held]transport.Settlement{}}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	c.stop = stop
 	var opened []*epoch
@@ -126,6 +144,7 @@ func (t *rabbitTransport) consume(ctx context.Context, queues []*declaration, pr
 	for i, e := range opened {
 		c.runs.Go(func() { c.run(running, i, e) })
 	}
+	c.runs.Go(func() { c.insist(running) })
 	go func() {
 		c.runs.Wait()
 		close(c.ended)
@@ -133,15 +152,30 @@ func (t *rabbitTransport) consume(ctx context.Context, queues []*declaration, pr
 	return c, nil
 }
 
+// beginTries is how often something that must be there is looked for: it may have been removed after it was declared.
+const beginTries = 5
+
 // begin opens the first channel of a queue. A connection that is lost meanwhile is waited for.
 func (c *consumer) begin(ctx, running context.Context, i int) (*epoch, error) {
-	for {
+	var last error
+	for missed, pause := 0, firstPause; ; pause = min(2*pause, lastPause) {
 		e, err := c.open(ctx, running, i, false)
-		if err == nil || ctx.Err() != nil || !lost(err) && !errors.Is(err, errNotFound) {
-			return e, err
+		if err == nil {
+			return e, nil
 		}
+		if errors.Is(err, errNotFound) {
+			missed++
+		}
+		switch {
+		case ctx.Err() != nil && last != nil:
+			return nil, fmt.Errorf("%w; before: %w", err, last)
+		case ctx.Err() != nil, missed == beginTries, !lost(err) && !errors.Is(err, errNotFound):
+			return nil, err
+		}
+		last = err
+		c.log.Warn("cannot consume, trying again", "queue", c.queues[i].alias, "error", err)
 		select {
-		case <-time.After(firstPause):
+		case <-time.After(pause):
 		case <-ctx.Done():
 		}
 	}
@@ -165,21 +199,21 @@ func (c *consumer) open(ctx, running context.Context, i int, again bool) (*epoch
 	if err != nil {
 		return nil, err
 	}
-	e := &epoch{channel: ch, session: s}
-	err = s.call(ctx, func() error { return ch.Qos(c.prefetch, 0, false) }) // for each consumer: quorum queues know no other way
-	if err == nil {
-		err = c.consume(ctx, running, e, i, d)
-	}
+	e := &epoch{channel: ch, session: s, cancelled: ch.NotifyCancel(make(chan string, 4)), narrow: make(chan struct{}, 1), drained: make(chan struct{}, 1),
+		next: make(chan (<-chan amqp.Delivery), 1), round: firstRound, prefetch: c.prefetch}
+	deliveries, err := c.consume(ctx, e, d, firstRound, c.prefetch)
 	if err != nil {
 		go func() { _ = ch.Close() }() // ends with its answer or with the session
 		return nil, fmt.Errorf("consume from queue %q: %w", d.alias, translate(err))
 	}
+	c.runs.Go(func() { c.take(running, e, i, d, deliveries) })
 	return e, nil
 }
 
 // declare makes a queue exist. One that has worked is not given up because somebody has made it anew in another way.
 func (c *consumer) declare(ctx context.Context, d *declaration, again bool) error {
 	err := c.t.declare(ctx, c.link, d)
+	c.t.delays.forget(d.queue) // it may be another one of that name, without the binding for what is delayed
 	if again && (errors.Is(err, transport.ErrMismatch) || errors.Is(err, transport.ErrDenied)) {
 		c.log.Error("queue cannot be declared any more, consuming from it as it is", "queue", d.alias, "error", err)
 		return nil
@@ -187,31 +221,29 @@ func (c *consumer) declare(ctx context.Context, d *declaration, again bool) erro
 	return err
 }
 
-// consume starts the delivery of one queue, and the goroutine that takes what comes.
-func (c *consumer) consume(ctx, running context.Context, e *epoch, i int, d *declaration) error {
+// consume starts the delivery of a queue.
+func (c *consumer) consume(ctx context.Context, e *epoch, d *declaration, round uint64, prefetch int) (<-chan amqp.Delivery, error) {
 	var deliveries <-chan amqp.Delivery
 	err := e.session.call(ctx, func() (err error) {
-		deliveries, err = e.channel.Consume(d.queue, consumerTag, false, d.source.Exclusive, false, false, nil)
+		// For each consumer, not for all of the channel: quorum queues know no other way.
+		if err = e.channel.Qos(prefetch, 0, false); err == nil {
+			deliveries, err = e.channel.Consume(d.queue, roundTag(round), false, d.source.Exclusive, false, false, nil)
+		}
 		return err
 	})
-	if err != nil {
-		return err
-	}
-	c.runs.Go(func() { c.take(running, e, i, d, deliveries) })
-	return nil
+	return deliveries, err
 }
 
-// take puts what is delivered where Receive finds it. The end of the deliveries with the channel still open means that
-// the broker has cancelled the consumer: its queue was deleted, or its leader is lost. The others on the channel live on.
+// take puts what is delivered where Receive finds it, in the order of the channel's tags: the deliveries of a consumer
+// come after all of the one before it.
 func (c *consumer) take(ctx context.Context, e *epoch, i int, d *declaration, deliveries <-chan amqp.Delivery) {
-	for m := range deliveries {
-		h := &held{Delivery: m, epoch: e, queue: i}
-		h.delivery = delivery(&h.Delivery, d.alias)
-		c.offer(ctx, h)
-	}
-	if ctx.Err() == nil && !e.channel.IsClosed() {
-		c.log.Warn("RabbitMQ cancelled a consumer, its queue may have been deleted; declaring it again", "queue", d.alias)
-		_ = e.channel.Close() // run opens another one, with all that belongs to it
+	for ; deliveries != nil; deliveries = <-e.next {
+		for m := range deliveries {
+			h := &held{Delivery: m, epoch: e, queue: i}
+			h.delivery = delivery(&h.Delivery, d.alias)
+			c.offer(ctx, h)
+		}
+		e.drained <- struct{}{}
 	}
 }
 
@@ -227,7 +259,7 @@ func (c *consumer) offer(ctx context.Context, h *held) {
 		if s, ok := c.adopt(h); ok {
 			c.mu.Unlock()
 			if s != nil {
-				_, _ = c.Settle(ctx, []transport.Settlement{*s}) // what does not succeed comes once more
+				_, _ = c.Settle(ctx, []transport.Settlement{*s}) // if it is lost again, that is remembered again
 			}
 			return
 		}
@@ -249,9 +281,10 @@ func (c *consumer) signal() {
 // run watches the channel of a queue and replaces it when it is lost, until the consumer is closed.
 func (c *consumer) run(ctx context.Context, i int, e *epoch) {
 	queue, pause := c.queues[i].alias, firstPause
+	w := &watchdog{c: c, queue: i}
 	for {
 		began := time.Now()
-		err := c.watch(ctx, i, e)
+		err := c.watch(ctx, w, e)
 		if ctx.Err() != nil {
 			c.release(e)
 			return
@@ -264,6 +297,9 @@ func (c *consumer) run(ctx context.Context, i int, e *epoch) {
 		for {
 			if e, err = c.open(ctx, ctx, i, true); err == nil {
 				break
+			}
+			if errors.Is(err, transport.ErrClosed) {
+				c.end() // the transport was closed before its consumer
 			}
 			if ctx.Err() != nil {
 				return
@@ -279,20 +315,35 @@ func (c *consumer) run(ctx context.Context, i int, e *epoch) {
 	}
 }
 
-// watch waits for the end of a channel, and ends one that has gone silent.
-func (c *consumer) watch(ctx context.Context, i int, e *epoch) error {
+// watch waits for the end of a channel, lets its consumer grow, and ends one that has gone silent or that the broker has
+// cancelled.
+func (c *consumer) watch(ctx context.Context, w *watchdog, e *epoch) error {
+	queue := c.queues[w.queue].alias
 	closed := e.channel.NotifyClose(make(chan *amqp.Error, 1))
+	cancelled := e.cancelled
 	ticker := time.NewTicker(c.t.options.watchInterval)
 	defer ticker.Stop()
-	w := watchdog{c: c, queue: i}
+	w.hungry = false
 	for {
 		select {
 		case err := <-closed:
 			return firstError(err, amqp.ErrClosed)
+		case _, ok := <-cancelled:
+			if !ok { // with the channel
+				cancelled = nil
+				continue
+			}
+			c.log.Warn("RabbitMQ cancelled a consumer, its queue may have been deleted; declaring it again", "queue", queue)
+			e.session.shut(e.channel)
+		case <-e.narrow:
+			if err := c.grow(ctx, e, w.queue); err != nil && ctx.Err() == nil && !lost(err) {
+				c.log.Warn("consumer cannot be replaced by one that gets more, opening another channel", "queue", queue, "error", err)
+				e.session.shut(e.channel)
+			}
 		case <-ticker.C:
-			if why := w.look(ctx); why != "" {
-				c.log.Error("consumer gets nothing, opening another", "queue", c.queues[i].alias, "reason", why)
-				_ = e.session.call(ctx, e.channel.Close)
+			if why := w.look(ctx, e); why != "" {
+				c.log.Error("consumer gets nothing, opening another", "queue", queue, "reason", why)
+				e.session.shut(e.channel)
 			}
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -300,8 +351,10 @@ func (c *consumer) watch(ctx context.Context, i int, e *epoch) error {
 	}
 }
 
-// lose makes orphans of what was handed out on a channel that is lost, and forgets what was not: the broker has it.
+// lose makes orphans of what was handed out on a channel that is lost, and forgets what was not: the broker has it. What
+// is only held because it is bad is forgotten too, and is judged anew when it comes again.
 func (c *consumer) lose(e *epoch) {
+	close(e.next)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e.dead = true
@@ -310,22 +363,34 @@ func (c *consumer) lose(e *epoch) {
 	}
 	for _, h := range c.held {
 		if h.epoch == e && !h.leaving {
-			h.epoch = nil
-			c.orphans.add(h)
+			c.abandon(h)
 		}
 	}
+}
+
+// abandon is what becomes of a delivery whose channel is lost. The caller holds mu.
+func (c *consumer) abandon(h *held) {
+	if _, bad := c.bad[h]; bad {
+		delete(c.bad, h)
+		delete(c.held, h.delivery.Tag)
+		return
+	}
+	h.epoch = nil
+	c.orphans.add(h)
 }
 
 // release gives back what is held by closing its channel, which the broker answers when it has also taken all
 // acknowledgements before it. The consumers are cancelled first: with one that lives, a quorum queue forgets
 // acknowledgements that come right before the close, and thousands of finished tasks come again (rabbitmq-server#10327).
 func (c *consumer) release(e *epoch) {
+	close(e.next)
+	c.mu.Lock()
+	tag := roundTag(e.round)
+	c.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
 	defer cancel()
-	_ = e.session.call(ctx, func() error { return e.channel.Cancel(consumerTag, false) }) // the close tells
-	if err := e.session.call(ctx, e.channel.Close); err != nil && !lost(err) {
-		_ = e.session.socket.Close() // the broker must not go on believing that we hold anything
-	}
+	_ = e.session.call(ctx, func() error { return e.channel.Cancel(tag, false) }) // the close tells
+	e.session.shut(e.channel)
 }
 
 // Receive implements transport.Consumer. Queues are served in turn.
@@ -374,15 +439,20 @@ func (c *consumer) next(max int) []transport.Delivery {
 
 // Close implements transport.Consumer.
 func (c *consumer) Close(ctx context.Context) error {
-	c.mu.Lock()
-	c.closed = true
-	c.mu.Unlock()
-	c.signal()
-	c.stop()
+	c.end()
 	select {
 	case <-c.ended:
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("close consumer: %w", context.Cause(ctx))
 	}
+}
+
+// end begins the end of all that belongs to the consumer.
+func (c *consumer) end() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.signal()
+	c.stop()
 }

@@ -2,6 +2,8 @@ package rabbitmq
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strconv"
@@ -22,10 +24,31 @@ const (
 	deliveryExchange = "celery_delayed_delivery"
 )
 
-// directWord precedes the name of a queue that a delayed message comes back to without an exchange. Celery has no such
-// thing: it delays for topic and fanout exchanges only. Two words of a pattern are ours alone this way, and no task's
-// routing key is mistaken for a queue's name.
-const directWord = "gelery-queue"
+// An address is the routing key that a delayed message comes back to its queue by without an exchange. Celery has no such
+// thing: it delays for topic and fanout exchanges only. It is one word, so that the patterns of others ("#.mail.*") match
+// it only if they are made of wildcards alone ("#"); and no task's routing key is mistaken for a queue's name.
+const addressPrefix = "gelery-queue:"
+
+// maxAddress leaves room for the digits of the delay.
+const maxAddress = maxName - 2*delayLevels
+
+// inOneWord escapes what means something in a pattern.
+var inOneWord = strings.NewReplacer("%", "%25", ".", "%2E", "*", "%2A", "#", "%23")
+
+// addressOf is the address of a queue.
+func addressOf(queue string) string {
+	return fitting(addressPrefix+inOneWord.Replace(queue), maxAddress)
+}
+
+// fitting is a name that is too long with a hash in place of what is too much.
+func fitting(name string, limit int) string {
+	if len(name) <= limit {
+		return name
+	}
+	sum := sha256.Sum256([]byte(name))
+	hash := "~" + hex.EncodeToString(sum[:16])
+	return strings.ToValidUTF8(name[:limit-len(hash)], "") + hash // no half character
+}
 
 func levelName(level int) string { return "celery_delayed_" + strconv.Itoa(level) }
 
@@ -95,7 +118,7 @@ func (t *rabbitTransport) topology(ctx context.Context, l *link) error {
 }
 
 // delayable binds a queue so that delayed messages reach it: as Celery does where its exchange is not a direct one, and
-// by its name.
+// by its address. Other processes, which know that it was bound, need not notice when it was deleted and made anew.
 func (t *rabbitTransport) delayable(ctx context.Context, l *link, d *declaration) error {
 	if err := t.topology(ctx, l); err != nil {
 		return err
@@ -109,6 +132,9 @@ func (t *rabbitTransport) delayable(ctx context.Context, l *link, d *declaration
 			if !strings.HasPrefix(key, "#") {
 				key = "#." + key
 			}
+			if err := checkShort("binding key of delayed messages", key); err != nil {
+				return err
+			}
 			if err := ch.ExchangeBind(b.Exchange, key, deliveryExchange, false, nil); err != nil {
 				return err
 			}
@@ -119,7 +145,10 @@ func (t *rabbitTransport) delayable(ctx context.Context, l *link, d *declaration
 				return err
 			}
 		}
-		return nil
+		if d.queue == "" {
+			return nil
+		}
+		return bindAddress(ch, d.queue)
 	})
 	if err != nil {
 		return fmt.Errorf("bind to %s: %w", deliveryExchange, err)
@@ -141,23 +170,20 @@ func (t *rabbitTransport) delaysTo(exchange string) bool {
 	return t.delayed[exchange]
 }
 
-// returnAddress makes a queue reachable by its name for delayed messages, once a session, and returns the key for it.
+// returnAddress makes a queue reachable by its address for delayed messages, once a session, and returns the address.
 func (t *rabbitTransport) returnAddress(ctx context.Context, l *link, queue string) (key string, err error) {
-	for word := range strings.SplitSeq(queue, ".") {
-		if word == "*" || word == "#" {
-			return "", fmt.Errorf("queue %q: its name is a pattern to a topic exchange; messages to it cannot be delayed", queue)
-		}
-	}
-	key = directWord + "." + queue
-	if len(key)+2*delayLevels > 255 {
-		return "", fmt.Errorf("queue %q: its name is too long for a delayed message", queue)
-	}
 	if err := t.topology(ctx, l); err != nil {
 		return "", err
 	}
-	return key, t.delays.once(ctx, l, queue, func() error {
-		return l.onChannel(ctx, func(ch *amqp.Channel) error {
-			return ch.QueueBind(queue, "#."+key, deliveryExchange, false, nil)
-		})
+	return addressOf(queue), t.delays.once(ctx, l, queue, func() error {
+		err := l.onChannel(ctx, func(ch *amqp.Channel) error { return bindAddress(ch, queue) })
+		if err != nil {
+			return fmt.Errorf("bind queue %q to %s: %w", queue, deliveryExchange, err)
+		}
+		return nil
 	})
+}
+
+func bindAddress(ch *amqp.Channel, queue string) error {
+	return ch.QueueBind(queue, "#."+addressOf(queue), deliveryExchange, false, nil)
 }

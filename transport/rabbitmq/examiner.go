@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 	"time"
 
@@ -19,7 +20,7 @@ var _ transport.Examiner = (*rabbitTransport)(nil)
 // examineTimeout bounds the question whether the broker takes a message.
 const examineTimeout = 3 * time.Second
 
-// maxRights is for how many queues the user's rights are found out: it costs two channels each.
+// maxRights is for how many queues the user's rights are found out: it costs three channels each.
 const maxRights = 500
 
 // examination is one run of Examine.
@@ -241,20 +242,55 @@ func (x *examination) delays(ctx context.Context) error {
 			waiting += l.messages
 		}
 	}
+	v := &verdict{health: transport.Healthy}
 	switch there {
 	case 0:
 	case delayLevels:
-		health, advice := transport.Healthy, ""
+		v.note("", count(waiting, "message")+" waiting for their time", "")
 		if x.flag(ctx, "stream_queue") == "disabled" { // at-least-once dead-lettering came with it
-			health, advice = transport.Doubtful, "enable the feature flag stream_queue (rabbitmqctl enable_feature_flag), without which "+
-				"a message may be lost on its way from level to level"
+			v.note(transport.Doubtful, "a message may be lost on its way from level to level",
+				"enable the feature flag stream_queue (rabbitmqctl enable_feature_flag)")
 		}
-		x.add("delayed delivery", health, count(waiting, "message")+" waiting for their time", advice)
+		if copied := x.copied(ctx); len(copied) > 0 {
+			v.note(transport.Doubtful, "what the workers of any queue delay is copied to "+strings.Join(copied, ", "),
+				"bind them with routing keys other than wildcards alone")
+		}
 	default:
-		x.add("delayed delivery", transport.Broken, fmt.Sprintf("%d of its %d queues are missing", delayLevels-there, delayLevels),
+		v.note(transport.Broken, fmt.Sprintf("%d of its %d queues are missing", delayLevels-there, delayLevels),
 			"start a worker, which declares them anew")
 	}
+	may, err := x.mayDeclare(ctx, levelName(delayLevels-1))
+	if err != nil {
+		return err
+	}
+	if !may {
+		v.note(transport.Doubtful, "the user may not declare its queues and exchanges; a worker of this user holds what is not due yet",
+			"give the user the right to configure, write and read ^celery_delayed_ (rabbitmqctl set_permissions)")
+	}
+	if len(v.details) > 0 {
+		x.add("delayed delivery", v.health, strings.Join(v.details, "; "), strings.Join(v.advice, "; "))
+	}
 	return nil
+}
+
+// copied are the queues and exchanges that get what comes out of the delay, whoever it is for: their bindings match
+// everything.
+func (x *examination) copied(ctx context.Context) (names []string) {
+	var bindings []struct {
+		Destination string
+		Type        string `json:"destination_type"`
+		RoutingKey  string `json:"routing_key"`
+	}
+	path := "exchanges/" + url.PathEscape(x.management.vhost) + "/" + deliveryExchange + "/bindings/source"
+	if x.management.get(ctx, path, nil, &bindings) != nil {
+		return nil // it is not told
+	}
+	for _, b := range bindings {
+		if b.RoutingKey != "" && strings.Trim(b.RoutingKey, "#*.") == "" && !strings.HasSuffix(b.RoutingKey, ".") {
+			names = append(names, fmt.Sprintf("%s %s (%s)", b.Type, b.Destination, b.RoutingKey))
+		}
+	}
+	return names
 }
 
 // flag is the state of a feature flag; "" if it is not told, which only administrators are.
@@ -379,7 +415,28 @@ func (x *examination) rights(ctx context.Context, v *verdict, name string, typeK
 	case err != nil && !isVerdict(err):
 		return err
 	}
+	may, err := x.mayDeclare(ctx, quarantineName(name))
+	if err != nil {
+		return err
+	}
+	if !may {
+		v.note(transport.Doubtful, "the user may not declare "+quarantineName(name)+"; a worker of this user holds its bad messages",
+			"give it the right to configure and write ^_gelery\\.quarantine\\. (rabbitmqctl set_permissions)")
+	}
 	return nil
+}
+
+// mayDeclare finds out whether the user may declare a queue, without doing it: a declaration that makes no sense is
+// refused as such only to those who may.
+func (x *examination) mayDeclare(ctx context.Context, queue string) (bool, error) {
+	err := x.t.onChannel(ctx, "declare", func(ch *amqp.Channel) error {
+		_, err := ch.QueueDeclare(queue, true, false, false, false, amqp.Table{"x-dead-letter-exchange": int64(0)})
+		return err
+	})
+	if err != nil && !isVerdict(err) {
+		return false, err
+	}
+	return !errors.Is(err, transport.ErrDenied), nil
 }
 
 func count(n int64, noun string) string {

@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"crypto/tls"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -108,6 +109,9 @@ func TestExamineDelays(t *testing.T) {
 	tr := operator(t, s.URL, s.ManagementURL)
 	mustDeclare(t, tr, transport.Queue{Name: "q", Delayed: true})
 	wantFindings(t, tr, []string{"q"}, map[string]finding{"delayed delivery": {transport.Healthy, "0 messages waiting"}})
+	mustDeclare(t, tr, transport.Queue{Name: "all", Exchange: "events", ExchangeType: "topic", RoutingKey: "#", Delayed: true},
+		transport.Queue{Name: "some", Exchange: "events", ExchangeType: "topic", RoutingKey: "mail.#", Delayed: true})
+	wantFindings(t, tr, []string{"q"}, map[string]finding{"delayed delivery": {transport.Doubtful, "is copied to exchange events (#) try: bind"}})
 	if _, err := tr.DeleteQueue(limited(t), levelName(5), false, false); err != nil {
 		t.Fatal(err)
 	}
@@ -117,8 +121,9 @@ func TestExamineDelays(t *testing.T) {
 func TestExamineRights(t *testing.T) {
 	t.Parallel()
 	s := testservice.RabbitMQ(t)
-	mustDeclare(t, operator(t, s.URL, ""), transport.Queue{Name: "theirs"}, transport.Queue{Name: "other"})
-	user := restricted(t, s, "^theirs$", "management")
+	tr := operator(t, s.URL, "")
+	mustDeclare(t, tr, transport.Queue{Name: "theirs"}, transport.Queue{Name: "other"})
+	user := restricted(t, s, "^(theirs|_gelery\\.quarantine\\.theirs)$", "management")
 	as := func(url string) string { return strings.Replace(url, "guest:guest", user+":secret", 1) }
 	wantFindings(t, operator(t, as(s.URL), as(s.ManagementURL)), []string{"theirs", "other"}, map[string]finding{
 		"management":   {transport.Healthy, "answers"},
@@ -126,14 +131,21 @@ func TestExamineRights(t *testing.T) {
 		"cluster":      {transport.Unknown, "give the user the tag monitoring"},
 		"publishing":   {transport.Broken, "write to amq.default"},
 		"queue theirs": {transport.Healthy, "0 waiting"},
-		"queue other":  {transport.Broken, "may not consume from it; the user may not declare it"},
+		"queue other": {transport.Broken, "may not consume from it; the user may not declare it, which workers do when they start; " +
+			"the user may not declare _gelery.quarantine.other"},
+		"delayed delivery": {transport.Doubtful, "the user may not declare its queues"},
 	})
 	user = restricted(t, s, ".*", "")
 	wantFindings(t, operator(t, as(s.URL), as(s.ManagementURL)), []string{"theirs"}, map[string]finding{
-		"management":   {transport.Unknown, "give the user the tag monitoring"},
-		"publishing":   {transport.Healthy, "confirmed"},
-		"queue theirs": {transport.Healthy, "0 waiting"},
+		"management":       {transport.Unknown, "give the user the tag monitoring"},
+		"publishing":       {transport.Healthy, "confirmed"},
+		"queue theirs":     {transport.Healthy, "0 waiting"},
+		"delayed delivery": {},
 	})
+	if looks, err := tr.look(limited(t), []string{quarantineName("theirs"), levelName(delayLevels - 1)}); err != nil ||
+		!errors.Is(looks[quarantineName("theirs")].err, errNotFound) || !errors.Is(looks[levelName(delayLevels-1)].err, errNotFound) {
+		t.Errorf("the examination has left something behind: %+v, %v", looks, err)
+	}
 }
 
 func TestExamineAlarm(t *testing.T) {

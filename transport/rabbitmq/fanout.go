@@ -38,6 +38,9 @@ func exchangeOf(name string) transport.Exchange {
 
 // Broadcast implements transport.Transport.
 func (t *rabbitTransport) Broadcast(ctx context.Context, exchange, routingKey string, m *protocol.Message) error {
+	if err := checkShort("exchange name", exchange); err != nil {
+		return t.publishError(ctx, false, err)
+	}
 	err := t.exchanges.once(ctx, t.publishes, exchange, func() error {
 		return t.onChannel(ctx, fmt.Sprintf("exchange %q", exchange), func(ch *amqp.Channel) error {
 			return declareExchange(ch, exchangeOf(exchange))
@@ -66,11 +69,22 @@ func (t *rabbitTransport) Subscribe(ctx context.Context, exchange, pattern strin
 		bindings:  []transport.Binding{{Exchange: exchange, ExchangeType: x.Type, RoutingKey: pattern}},
 		arguments: amqp.Table{"x-expires": int64(subscriberExpires), "x-message-ttl": int64(subscriberTTL)},
 	}
+	if err := checkSubscription(exchange, pattern); err != nil {
+		return nil, fmt.Errorf("subscribe: %w", err)
+	}
 	c, err := t.consume(ctx, []*declaration{d}, subscriberBacklog)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to exchange %q: %w", exchange, err)
 	}
 	return &subscription{consumer: c}, nil
+}
+
+// checkSubscription leaves room for what is added to the exchange's name in the queue's.
+func checkSubscription(exchange, pattern string) error {
+	if err := checkShort("queue name", exchange+"."+protocol.NewID()); err != nil {
+		return err
+	}
+	return checkShort("pattern", pattern)
 }
 
 // Receive implements transport.Subscription.

@@ -34,6 +34,7 @@ func TestFaults(t *testing.T) {
 		}
 	}()
 	t.Run("MemoryAlarm", func(t *testing.T) { memoryAlarm(t, server) })
+	t.Run("TooLarge", func(t *testing.T) { tooLarge(t, server) })
 	t.Run("Frozen", func(t *testing.T) { frozen(t, server) })
 	t.Run("Restarted", func(t *testing.T) { restarted(t, server) })
 }

@@ -321,11 +321,11 @@ func TestQuarantineDenied(t *testing.T) {
 	c := r.consume(4, transport.Queue{Name: "q"})
 	r.send("q", "bad", "good")
 	ds := r.receive(c, 2)
-	_, err := c.Settle(r.within(patience), []transport.Settlement{
+	lost, err := c.Settle(r.within(patience), []transport.Settlement{
 		{Delivery: &ds[0], Verdict: transport.Quarantine, Reason: "it is bad"}, {Delivery: &ds[1]},
 	})
-	if !errors.Is(err, transport.ErrDenied) {
-		t.Errorf("settle: %v; expected ErrDenied", err)
+	if lost > 0 || err != nil {
+		t.Errorf("settle: %d lost, %v", lost, err)
 	}
 	r.log.await(t, patience, "ERROR", "quarantine", "_gelery.quarantine.q", user)
 	for i := range 20 {
@@ -339,11 +339,6 @@ func TestQuarantineDenied(t *testing.T) {
 	}
 	// Permitted meanwhile, it is put aside.
 	permit(s, user, ".*", ".*", ".*")
-	s.CloseConnections()
-	eventually(t, func() string {
-		_, err := c.Settle(r.within(patience), []transport.Settlement{{Delivery: &ds[0], Verdict: transport.Quarantine, Reason: "it is bad"}})
-		return errorText(err)
-	})
 	eventually(t, func() string {
 		qs, err := r.tr.Quarantined(r.within(patience), "q", 10)
 		if err != nil || len(qs) != 1 || qs[0].Reason != "it is bad" || string(qs[0].Raw) != "bad" {

@@ -94,6 +94,10 @@ func (t *rabbitTransport) look(ctx context.Context, names []string) (map[string]
 	for next := 0; next < len(names); {
 		err := t.onChannel(ctx, "look at queues", func(ch *amqp.Channel) error {
 			for ; next < len(names); next++ {
+				if err := checkShort("queue name", names[next]); err != nil {
+					looks[names[next]] = look{err: err}
+					continue
+				}
 				q, err := ch.QueueDeclarePassive(names[next], true, false, false, false, nil)
 				if err != nil {
 					return err
@@ -130,11 +134,11 @@ func (t *rabbitTransport) Queues(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	names := map[string]bool{}
+	names, quarantines := map[string]bool{}, map[string]bool{}
 	err = m.queues(ctx, func(q *queueInfo) {
-		if of, ok := strings.CutPrefix(q.Name, quarantineName("")); ok {
+		if strings.HasPrefix(q.Name, quarantinePrefix) {
 			if q.Messages != nil && *q.Messages > 0 {
-				names[of] = true
+				quarantines[q.Name] = true
 			}
 			return
 		}
@@ -144,6 +148,12 @@ func (t *rabbitTransport) Queues(ctx context.Context) ([]string, error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	for name := range names {
+		delete(quarantines, quarantineName(name))
+	}
+	for name := range quarantines {
+		names[strings.TrimPrefix(name, quarantinePrefix)] = true
 	}
 	return slices.Sorted(maps.Keys(names)), nil
 }
@@ -158,6 +168,9 @@ func internalQueue(name string) bool {
 
 // Purge implements transport.Inspector. A queue that does not exist has no messages, as for `celery purge`.
 func (t *rabbitTransport) Purge(ctx context.Context, queue string) (int64, error) {
+	if err := checkShort("queue name", queue); err != nil {
+		return 0, err
+	}
 	var n int
 	err := t.onChannel(ctx, "purge queue "+queue, func(ch *amqp.Channel) (err error) {
 		n, err = ch.QueuePurge(queue, false)
@@ -219,21 +232,15 @@ func (t *rabbitTransport) Quarantined(ctx context.Context, queue string, limit i
 
 func quarantined(queue string, d *amqp.Delivery) transport.QuarantinedMessage {
 	m := transport.QuarantinedMessage{Queue: queue, Raw: d.Body, Properties: propertiesJSON(d)}
-	headers := rawHeaders(d)
-	if reason, ok := tableLookup(headers, "x-gelery-reason"); ok {
+	headers, _ := rawTable(d.Headers) // of one that was cut, what there is
+	if reason, ok := tableLookup(headers, reasonHeader); ok {
 		m.Reason, _ = reason.(string)
 	}
-	if when, ok := tableLookup(headers, "x-gelery-time"); ok {
+	if when, ok := tableLookup(headers, timeHeader); ok {
 		text, _ := when.(string)
 		m.Time, _ = time.Parse(time.RFC3339, text) // zero if somebody else wrote it
 	}
 	return m
-}
-
-// rawHeaders is the header table as our socket hands it over; nil if the message has none.
-func rawHeaders(d *amqp.Delivery) []byte {
-	raw, _ := d.Headers["\x00"].([]byte)
-	return raw
 }
 
 // propertiesJSON renders the AMQP properties that are set, by their AMQP names.
@@ -257,7 +264,7 @@ func propertiesJSON(d *amqp.Delivery) json.RawMessage {
 	if !d.Timestamp.IsZero() {
 		p.Timestamp = d.Timestamp.UTC().Format(time.RFC3339)
 	}
-	if raw := rawHeaders(d); raw != nil {
+	if raw, _ := rawTable(d.Headers); raw != nil {
 		p.Headers = tableJSON(nil, raw)
 	}
 	text, err := json.Marshal(p)

@@ -255,6 +255,16 @@ func TestPurge(t *testing.T) {
 	}
 }
 
+// TestQuarantinedCut: of a header table that did not fit a frame there is what came, up to the cut.
+func TestQuarantinedCut(t *testing.T) {
+	t.Parallel()
+	raw := appendEntries(nil, nil, []tableEntry{{reasonHeader, "bad"}, {timeHeader, "2026-01-02T03:04:05Z"}, {"large", "cut"}})
+	m := quarantined("q", &amqp.Delivery{Headers: amqp.Table{cutKey: raw[:len(raw)-2]}})
+	if m.Reason != "bad" || m.Time.Year() != 2026 || !strings.Contains(string(m.Properties), `"x-gelery-reason":"bad"`) {
+		t.Errorf("%+v, %s", m, m.Properties)
+	}
+}
+
 func TestQuarantined(t *testing.T) {
 	t.Parallel()
 	tr := operator(t, testservice.RabbitMQ(t).URL, "")

@@ -13,6 +13,7 @@ type known struct {
 	mu      sync.Mutex
 	session *session
 	names   map[string]bool
+	forgot  uint64 // how often something was forgotten
 }
 
 // once runs f unless it has succeeded for this name in the present session.
@@ -25,7 +26,7 @@ func (k *known) once(ctx context.Context, l *link, name string, f func() error) 
 	if k.session != s || len(k.names) >= maxKnown {
 		k.session, k.names = s, map[string]bool{}
 	}
-	done := k.names[name]
+	done, forgot := k.names[name], k.forgot
 	k.mu.Unlock()
 	if done {
 		return nil
@@ -35,7 +36,7 @@ func (k *known) once(ctx context.Context, l *link, name string, f func() error) 
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.session == s {
+	if k.session == s && k.forgot == forgot { // else it may have been about what was there before
 		k.names[name] = true
 	}
 	return nil
@@ -45,5 +46,6 @@ func (k *known) once(ctx context.Context, l *link, name string, f func() error) 
 func (k *known) forget(name string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.forgot++
 	delete(k.names, name)
 }

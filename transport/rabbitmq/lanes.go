@@ -26,6 +26,7 @@ func (o *outbound) destination() destination {
 // channel. The first destinations have a lane each; later ones share them.
 type lanes struct {
 	link *link
+	gone func(exchange string) // told that an exchange is not there
 
 	mu     sync.Mutex
 	closed bool
@@ -33,7 +34,9 @@ type lanes struct {
 	of     map[destination]*publisher // of the first maxLanes
 }
 
-func newLanes(l *link) *lanes { return &lanes{link: l, of: map[destination]*publisher{}} }
+func newLanes(l *link, gone func(exchange string)) *lanes {
+	return &lanes{link: l, gone: gone, of: map[destination]*publisher{}}
+}
 
 // lane returns the publisher for a destination; nil when all are closed.
 func (l *lanes) lane(d destination) *publisher {
@@ -45,7 +48,7 @@ func (l *lanes) lane(d destination) *publisher {
 		return nil
 	case p != nil:
 	case len(l.lanes) < maxLanes:
-		p = newPublisher(l.link)
+		p = newPublisher(l.link, l.gone)
 		l.lanes, l.of[d] = append(l.lanes, p), p
 	default:
 		p = l.lanes[maphash.Comparable(seed, d)%maxLanes]
@@ -88,13 +91,25 @@ func (l *lanes) publish(ctx context.Context, batch []*outbound) (doubt bool, err
 	return err != nil && (doubt || some), err
 }
 
-// close ends all lanes.
-func (l *lanes) close() {
+// stop makes all lanes end.
+func (l *lanes) stop() {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.closed = true
-	all := l.lanes
-	l.mu.Unlock()
-	for _, p := range all {
-		p.close()
+	for _, p := range l.lanes {
+		p.cancel()
 	}
+}
+
+// wait waits for their end, at most until ctx is done. One that writes to a broker which does not read ends with the
+// connection.
+func (l *lanes) wait(ctx context.Context) error {
+	for _, p := range l.lanes { // there are no new ones after stop
+		select {
+		case <-p.ended:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
 }

@@ -49,7 +49,7 @@ func publishing(m *protocol.Message) (amqp.Publishing, error) {
 			return amqp.Publishing{}, fmt.Errorf("expiration %.40q is not a number of milliseconds", text)
 		}
 		if ms <= maxExpiration {
-			p.Expiration = text
+			p.Expiration = strconv.FormatUint(ms, 10) // without zeros in front there is always room for it
 		}
 	}
 	w := headerWriter{dst: make([]byte, 0, 768), h: &m.Headers, all: m.Headers.Task != ""}

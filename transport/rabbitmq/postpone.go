@@ -7,30 +7,38 @@ import (
 	"github.com/gelery/gelery/transport"
 )
 
-var errLost = errors.New("its channel is lost; the broker gives it to somebody again")
-
 // Delay implements transport.Delayer: messages are sent by way of Celery's delay queues back to their own queue, and
-// acknowledged when the broker has the copies. One whose channel is lost in between comes twice.
+// acknowledged when the broker has the copies. One whose channel is lost in between comes twice, and so does one whose
+// copy is in doubt when ctx ends. One whose channel is lost before is let go: the broker gives it to somebody again, who
+// delays it. While the broker is known to take no messages, none is sent.
 func (c *consumer) Delay(ctx context.Context, batch []transport.Delayed) (kept []transport.Delayed, err error) {
+	if blocked, _ := c.t.publishes.flow(); blocked {
+		return batch, transport.ErrBrokerFull
+	}
+	addresses := make(map[int]address, 1)
 	var sending []settling
 	var from []transport.Delayed
 	var out []*outbound
 	for _, d := range batch {
-		h := c.leave(d.Delivery.Tag)
+		h := c.leave(d.Delivery)
 		if h == nil {
-			kept, err = append(kept, d), errors.Join(err, errLost)
 			continue
 		}
 		s := settling{transport.Settlement{Delivery: d.Delivery}, h}
-		key, e := c.t.returnAddress(ctx, c.link, c.queues[h.queue].queue)
-		if e != nil {
+		a, asked := addresses[h.queue]
+		if !asked {
+			a.key, a.err = c.t.returnAddress(ctx, c.link, c.queues[h.queue].queue)
+			addresses[h.queue] = a
+			err = errors.Join(err, a.err)
+		}
+		if a.err != nil {
 			c.keep([]settling{s})
-			kept, err = append(kept, d), errors.Join(err, e)
+			kept = append(kept, d)
 			continue
 		}
 		m := republishing(&h.Delivery)
 		m.Expiration = "" // it would end its wait too early; the expires header is there for whoever gets it
-		out = append(out, &outbound{exchange: levelName(delayLevels - 1), key: delayKey(d.After, key), message: m})
+		out = append(out, &outbound{exchange: levelName(delayLevels - 1), key: delayKey(d.After, a.key), message: m})
 		sending, from = append(sending, s), append(from, d)
 	}
 	if len(out) == 0 {
@@ -47,12 +55,23 @@ func (c *consumer) Delay(ctx context.Context, batch []transport.Delayed) (kept [
 	return kept, err
 }
 
-// leave begins to settle a live delivery; nil if there is none.
-func (c *consumer) leave(tag string) *held {
+// address is where the delayed messages of a queue come back to, or why they cannot.
+type address struct {
+	key string
+	err error
+}
+
+// leave begins to settle a live delivery. nil: its channel is lost, and it is forgotten, to be new when it comes again.
+func (c *consumer) leave(d *transport.Delivery) *held {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	h := c.held[tag]
-	if h == nil || h.leaving || h.epoch == nil {
+	h := c.held[d.Tag]
+	switch {
+	case h == nil || h.leaving:
+		return nil
+	case h.epoch == nil:
+		delete(c.held, d.Tag)
+		c.orphans.settled(h, transport.Settlement{Delivery: d, Verdict: transport.Return})
 		return nil
 	}
 	h.leaving = true

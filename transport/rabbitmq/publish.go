@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -15,6 +14,10 @@ import (
 // Publish implements transport.Transport. Every message is confirmed by the broker and, unless it is Optional,
 // mandatory. A confirmation that got lost with its connection makes it send the message again. While the broker takes
 // no messages (a memory or disk alarm) it waits, and ends with ErrBrokerFull when ctx does.
+//
+// A queue that takes nothing is waited for until ctx is done, but for an Optional message only until it has refused ten
+// times, a second or two, or has not confirmed for five seconds: that is ErrRefused. So is a message that is too large.
+// All others of the batch have been sent when the error is ErrRefused and ctx is not done.
 func (t *rabbitTransport) Publish(ctx context.Context, batch []transport.Publication) error {
 	out := make([]*outbound, 0, len(batch))
 	for i := range batch {
@@ -71,6 +74,9 @@ func (t *rabbitTransport) outbound(ctx context.Context, p *transport.Publication
 		return nil, err
 	}
 	o := &outbound{exchange: p.Exchange, key: p.RoutingKey, optional: p.Optional, message: m}
+	if err := o.check(); err != nil {
+		return nil, err
+	}
 	if o.exchange != "" {
 		err := t.exists(ctx, o.exchange)
 		if errors.Is(err, errNotFound) && p.Optional {
@@ -85,7 +91,7 @@ func (t *rabbitTransport) outbound(ctx context.Context, p *transport.Publication
 			return nil, err
 		}
 	}
-	return o, o.check()
+	return o, o.check() // a delay makes the key longer
 }
 
 // exists fails with errNotFound unless the exchange is there, asked once a session.
@@ -116,16 +122,10 @@ func (t *rabbitTransport) delay(ctx context.Context, o *outbound, by time.Durati
 	return nil
 }
 
-// check refuses what AMQP has no room for: writing it would end the connection.
+// check refuses an address that AMQP has no room for: writing it would end the connection.
 func (o *outbound) check() error {
-	m := &o.message
-	for _, f := range []struct{ name, text string }{
-		{"exchange", o.exchange}, {"routing key", o.key}, {"content type", m.ContentType}, {"content encoding", m.ContentEncoding},
-		{"correlation_id", m.CorrelationId}, {"reply_to", m.ReplyTo}, {"expiration", m.Expiration},
-	} {
-		if len(f.text) > math.MaxUint8 {
-			return fmt.Errorf("%s %.40q… is longer than 255 bytes", f.name, f.text)
-		}
+	if err := checkShort("exchange", o.exchange); err != nil {
+		return err
 	}
-	return nil
+	return checkShort("routing key", o.key)
 }

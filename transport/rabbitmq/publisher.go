@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -14,14 +15,25 @@ import (
 )
 
 const (
-	// publishWindow is how many messages may be unconfirmed at once.
+	// publishWindow is how many messages may be unconfirmed at once, and silentWindow how many while none was confirmed for
+	// freshness: RabbitMQ stops to read from a connection on which a queue owes it more than 400, and with that all lanes.
 	publishWindow = 1024
+	silentWindow  = 256
+	freshness     = 200 * time.Millisecond
 	// nackPause is the wait before a message that the broker did not take is sent again.
 	nackPause = 100 * time.Millisecond
 	// staleNacks is how often a message is refused before the channel is suspected, and stalePause the time between two
 	// such suspicions. A channel that has published to a quorum queue while it had no leader refuses on for ever.
 	staleNacks = 2
 	stalePause = 500 * time.Millisecond
+	// optionalNacks is how often a message that nobody need get is refused before it fails.
+	optionalNacks = 10
+	// abandonedPause is how long nothing was confirmed before a channel is replaced on which nobody waits for anything.
+	abandonedPause = time.Second
+	// silentPause is how long a queue may confirm nothing before messages for it fail that nobody need get.
+	silentPause = 5 * time.Second
+	// openPause is how long the broker may take to open a channel.
+	openPause = 10 * time.Second
 )
 
 // publisher is the actor that publishes on one connection. What callers hand over while it is busy leaves in one write,
@@ -29,16 +41,21 @@ const (
 // sent again on the next one, for as long as its caller waits.
 type publisher struct {
 	link   *link
+	gone   func(exchange string) // told that an exchange is not there
 	calls  chan *submission
 	cancel context.CancelFunc
 	ended  chan struct{}
 
-	waiting []*outbound // to be written, in order
-	refused []*outbound // written and refused; to be written again a little later
-	pending []*outbound // written and unconfirmed, in the order of their tags
-	careful bool        // one at a time, to find out for which message the broker closes the channel
-	stale   bool        // nothing more is written on this channel; it is replaced when nothing is pending
-	doubted time.Time   // when stale was last set
+	waiting []*outbound   // to be written, in order
+	refused []*outbound   // written and refused; to be written again a little later
+	pending []*outbound   // written and unconfirmed, in the order of their tags
+	careful int           // how many in front of waiting go one at a time, to find out for which the broker closes the channel
+	stale   bool          // nothing more is written on this channel; it is replaced when nothing is pending
+	doubted time.Time     // when stale was last set
+	heard   time.Time     // when this channel last confirmed something
+	owed    time.Time     // since when the broker confirms nothing although something is pending
+	alive   bool          // the broker has answered meanwhile
+	left    chan struct{} // closed when the channel that was replaced last is; nil: there was none
 }
 
 // submission is one call of publish: its messages, and how many of them the broker has still to answer.
@@ -62,20 +79,19 @@ type outbound struct {
 	message       amqp.Publishing
 	written       bool
 	nacks         int
-	returned      string // why the broker gave it back; "": it did not
+	returned      bool // the broker gave it back, as unroutable
+	answered      bool // its caller knows what became of it
 }
 
-func newPublisher(l *link) *publisher {
+// abandoned tells that nobody waits for the message any more.
+func (o *outbound) abandoned() bool { return o.answered || o.of.ctx.Err() != nil }
+
+// newPublisher starts the actor, which runs until cancel. Calls that still wait end with ErrClosed then.
+func newPublisher(l *link, gone func(exchange string)) *publisher {
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &publisher{link: l, calls: make(chan *submission, 64), cancel: cancel, ended: make(chan struct{})}
+	p := &publisher{link: l, gone: gone, calls: make(chan *submission, 64), cancel: cancel, ended: make(chan struct{})}
 	go p.run(ctx)
 	return p
-}
-
-// close ends the actor. Calls that still wait end with ErrClosed.
-func (p *publisher) close() {
-	p.cancel()
-	<-p.ended
 }
 
 // publish hands messages to the broker and waits until it has them all. doubt tells that some may have arrived
@@ -94,7 +110,7 @@ func (p *publisher) publish(ctx context.Context, batch []*outbound) (doubt bool,
 	}
 	select {
 	case <-s.done:
-		return s.err != nil && s.taken.Load() > 0, s.err
+		return s.err != nil && s.taken.Load()+s.doubt.Load() > 0, s.err
 	case <-p.ended:
 		return s.taken.Load()+s.doubt.Load() > 0, transport.ErrClosed
 	case <-ctx.Done():
@@ -131,7 +147,7 @@ func (p *publisher) run(ctx context.Context) {
 
 // serve publishes on a channel of its own until it is lost, and says why it was.
 func (p *publisher) serve(ctx context.Context, s *session) error {
-	ch, err := s.channel(ctx)
+	ch, err := p.open(ctx, s)
 	if err == nil {
 		err = s.call(ctx, func() error { return ch.Confirm(false) })
 	}
@@ -147,12 +163,13 @@ func (p *publisher) serve(ctx context.Context, s *session) error {
 	confirms := ch.NotifyPublish(make(chan amqp.Confirmation, publishWindow))
 	returns := ch.NotifyReturn(make(chan amqp.Return, publishWindow))
 	closed := ch.NotifyClose(make(chan *amqp.Error, 1))
+	p.heard, p.alive = time.Time{}, false
 	var pause <-chan time.Time
 	for {
 		if p.stale && (len(p.pending) == 0 || time.Since(p.doubted) > stalePause) {
 			p.stale = false
-			if len(p.pending) == 0 {
-				_ = s.call(ctx, ch.Close) // replaced in any case
+			if len(p.pending) == 0 && !p.leaving() {
+				p.leave(ch)
 				return errStale
 			}
 		}
@@ -163,7 +180,7 @@ func (p *publisher) serve(ctx context.Context, s *session) error {
 				return err
 			}
 		}
-		if (len(p.refused) > 0 || p.stale) && pause == nil {
+		if (len(p.refused)+len(p.pending) > 0 || p.stale) && pause == nil {
 			pause = time.After(nackPause)
 		}
 		calls := p.calls
@@ -185,6 +202,15 @@ func (p *publisher) serve(ctx context.Context, s *session) error {
 			pause = nil
 			p.waiting = append(p.waiting, p.refused...)
 			p.refused = nil
+			switch {
+			case blocked:
+				p.owed = time.Now() // it is no queue's silence
+			case p.forsaken():
+				p.leave(ch)
+				return errForsaken
+			default:
+				p.giveUp(ctx, s)
+			}
 		case <-flow:
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -208,29 +234,105 @@ func (p *publisher) take(call *submission) {
 	}
 }
 
+// open opens a channel. A broker that does not do it reads nothing from this connection any more, which is given up then.
+func (p *publisher) open(ctx context.Context, s *session) (*amqp.Channel, error) {
+	within, cancel := context.WithTimeout(ctx, openPause)
+	defer cancel()
+	ch, err := s.channel(within)
+	if blocked, _ := p.link.flow(); errors.Is(err, context.DeadlineExceeded) && !blocked {
+		p.link.log.Warn("RabbitMQ does not open a channel, connecting anew", "after", openPause)
+		_ = s.socket.Close()
+	}
+	return ch, err
+}
+
+// leave closes a channel in whose place another comes. It does not wait for it, because RabbitMQ asks the queues first.
+func (p *publisher) leave(ch *amqp.Channel) {
+	left := make(chan struct{})
+	p.left = left
+	go func() {
+		defer close(left)
+		_ = ch.Close() // ends with the session if not before
+	}()
+}
+
+// leaving tells that a channel is still being closed. There is never more than one of a lane.
+func (p *publisher) leaving() bool {
+	if p.left == nil {
+		return false
+	}
+	select {
+	case <-p.left:
+		return false
+	default:
+		return true
+	}
+}
+
+// forsaken tells that nothing is confirmed, and that nobody waits for it any more.
+func (p *publisher) forsaken() bool {
+	return len(p.pending) > 0 && time.Since(p.owed) > abandonedPause && !p.leaving() &&
+		!slices.ContainsFunc(p.pending, func(o *outbound) bool { return !o.abandoned() })
+}
+
+// giveUp fails the optional messages when nothing is confirmed for too long: whoever names a queue that confirms nothing
+// must not hold up others for ever. They keep their doubt. It asks first whether the broker answers on this connection,
+// because what is lost with a connection is to be sent again.
+func (p *publisher) giveUp(ctx context.Context, s *session) {
+	overdue := func(o *outbound) bool { return o.optional && !o.abandoned() }
+	if len(p.pending) == 0 || time.Since(p.owed) < silentPause || !slices.ContainsFunc(p.pending, overdue) {
+		return
+	}
+	if !p.alive {
+		if ch, err := p.open(ctx, s); err == nil {
+			p.alive = s.call(ctx, ch.Close) == nil // confirmations that have come before this answer are read first
+		}
+		return
+	}
+	for _, o := range p.pending {
+		if overdue(o) {
+			p.answer(o, fmt.Errorf("exchange %q, routing key %q: %w: it was not confirmed within %v",
+				o.exchange, o.key, transport.ErrRefused, silentPause))
+		}
+	}
+	p.alive, p.owed = false, time.Now()
+}
+
+// window is how many messages may be pending now.
+func (p *publisher) window() int {
+	switch {
+	case p.careful > 0:
+		return 1
+	case time.Since(p.heard) > freshness:
+		return silentWindow
+	}
+	return publishWindow
+}
+
 // write writes what waits, as far as the window allows, in one go.
 func (p *publisher) write(s *session, ch *amqp.Channel) error {
-	window := publishWindow
-	if p.careful {
-		window = 1
-	}
+	window := p.window()
 	if len(p.waiting) == 0 || len(p.pending) >= window {
 		return nil
+	}
+	if len(p.pending) == 0 {
+		p.owed, p.alive = time.Now(), false
 	}
 	s.socket.cork()
 	n := 0
 	for ; n < len(p.waiting) && len(p.pending) < window; n++ {
 		o := p.waiting[n]
+		p.careful = max(0, p.careful-1)
 		// The doubt comes first: whoever gives up while it is written must not read that it was not.
 		if !o.written {
 			o.of.doubt.Add(1)
 		}
-		err := o.of.ctx.Err()
-		gone := err != nil // nobody waits for it
+		gone := o.abandoned()
+		var err error
 		if !gone {
 			err = ch.Publish(o.exchange, o.key, !o.optional, false, o.message)
 		}
-		if err != nil && !o.written {
+		if (gone || err != nil) && !o.written {
 			o.of.doubt.Add(-1)
 		}
 		if gone {
@@ -253,6 +355,8 @@ func (p *publisher) write(s *session, ch *amqp.Channel) error {
 // confirmed settles the message that a confirmation is for, and all others that have come with it. A message that is
 // given back as unroutable was given back before it was confirmed.
 func (p *publisher) confirmed(c amqp.Confirmation, confirms <-chan amqp.Confirmation, returns <-chan amqp.Return) error {
+	p.heard, p.alive = time.Now(), false
+	p.owed = p.heard
 	for {
 		for more := true; more; {
 			select {
@@ -271,20 +375,15 @@ func (p *publisher) confirmed(c amqp.Confirmation, confirms <-chan amqp.Confirma
 		p.pending[0] = nil
 		p.pending = p.pending[1:]
 		switch {
+		case o.answered:
 		case !c.Ack:
-			o.of.nacked.Store(true)
-			o.of.doubt.Add(-1)
-			o.written, o.returned = false, ""
-			if o.nacks++; o.nacks >= staleNacks && time.Since(p.doubted) > stalePause {
-				p.stale, p.doubted = true, time.Now()
-			}
-			p.refused = append(p.refused, o)
-		case o.returned != "" && !o.optional:
-			p.fail(o, fmt.Errorf("exchange %q, routing key %q: %w", o.exchange, o.key, transport.ErrNoRoute))
+			p.nacked(o)
+		case o.returned && !o.optional:
+			p.fail(o, transport.ErrNoRoute)
 		default:
 			o.of.taken.Add(1)
 			o.of.doubt.Add(-1)
-			p.answered(o.of)
+			p.answer(o, nil)
 		}
 		select {
 		case next, ok := <-confirms:
@@ -293,39 +392,65 @@ func (p *publisher) confirmed(c amqp.Confirmation, confirms <-chan amqp.Confirma
 			}
 			c = next
 		default:
-			p.careful = p.careful && len(p.pending)+len(p.waiting) > 0
 			return nil
 		}
 	}
 }
 
-var errStale = errors.New("the channel refuses messages again and again, trying another one")
+var (
+	errStale    = errors.New("the channel refuses messages again and again, trying another one")
+	errForsaken = errors.New("the channel confirms nothing, and nobody waits for it any more")
+)
 
 // errSurplus is what ends a connection whose other side is confused, or no friend.
 var errSurplus = errors.New("a confirmation came for which there is no message")
 
+// nacked puts a message that the broker did not take aside, to be written again. One that nobody need get fails at last.
+func (p *publisher) nacked(o *outbound) {
+	o.of.nacked.Store(true)
+	if o.nacks++; o.nacks >= staleNacks && time.Since(p.doubted) > stalePause {
+		p.stale, p.doubted = true, time.Now()
+	}
+	if o.optional && o.nacks >= optionalNacks {
+		p.fail(o, transport.ErrRefused)
+		return
+	}
+	o.of.doubt.Add(-1)
+	o.written, o.returned = false, false
+	p.refused = append(p.refused, o)
+}
+
 // returned marks the oldest message that the broker can have meant.
 func (p *publisher) returned(r amqp.Return) {
 	for _, o := range p.pending {
-		if o.returned == "" && o.exchange == r.Exchange && o.key == r.RoutingKey && o.message.CorrelationId == r.CorrelationId {
-			o.returned = firstOf(r.ReplyText, "NO_ROUTE")
+		if !o.returned && o.exchange == r.Exchange && o.key == r.RoutingKey && o.message.CorrelationId == r.CorrelationId {
+			o.returned = true
 			return
 		}
 	}
 }
 
-// fail ends a message with an error.
+// fail ends a message that the broker has not taken; err nil: it need not.
 func (p *publisher) fail(o *outbound, err error) {
-	if o.of.err == nil {
-		o.of.err = err
+	if o.answered {
+		return
 	}
 	if o.written {
 		o.of.doubt.Add(-1)
 	}
-	p.answered(o.of)
+	if err != nil {
+		err = fmt.Errorf("exchange %q, routing key %q: %w", o.exchange, o.key, err)
+	}
+	p.answer(o, err)
 }
 
-func (p *publisher) answered(s *submission) {
+// answer tells a caller what became of one of its messages.
+func (p *publisher) answer(o *outbound, err error) {
+	o.answered = true
+	s := o.of
+	if s.err == nil {
+		s.err = err
+	}
 	if s.left--; s.left == 0 {
 		close(s.done)
 	}
@@ -336,49 +461,57 @@ func (p *publisher) again() {
 	p.waiting = append(p.pending, p.waiting...)
 	p.pending, p.stale = nil, false
 	for _, o := range p.waiting {
-		o.returned = ""
+		o.returned = false
 	}
 }
 
 // blame finds the message for which the broker closed the channel and fails it; the others are sent again. A broker
-// that names the exchange means every message to it. If it does not say, messages are sent one by one until it is
-// clear.
+// that names the exchange, or the key, means every message to it. If it does not say, messages are sent one by one until
+// it is clear.
 func (p *publisher) blame(e *amqp.Error) error {
 	if e == nil || !e.Recover && e.Code != amqp.AccessRefused && e.Code != amqp.NotFound && e.Code != amqp.PreconditionFailed {
 		return firstError(e, amqp.ErrClosed) // the connection's end, no message's fault
 	}
-	cause := translate(e)
-	guilty := func(o *outbound) bool { return len(p.pending) == 1 }
-	if name, ok := exchangeIn(e.Reason); ok {
-		guilty = func(o *outbound) bool { return o.exchange == name || name == "amq.default" && o.exchange == "" }
+	guilty := func(o *outbound) bool { return o.namedIn(e.Reason) }
+	if !slices.ContainsFunc(p.pending, guilty) {
+		guilty = func(*outbound) bool { return len(p.pending) == 1 }
 	}
 	var innocent []*outbound
 	for _, o := range p.pending {
-		switch {
-		case !guilty(o):
+		if !guilty(o) {
 			innocent = append(innocent, o)
-		case errors.Is(cause, errNotFound) && o.optional:
-			p.answered(o.of)
-		case errors.Is(cause, errNotFound):
-			p.fail(o, fmt.Errorf("exchange %q, routing key %q: %w: %s", o.exchange, o.key, transport.ErrNoRoute, e.Reason))
+			continue
+		}
+		switch e.Code {
+		case amqp.NotFound:
+			p.gone(o.exchange)
+			if o.optional {
+				p.fail(o, nil)
+			} else {
+				p.fail(o, fmt.Errorf("%w: %s", transport.ErrNoRoute, e.Reason))
+			}
+		case amqp.PreconditionFailed: // too large, or an expiration that is none
+			p.fail(o, fmt.Errorf("%w: %s", transport.ErrRefused, e.Reason))
 		default:
-			p.fail(o, fmt.Errorf("exchange %q, routing key %q: %w", o.exchange, o.key, cause))
+			p.fail(o, translate(e))
 		}
 	}
-	p.careful = len(innocent) == len(p.pending)
+	p.careful = 0
+	if len(innocent) == len(p.pending) {
+		p.careful = len(innocent)
+	}
 	p.pending = innocent
 	return e
 }
 
-// exchangeIn reads the name of an exchange from the broker's text: "no exchange 'x' in vhost", "access to exchange 'x'
-// in vhost".
-func exchangeIn(reason string) (string, bool) {
-	_, rest, ok := strings.Cut(reason, "exchange '")
-	if !ok {
-		return "", false
+// namedIn tells that the broker's text means this message: "no exchange 'x' in vhost '/'", "access to exchange 'x' in
+// vhost '/' refused for user 'u'", "access to topic 'key' in exchange 'x' in vhost '/' refused for user 'u'".
+func (o *outbound) namedIn(reason string) bool {
+	place := "exchange '" + firstOf(o.exchange, "amq.default") + "' in vhost"
+	if strings.Contains(reason, "access to topic '") {
+		place = "topic '" + o.key + "' in " + place
 	}
-	name, _, ok := strings.Cut(rest, "' in vhost")
-	return name, ok
+	return strings.Contains(reason, place)
 }
 
 func firstError(e *amqp.Error, otherwise error) error {

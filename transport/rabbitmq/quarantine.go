@@ -3,7 +3,8 @@ package rabbitmq
 import (
 	"context"
 	"errors"
-	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -18,48 +19,175 @@ const (
 )
 
 // quarantineName is the queue that bad messages of a queue are moved to. It is a queue like any other: it can be read,
-// shovelled and purged with RabbitMQ's own tools.
-func quarantineName(queue string) string { return "_gelery.quarantine." + queue }
+// shovelled and purged with RabbitMQ's own tools. A name that would be too long has a hash at its end.
+func quarantineName(queue string) string { return fitting(quarantinePrefix+queue, maxName) }
 
-// quarantine copies messages to where an operator finds them and returns those that are safe there; they can be
-// acknowledged. A message that may not be put there stays held, and the log says so: it is lost to nobody, and comes
-// back when this consumer is closed.
-func (c *consumer) quarantine(ctx context.Context, batch []settling) (moved []settling, err error) {
-	now := time.Now().UTC().Format(time.RFC3339Nano)
+const quarantinePrefix = "_gelery.quarantine."
+
+// A message that cannot be put in quarantine (the broker has an alarm, the user may not, the queue there is full) stays
+// held, beside the prefetch, and is tried again until the consumer is closed. Nothing waits for it: with one bad message
+// in its way, a worker would stop.
+const (
+	quarantinePatience = 5 * time.Second // of one attempt
+	firstInsistence    = time.Second     // the pause before the next, which doubles
+	lastInsistence     = 30 * time.Second
+	insistTogether     = 256    // messages of one attempt
+	maxBad             = 10_000 // messages beside the prefetch; more count against it like any other
+)
+
+// setAside puts bad deliveries in quarantine, or keeps them for later if that does not work just now.
+func (c *consumer) setAside(ctx context.Context, batch []settling) (lost int) {
 	byQueue := make(map[int][]settling, 1)
 	for _, s := range batch {
 		byQueue[s.queue] = append(byQueue[s.queue], s)
 	}
 	for i, list := range byQueue {
-		name := quarantineName(c.queues[i].alias)
-		out := make([]*outbound, len(list))
-		for j, s := range list {
-			m := republishing(&s.held.Delivery, tableEntry{reasonHeader, s.Reason}, tableEntry{timeHeader, now})
-			m.Expiration, m.DeliveryMode = "", amqp.Persistent
-			out[j] = &outbound{key: name, message: m}
-		}
-		if e := c.setAside(ctx, i, name, out); e != nil {
-			c.log.Error("bad messages cannot be put in quarantine; they are held until this worker stops",
-				"queue", c.queues[i].alias, "messages", len(list), "error", e)
-			err = errors.Join(err, fmt.Errorf("quarantine of queue %q: %w", c.queues[i].alias, e))
-			c.keep(list)
+		blocked, _ := c.t.publishes.flow()
+		if blocked || len(c.badOf(i)) > 0 {
+			c.keepBad(list)
 			continue
 		}
-		for _, s := range list {
-			s.Verdict = transport.Ack // the copy is safe
-			moved = append(moved, s)
+		gone, err := c.quarantine(ctx, i, list)
+		if err != nil {
+			c.log.Error("bad messages cannot be put in quarantine; they are held, and tried again", "queue", c.queues[i].alias, "error", err)
+		}
+		lost += gone
+	}
+	return lost
+}
+
+// quarantine copies messages of one queue to where an operator finds them and acknowledges those that are safe there. It
+// keeps the others, and err says why.
+func (c *consumer) quarantine(ctx context.Context, i int, batch []settling) (lost int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, quarantinePatience)
+	defer cancel()
+	name := quarantineName(c.queues[i].alias)
+	now := time.Now().UTC().Format(time.RFC3339Nano)
+	errs := make([]error, len(batch))
+	var all sync.WaitGroup // each alone, since one that is refused must not cast doubt on the others
+	for j, s := range batch {
+		m := republishing(&s.held.Delivery, tableEntry{reasonHeader, s.Reason}, tableEntry{timeHeader, now})
+		m.Expiration, m.DeliveryMode = "", amqp.Persistent
+		all.Go(func() { errs[j] = c.copyAside(ctx, i, &outbound{key: name, message: m}) })
+	}
+	all.Wait()
+	var moved, left []settling
+	for j, s := range batch {
+		if errs[j] != nil {
+			left, err = append(left, s), errs[j]
+			continue
+		}
+		s.Verdict = transport.Ack // the copy is safe
+		moved = append(moved, s)
+	}
+	c.keepBad(left)
+	return c.apply(moved), err
+}
+
+// badOf are the bad deliveries kept of a queue.
+func (c *consumer) badOf(i int) (list []settling) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for h, s := range c.bad {
+		if h.queue == i && !h.leaving {
+			list = append(list, settling{s, h})
 		}
 	}
-	return moved, err
+	return list
+}
+
+// keepBad keeps bad deliveries for another attempt.
+func (c *consumer) keepBad(batch []settling) {
+	if len(batch) == 0 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range batch {
+		s.leaving = false
+		c.bad[s.held] = s.Settlement
+		switch {
+		case s.epoch.dead:
+			c.abandon(s.held)
+		case len(c.bad) <= maxBad:
+			s.parked = true
+			c.widen(s.epoch)
+		}
+	}
+	select {
+	case c.kept <- struct{}{}:
+	default:
+	}
+}
+
+// insist is the actor that tries again to put bad messages in quarantine, until ctx is done.
+func (c *consumer) insist(ctx context.Context) {
+	for {
+		select {
+		case <-c.kept:
+		case <-ctx.Done():
+			return
+		}
+		for pause := firstInsistence; c.someBad(); pause = min(2*pause, lastInsistence) {
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+				return
+			}
+			for blocked, changed := c.t.publishes.flow(); blocked; blocked, changed = c.t.publishes.flow() {
+				select {
+				case <-changed:
+				case <-ctx.Done():
+					return
+				}
+			}
+			for i := range c.queues {
+				c.tryAgain(ctx, i)
+			}
+		}
+	}
+}
+
+func (c *consumer) someBad() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.bad) > 0
+}
+
+// tryAgain tries to put what is kept of a queue in quarantine, as long as that works.
+func (c *consumer) tryAgain(ctx context.Context, i int) {
+	list := c.badOf(i)
+	for part := range slices.Chunk(list, insistTogether) {
+		c.mu.Lock()
+		part = slices.DeleteFunc(part, func(s settling) bool {
+			if _, still := c.bad[s.held]; !still {
+				return true
+			}
+			delete(c.bad, s.held)
+			s.leaving = true
+			return false
+		})
+		c.mu.Unlock()
+		if _, err := c.quarantine(ctx, i, part); err != nil {
+			if ctx.Err() == nil {
+				c.log.Error("bad messages still cannot be put in quarantine", "queue", c.queues[i].alias, "held", len(c.badOf(i)), "error", err)
+			}
+			return
+		}
+	}
+	if len(list) > 0 {
+		c.log.Info("bad messages were put in quarantine", "queue", c.queues[i].alias, "messages", len(list))
+	}
 }
 
 // lookLimit is how often a quarantined message may be looked at: a quorum queue counts each time as a delivery, and
 // drops what has been delivered more often than its limit, from RabbitMQ 4 on after twenty times unless told otherwise.
 const lookLimit = 1_000_000
 
-// setAside publishes to a quarantine queue, which is of the type of the queue it serves. One that was removed meanwhile
+// copyAside publishes to a quarantine queue, which is of the type of the queue it serves. One that was removed meanwhile
 // is made again.
-func (c *consumer) setAside(ctx context.Context, i int, name string, out []*outbound) error {
+func (c *consumer) copyAside(ctx context.Context, i int, out *outbound) error {
+	name := out.key
 	for attempt := 0; ; attempt++ {
 		err := c.t.aside.once(ctx, c.link, name, func() error {
 			arguments := amqp.Table{}
@@ -75,7 +203,7 @@ func (c *consumer) setAside(ctx context.Context, i int, name string, out []*outb
 			err = nil // it is there, and that is enough
 		}
 		if err == nil {
-			_, err = c.t.publisher.publish(ctx, out)
+			_, err = c.t.publisher.publish(ctx, []*outbound{out})
 		}
 		if err == nil || attempt > 0 || !errors.Is(err, transport.ErrNoRoute) {
 			return err

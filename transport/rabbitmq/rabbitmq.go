@@ -56,7 +56,7 @@ func open(ctx context.Context, url string, o transport.Options) (transport.Trans
 		_ = t.publishes.close(context.WithoutCancel(ctx)) // nothing to say goodbye to
 		return nil, fmt.Errorf("connect to %s: %w", opts.url, translate(err))
 	}
-	t.publisher = newLanes(t.publishes)
+	t.publisher = newLanes(t.publishes, t.exchanges.forget)
 	return t, nil
 }
 
@@ -66,8 +66,8 @@ func (t *rabbitTransport) Close(ctx context.Context) error {
 	t.closed = true
 	consumes := t.consumes
 	t.mu.Unlock()
-	t.publisher.close()
-	err := t.publishes.close(ctx)
+	t.publisher.stop()
+	err := errors.Join(t.publishes.close(ctx), t.publisher.wait(ctx))
 	if consumes != nil {
 		err = errors.Join(err, consumes.close(ctx))
 	}

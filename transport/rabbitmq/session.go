@@ -1,7 +1,10 @@
 package rabbitmq
 
 import (
+	"cmp"
 	"context"
+	"sync"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 )
@@ -13,6 +16,10 @@ type session struct {
 	endpoint endpoint
 	gone     chan struct{} // closed when it is lost
 	calls    chan struct{} // as many tokens as calls may be waiting for the broker at once
+
+	mu    sync.Mutex
+	taken int         // of the tokens
+	stuck *time.Timer // ends a session on which no further call can be made; nil: there are tokens left
 }
 
 // maxCalls bounds the calls that wait for a broker which does not answer. amqp091-go knows no deadline, so that each
@@ -29,9 +36,13 @@ func (s *session) call(ctx context.Context, f func() error) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	s.count(1)
 	done := make(chan error, 1)
 	go func() {
-		defer func() { <-s.calls }()
+		defer func() {
+			s.count(-1)
+			<-s.calls
+		}()
 		done <- f()
 	}()
 	select {
@@ -39,6 +50,30 @@ func (s *session) call(ctx context.Context, f func() error) error {
 		return err
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	}
+}
+
+// count keeps account of the tokens. When all have been taken, and none came back, for as long as a silent connection
+// would be borne, the session is ended: some queues or channels do not answer, and nobody else can ask anything.
+func (s *session) count(by int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.taken += by; s.stuck != nil {
+		s.stuck.Stop()
+		s.stuck = nil
+	}
+	if s.taken == maxCalls {
+		s.stuck = time.AfterFunc(cmp.Or(2*s.Config.Heartbeat, time.Minute), func() { _ = s.socket.Close() })
+	}
+}
+
+// shut closes a channel. A broker that does not answer, as a channel's process may hang, loses the whole connection:
+// it must not go on believing that we hold anything.
+func (s *session) shut(ch *amqp.Channel) {
+	ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
+	defer cancel()
+	if err := s.call(ctx, ch.Close); err != nil && !lost(err) {
+		_ = s.socket.Close()
 	}
 }
 

@@ -14,7 +14,8 @@ type settling struct {
 }
 
 // Settle implements transport.Consumer. An acknowledgement has no answer in AMQP: it is on its way when Settle returns,
-// in order with all others of the channel. Those whose channel is lost are counted as lost.
+// in order with all others of the channel. Those whose channel is lost are counted as lost. What is to go to quarantine
+// comes last, so that nothing waits for it.
 func (c *consumer) Settle(ctx context.Context, batch []transport.Settlement) (lost int, err error) {
 	settle := make([]settling, 0, len(batch))
 	var aside []settling
@@ -30,6 +31,7 @@ func (c *consumer) Settle(ctx context.Context, batch []transport.Settlement) (lo
 			lost++
 		default:
 			h.leaving = true
+			delete(c.bad, h)
 			if s.Verdict == transport.Quarantine {
 				aside = append(aside, settling{s, h})
 			} else {
@@ -38,12 +40,11 @@ func (c *consumer) Settle(ctx context.Context, batch []transport.Settlement) (lo
 		}
 	}
 	c.mu.Unlock()
+	lost += c.apply(settle)
 	if len(aside) > 0 {
-		var moved []settling
-		moved, err = c.quarantine(ctx, aside)
-		settle = append(settle, moved...)
+		lost += c.setAside(ctx, aside)
 	}
-	return lost + c.apply(settle), err
+	return lost, nil
 }
 
 // keep holds on to deliveries that could not be settled.
@@ -53,8 +54,7 @@ func (c *consumer) keep(batch []settling) {
 	for _, s := range batch {
 		s.leaving = false
 		if s.epoch.dead {
-			s.epoch = nil
-			c.orphans.add(s.held)
+			c.abandon(s.held)
 		}
 	}
 }
@@ -108,6 +108,9 @@ func (c *consumer) tell(e *epoch, batch []settling) (lost int) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if e.round > firstRound {
+		c.widen(e)
+	}
 	for _, s := range batch {
 		delete(c.held, s.Settlement.Delivery.Tag)
 		if failed { // the channel is closed, and some of it may have been too late

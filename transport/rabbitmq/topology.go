@@ -29,8 +29,8 @@ func resolve(q transport.Queue) (*declaration, error) {
 	if q.Name == "" {
 		return nil, errors.New("queue name is empty")
 	}
-	if len(q.Name) > math.MaxUint8 {
-		return nil, fmt.Errorf("queue name %.40q… is longer than 255 bytes", q.Name)
+	if err := checkShort("queue name", q.Name); err != nil {
+		return nil, err
 	}
 	d := &declaration{queue: q.Name, alias: q.Name, source: q}
 	var err error
@@ -56,10 +56,20 @@ func resolve(q transport.Queue) (*declaration, error) {
 		default:
 			return nil, fmt.Errorf("queue %q: exchange type %q is not supported; use direct, topic or fanout", q.Name, b.ExchangeType)
 		}
+		if err := checkBinding(b); err != nil {
+			return nil, fmt.Errorf("queue %q: %w", q.Name, err)
+		}
 		d.bindings = append(d.bindings, b)
 		d.exchanges = append(d.exchanges, transport.Exchange{Name: b.Exchange, Type: b.ExchangeType})
 	}
 	return d, nil
+}
+
+func checkBinding(b transport.Binding) error {
+	if err := checkShort("exchange name", b.Exchange); err != nil {
+		return err
+	}
+	return checkShort("routing key", b.RoutingKey)
 }
 
 // Declare implements transport.Transport.
@@ -129,6 +139,9 @@ func tableOf(arguments map[string]any) (amqp.Table, error) {
 	}
 	out := make(amqp.Table, len(arguments))
 	for name, v := range arguments {
+		if err := checkShort("argument name", name); err != nil {
+			return nil, err
+		}
 		argument, err := argumentOf(v)
 		if err != nil {
 			return nil, fmt.Errorf("argument %q: %w", name, err)

@@ -3,8 +3,7 @@ package rabbitmq
 import (
 	"context"
 	"fmt"
-
-	amqp "github.com/rabbitmq/amqp091-go"
+	"sync/atomic"
 )
 
 // watchdog finds a consumer that the broker has forgotten without a word: messages wait, the consumer could take some,
@@ -12,13 +11,14 @@ import (
 type watchdog struct {
 	c        *consumer
 	queue    int
-	received uint64 // at the look before
-	hungry   bool   // at the look before, messages were waiting that we could have got
+	received uint64        // at the look before
+	hungry   bool          // at the look before, messages were waiting that we could have got
+	asking   chan struct{} // closed with the answer to the last question; nil: there was none
 }
 
 // look is called at intervals. It returns what is wrong, or "". One look is no proof: what it sees may be on its way.
-func (w *watchdog) look(ctx context.Context) string {
-	received, idle := w.c.state(w.queue)
+func (w *watchdog) look(ctx context.Context, e *epoch) string {
+	received, idle := w.c.state(e, w.queue)
 	quiet := received == w.received
 	w.received = received
 	d := w.c.queues[w.queue]
@@ -26,18 +26,8 @@ func (w *watchdog) look(ctx context.Context) string {
 		w.hungry = false
 		return ""
 	}
-	ready := 0
-	ctx, cancel := context.WithTimeout(ctx, w.c.t.options.watchInterval)
-	defer cancel()
-	err := w.c.link.onChannel(ctx, func(ch *amqp.Channel) error {
-		q, err := ch.QueueDeclarePassive(d.queue, !d.source.Transient, d.source.AutoDelete, d.source.Exclusive, false, nil)
-		ready = q.Messages
-		return err
-	})
-	if err != nil {
-		return "" // not there, or no answer: the channel's own end will tell
-	}
-	received, _ = w.c.state(w.queue)
+	ready := w.ask(ctx, e.session, d)
+	received, _ = w.c.state(e, w.queue)
 	was := w.hungry
 	w.hungry = received == w.received && ready > 0
 	if was && w.hungry {
@@ -46,15 +36,51 @@ func (w *watchdog) look(ctx context.Context) string {
 	return ""
 }
 
+// ask tells how many messages wait in a queue; 0 if it is not there or does not answer: the channel's own end will tell.
+// A question that is not answered is not asked again until it is, because each would keep one of the session's calls.
+func (w *watchdog) ask(ctx context.Context, s *session, d *declaration) (ready int) {
+	select {
+	case <-w.asking:
+	default:
+		if w.asking != nil {
+			return 0
+		}
+	}
+	asked, answer := make(chan struct{}), 0
+	ctx, cancel := context.WithTimeout(ctx, w.c.t.options.watchInterval)
+	defer cancel()
+	w.asking = asked
+	var begun atomic.Bool
+	err := s.call(ctx, func() error {
+		begun.Store(true)
+		defer close(asked)
+		ch, err := s.Channel()
+		if err != nil {
+			return err
+		}
+		q, err := ch.QueueDeclarePassive(d.queue, !d.source.Transient, d.source.AutoDelete, d.source.Exclusive, false, nil)
+		answer = q.Messages
+		_ = ch.Close()
+		return err
+	})
+	if !begun.Load() {
+		w.asking = nil
+	}
+	if err != nil {
+		return 0
+	}
+	return answer
+}
+
 // state tells how much has come from a queue, and whether more may come: its prefetch is not used up.
-func (c *consumer) state(queue int) (received uint64, idle bool) {
+func (c *consumer) state(e *epoch, queue int) (received uint64, idle bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n := len(c.waiting[queue])
+	n, tag := len(c.waiting[queue]), roundTag(e.round)
 	for _, h := range c.held {
-		if h.queue == queue && h.epoch != nil {
+		if h.queue == queue && h.epoch == e && h.ConsumerTag == tag {
 			n++
 		}
 	}
-	return c.received[queue], n < c.prefetch
+	return c.received[queue], n < e.prefetch
 }
