@@ -104,7 +104,9 @@ func TestEntities(t *testing.T) {
 						}
 						for line := range byGo {
 							native := strings.Contains(line, "celery_delayed_") && !c.AtLeast("5.5")
-							if !byPython[line] && !native {
+							// By it, delayed messages reach a queue that has no topic exchange (docs/differences.md).
+							address := strings.Contains(line, `"#.gelery-queue:`)
+							if !byPython[line] && !native && !address {
 								t.Errorf("only Go declares %s", line)
 							}
 						}
