@@ -66,3 +66,10 @@ func refusal(err error) error {
 	}
 	return nil
 }
+
+func firstError(e *amqp.Error, otherwise error) error {
+	if e != nil {
+		return e
+	}
+	return otherwise
+}
