@@ -191,7 +191,7 @@ func TestPublishing(t *testing.T) {
 					{Name: "bad", Value: json.RawMessage("[1")}}}},
 			want: amqp.Publishing{DeliveryMode: 2, Headers: amqp.Table{rawKey: []byte("\x02idS\x00\x00\x00\x01i" +
 				"\x09timelimitA\x00\x00\x00\x0aVd\x43\xb0\x00\x00\x00\x00\x00\x00" +
-				"\x08argsreprS\x00\x00\x00\x07a\ufffd\xed\xa0\x80\x03badV")}},
+				"\x08argsreprS\x00\x00\x00\x0da\ufffd\ufffd\ufffd\ufffd\x03badV")}},
 		},
 		"expiration":     {m: protocol.Message{Properties: protocol.Properties{Expiration: "1.5"}}, err: `expiration "1.5"`},
 		"negative":       {m: protocol.Message{Properties: protocol.Properties{Expiration: "-1"}}, err: `expiration "-1"`},

@@ -213,7 +213,8 @@ func invalidAt(text string) int {
 	return len(text)
 }
 
-// repaired replaces each byte of text that validText objects to by what replacement appends for it.
+// repaired replaces each byte of text that is not UTF-8 by what replacement appends for it. Those of a lone surrogate are
+// replaced too, although validText has nothing against it: one that stayed could become a pair with the next replacement.
 func repaired(text string, replacement func(dst []byte, bad byte) []byte) string {
 	var out []byte
 	for {
@@ -221,11 +222,6 @@ func repaired(text string, replacement func(dst []byte, bad byte) []byte) string
 		out = append(out, text[:i]...)
 		if i == len(text) {
 			return string(out)
-		}
-		if _, ok := value.Surrogate(text[i:]); ok {
-			out = append(out, text[i:i+3]...)
-			text = text[i+3:]
-			continue
 		}
 		out = replacement(out, text[i])
 		text = text[i+1:]
