@@ -29,7 +29,7 @@ const (
 	abandonedPause = time.Second
 	// silentPause is how long a queue may confirm nothing before messages for it fail that nobody need get.
 	silentPause = 5 * time.Second
-	// openPause is how long the broker may take to open a channel.
+	// openPause is how long the broker may take to open a channel, and to answer what is asked about one.
 	openPause = 10 * time.Second
 )
 
@@ -146,7 +146,9 @@ func (p *publisher) run(ctx context.Context) {
 func (p *publisher) serve(ctx context.Context, s *session) error {
 	ch, err := p.open(ctx, s)
 	if err == nil {
-		err = s.call(ctx, func() error { return ch.Confirm(false) })
+		err = p.ask(ctx, s, func(ctx context.Context) error {
+			return s.call(ctx, func() error { return ch.Confirm(false) })
+		})
 	}
 	if err != nil {
 		select {

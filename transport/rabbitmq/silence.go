@@ -14,15 +14,25 @@ import (
 
 // What a publisher does when the broker says nothing.
 
-// open opens a channel. A broker that does not do it reads nothing from this connection any more, which is given up then.
-func (p *publisher) open(ctx context.Context, s *session) (*amqp.Channel, error) {
+// ask asks the broker for something about a channel. A broker that does not answer reads nothing from this connection any
+// more, or the channel's process hangs; the connection is given up then.
+func (p *publisher) ask(ctx context.Context, s *session, question func(ctx context.Context) error) error {
 	within, cancel := context.WithTimeout(ctx, openPause)
 	defer cancel()
-	ch, err := s.channel(within)
+	err := question(within)
 	if blocked, _ := p.link.flow(); errors.Is(err, context.DeadlineExceeded) && !blocked {
-		p.link.log.Warn("RabbitMQ does not open a channel, connecting anew", "after", openPause)
+		p.link.log.Warn("RabbitMQ does not answer, connecting anew", "connection", p.link.name, "after", openPause)
 		_ = s.socket.Close()
 	}
+	return err
+}
+
+// open opens a channel.
+func (p *publisher) open(ctx context.Context, s *session) (ch *amqp.Channel, err error) {
+	err = p.ask(ctx, s, func(ctx context.Context) error {
+		ch, err = s.channel(ctx)
+		return err
+	})
 	return ch, err
 }
 
@@ -65,7 +75,8 @@ func (p *publisher) giveUp(ctx context.Context, s *session) {
 	}
 	if !p.alive {
 		if ch, err := p.open(ctx, s); err == nil {
-			p.alive = s.call(ctx, ch.Close) == nil // confirmations that have come before this answer are read first
+			// Confirmations that have come before this answer are read first.
+			p.alive = p.ask(ctx, s, func(ctx context.Context) error { return s.call(ctx, ch.Close) }) == nil
 		}
 		return
 	}
