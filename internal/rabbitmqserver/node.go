@@ -143,6 +143,15 @@ func (n *Node) Signal(sig syscall.Signal) error {
 	return syscall.Kill(n.child.pid, sig)
 }
 
+// Freeze stops the process (SIGSTOP) and waits until the last of its threads stands still. The system gives the signal to
+// one thread, which stops the others when it comes to run: on a busy machine a scheduler of the node still answers then.
+func (n *Node) Freeze(ctx context.Context) error {
+	if err := n.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	return poll(ctx, time.Millisecond, n.child.stands)
+}
+
 // End ends the node by a signal and waits for it; one that does not go in 15 seconds is killed. A node that does not
 // run is left alone. Its folder stays, and Restart may follow.
 func (n *Node) End(sig syscall.Signal) { n.child.end(sig) }
@@ -189,6 +198,22 @@ func (c *child) reap() bool {
 		c.pid = 0
 	}
 	return c.pid == 0
+}
+
+// stands says whether the process is stopped; it must not be asked again before the process went on.
+func (c *child) stands() (bool, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.pid == 0 {
+		return false, os.ErrProcessDone
+	}
+	var status syscall.WaitStatus
+	got, err := syscall.Wait4(c.pid, &status, syscall.WNOHANG|syscall.WUNTRACED, nil)
+	if got == c.pid && !status.Stopped() {
+		c.pid = 0
+		return false, os.ErrProcessDone
+	}
+	return got == c.pid, err
 }
 
 func (c *child) end(sig syscall.Signal) {

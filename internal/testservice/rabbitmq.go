@@ -145,16 +145,22 @@ func (s *RabbitMQServer) Restart() {
 }
 
 // Freeze stops the node's process (SIGSTOP): connections stay open and nothing answers.
-func (s *RabbitMQServer) Freeze() { s.signal(syscall.SIGSTOP) }
-
-// Thaw lets a frozen node go on (SIGCONT).
-func (s *RabbitMQServer) Thaw() { s.signal(syscall.SIGCONT) }
-
-func (s *RabbitMQServer) signal(sig syscall.Signal) {
+func (s *RabbitMQServer) Freeze() {
 	s.t.Helper()
 	s.own("signal")
-	if err := s.node.Signal(sig); err != nil {
-		s.t.Errorf("signal %s: %v", s.NodeName, err)
+	ctx, cancel := context.WithTimeout(context.Background(), rabbitPatience)
+	defer cancel()
+	if err := s.node.Freeze(ctx); err != nil {
+		s.t.Fatalf("freeze %s: %v", s.NodeName, err)
+	}
+}
+
+// Thaw lets a frozen node go on (SIGCONT).
+func (s *RabbitMQServer) Thaw() {
+	s.t.Helper()
+	s.own("signal")
+	if err := s.node.Signal(syscall.SIGCONT); err != nil {
+		s.t.Errorf("thaw %s: %v", s.NodeName, err)
 	}
 }
 

@@ -83,7 +83,7 @@ func TestRabbitMQIsOnesOwn(t *testing.T) {
 	if n := two.CloseConnections(); n != 1 {
 		t.Errorf("closed %d connections; expected 1", n)
 	}
-	if err := <-closed; err == nil || err.Code != amqp.ConnectionForced {
+	if err := within(t, closed); err == nil || err.Code != amqp.ConnectionForced {
 		t.Errorf("connection ended with %v; expected CONNECTION_FORCED", err)
 	}
 	if n := one.Connections(); n != 1 {
@@ -118,11 +118,11 @@ func TestRabbitMQBreaks(t *testing.T) {
 	if err := ch.PublishWithContext(t.Context(), "", "classic", false, false, amqp.Publishing{}); err != nil {
 		t.Fatal(err)
 	}
-	if b := <-blocked; !b.Active {
+	if b := within(t, blocked); !b.Active {
 		t.Error("the memory alarm does not block")
 	}
 	s.SetMemoryAlarm(false)
-	if b := <-blocked; b.Active {
+	if b := within(t, blocked); b.Active {
 		t.Error("the end of the memory alarm does not unblock")
 	}
 	s.wantDepth(t, "classic", 4, 0) // it waited in the socket, and is not durable
@@ -164,7 +164,7 @@ func TestRabbitMQBreaks(t *testing.T) {
 	if _, err := slow.Consume("classic", "", false, false, false, false, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-closed; err == nil || err.Code != amqp.PreconditionFailed {
+	if err := within(t, closed); err == nil || err.Code != amqp.PreconditionFailed {
 		t.Errorf("channel ended with %v; expected the consumer timeout's PRECONDITION_FAILED", err)
 	}
 
@@ -175,13 +175,25 @@ func TestRabbitMQBreaks(t *testing.T) {
 		frozen <- err
 	}()
 	select {
-	case <-frozen:
-		t.Error("a frozen node answers")
+	case err := <-frozen:
+		t.Fatalf("a frozen node answers: %v", err)
 	case <-time.After(50 * time.Millisecond): // absence needs a time
 	}
 	s.Thaw()
-	if err := <-frozen; err != nil {
+	if err := within(t, frozen); err != nil {
 		t.Errorf("after the thaw: %v", err)
+	}
+}
+
+// within receives from c with a deadline.
+func within[T any](t *testing.T, c <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(rabbitPatience):
+		t.Fatal("nothing came in time")
+		panic("unreachable")
 	}
 }
 
