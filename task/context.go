@@ -26,6 +26,7 @@ type Info struct {
 	Hostname string   // the worker's node name, e.g. "celery@web1"
 	Queue    string   // the queue the message was received from
 	Report   Reporter // stores states; nil: there is nowhere to store them
+	Client   *Client  // the worker's, to send further tasks with; nil in tests that run a handler by hand
 
 	mu       sync.Mutex
 	children []protocol.ResultTuple

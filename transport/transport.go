@@ -114,6 +114,22 @@ type Consumer interface {
 	// else gets them. One that is settled need not be settled again; one that is not, because of err, may be.
 	Settle(ctx context.Context, batch []Settlement) (lost int, err error)
 
+	// Add starts to receive from one more queue, which is declared first; one that it receives from already is left
+	// alone. Celery's add_consumer.
+	Add(ctx context.Context, q Queue) error
+
+	// Cancel stops receiving from a queue. What has been received from it is held and settled as before; what the driver
+	// has of it and has not handed out goes back. A queue that it does not receive from is no error. Celery's
+	// cancel_consumer.
+	Cancel(ctx context.Context, queue string) error
+
+	// Begin notes with the broker, before its task runs, that work begins on a delivery that was handed out before
+	// (Redelivered), so that a message which ends every worker that begins it can be told from others: it counts in the
+	// header protocol.AttemptsHeader. A broker that cannot change what it holds gets a message anew: again is true then,
+	// the delivery is settled, and its message comes again with the new count and not Redelivered. With an error nothing
+	// has changed.
+	Begin(ctx context.Context, d *Delivery) (again bool, err error)
+
 	// Close stops receiving and gives everything unsettled back to the front of its queue.
 	Close(ctx context.Context) error
 }

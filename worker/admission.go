@@ -40,11 +40,8 @@ func (w *Worker) admit(ctx context.Context, d *transport.Delivery) {
 		w.refuse(d, r, x, what+" cannot be continued by this worker yet")
 		return
 	}
-	if (r.TimeLimit != protocol.TimeLimit{}) {
-		w.warnOnce(r.Task, "messages of this task carry a time limit, which this worker does not enforce yet")
-	}
 	j := &job{delivery: d, request: r, task: definition}
-	if w.expired(j) {
+	if w.discarded(j) {
 		return
 	}
 	if eta, ok := r.ETATime(); ok && time.Until(eta) > 0 {
@@ -53,15 +50,14 @@ func (w *Worker) admit(ctx context.Context, d *transport.Delivery) {
 		}
 		return
 	}
-	w.enqueue(ctx, j)
+	w.due(ctx, j)
 }
 
-// warnOnce warns about a task's messages once for each task the worker knows.
-func (w *Worker) warnOnce(name, text string) {
-	if _, again := w.warned.LoadOrStore(name, true); !again {
-		w.log.Warn(text, "task", name)
-	}
-}
+// discarded ends a job that must not run any more. It is asked when a message is admitted and again right before it runs.
+func (w *Worker) discarded(j *job) bool { return w.expired(j) }
+
+// due takes a job whose time has come: what must wait for more than a slot waits here.
+func (w *Worker) due(ctx context.Context, j *job) { w.enqueue(ctx, j) }
 
 // continuation names what should follow a task. Until the worker can send it, running the task would cut its workflow
 // off without a word; so it is set aside before.

@@ -33,6 +33,13 @@ type Config struct {
 	ResultExtended bool
 	// StopTimeout is how long a warm stop waits for running tasks before it turns cold. Default: for ever.
 	StopTimeout time.Duration
+	// TimeLimit is the hard limit of runs that have none of their own: FAILURE with TimeLimitExceeded, and what still runs
+	// counts no more. A goroutine cannot be killed, so its slot stays taken until the task returns. Default: none.
+	// task_time_limit, --time-limit.
+	TimeLimit time.Duration
+	// SoftTimeLimit is the time after which the context of a run that has no limit of its own is done, with the cause
+	// task.ErrSoftTimeLimit. Default: none. task_soft_time_limit, --soft-time-limit.
+	SoftTimeLimit time.Duration
 	// Logger receives the worker's log. Default: the client's.
 	Logger *slog.Logger
 }
@@ -58,6 +65,10 @@ func (c Config) withDefaults(client task.Config) (Config, error) {
 		return c, fmt.Errorf("worker config: Concurrency: %d is not from 1 to %d", c.Concurrency, maxConcurrency)
 	case c.PrefetchMultiplier < 0 || c.PrefetchMultiplier > maxPrefetch:
 		return c, fmt.Errorf("worker config: PrefetchMultiplier: %d is not from 1 to %d", c.PrefetchMultiplier, maxPrefetch)
+	case c.TimeLimit < 0 || c.SoftTimeLimit < 0:
+		return c, fmt.Errorf("worker config: TimeLimit %v, SoftTimeLimit %v: a limit is not negative", c.TimeLimit, c.SoftTimeLimit)
+	case c.TimeLimit > 0 && c.SoftTimeLimit > c.TimeLimit:
+		return c, fmt.Errorf("worker config: SoftTimeLimit: %v is longer than TimeLimit, %v", c.SoftTimeLimit, c.TimeLimit)
 	case c.StopTimeout < 0:
 		return c, fmt.Errorf("worker config: StopTimeout: %v is negative", c.StopTimeout)
 	}

@@ -21,9 +21,11 @@ type outcome struct {
 	request  *protocol.Request // nil when the message could not be read
 	state    protocol.State
 	meta     *protocol.ResultMeta // what to store; nil: nothing
-	verdict  transport.Verdict
-	reason   string // of a quarantine
-	settled  bool   // acknowledged early: nothing to settle
+	// following are the messages to send after the result is stored and before the delivery is settled.
+	following []transport.Publication
+	verdict   transport.Verdict
+	reason    string // of a quarantine
+	settled   bool   // acknowledged early: nothing to settle
 }
 
 // batchOf bounds a batch of outcomes by a part of what the worker holds. Smaller ones cost more calls, but a batch of
@@ -57,6 +59,9 @@ func (w *Worker) store(next chan<- []*outcome) {
 		batch := w.gather(first)
 		if !w.storeResults(batch) {
 			return // a cold stop: what is not stored is not acknowledged either, and runs again elsewhere
+		}
+		if !w.sendFollowing(batch) {
+			return
 		}
 		select {
 		case next <- batch:
@@ -103,6 +108,27 @@ func (w *Worker) storeResults(batch []*outcome) bool {
 			continue
 		}
 		w.log.Error("results are not stored, trying again", "tasks", len(metas), "error", err)
+		select {
+		case <-time.After(storePause):
+		case <-w.applying.Done():
+			return false
+		}
+	}
+	return true
+}
+
+// sendFollowing sends what follows the tasks of a batch, and goes on trying until it is sent or a cold stop ends it (false).
+func (w *Worker) sendFollowing(batch []*outcome) bool {
+	var following []transport.Publication
+	for _, o := range batch {
+		following = append(following, o.following...)
+	}
+	for len(following) > 0 {
+		err := w.client.Transport().Publish(w.applying, following)
+		if err == nil {
+			return true
+		}
+		w.log.Error("messages that follow tasks are not sent, trying again", "messages", len(following), "error", err)
 		select {
 		case <-time.After(storePause):
 		case <-w.applying.Done():
@@ -165,15 +191,18 @@ func (w *Worker) storeStarted(info *task.Info) error {
 }
 
 // logOutcome writes Celery's line for an ended task.
-func (w *Worker) logOutcome(j *job, o *outcome, c completion, took time.Duration) {
+func (w *Worker) logOutcome(e *execution, c completion) {
 	level := slog.LevelInfo
-	if o.state == protocol.Failure {
+	if c.state == protocol.Failure && !c.expected {
 		level = slog.LevelError
 	}
 	if !w.log.Enabled(context.Background(), level) {
 		return
 	}
-	attrs := []any{"task", j.request.Task, "task_id", j.request.ID, "state", string(o.state), "seconds", took.Seconds()}
+	attrs := []any{"task", e.request.Task, "task_id", e.request.ID, "state", string(c.state), "seconds", time.Since(e.begun).Seconds()}
+	if c.why != "" {
+		attrs = append(attrs, "why", c.why)
+	}
 	if c.exception != nil {
 		attrs = append(attrs, "error", c.exception.String(), "traceback", c.traceback)
 	}

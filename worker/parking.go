@@ -61,7 +61,7 @@ func (p *parking) run(ctx context.Context) {
 			if x.outside {
 				p.w.window.take(1)
 			}
-			p.w.enqueue(ctx, x.job)
+			p.w.due(ctx, x.job)
 		}
 		timer.Reset(min(next, time.Hour))
 		select {

@@ -36,6 +36,8 @@ type Worker struct {
 	ready    chan *job // admitted and due, waiting for a slot; closed when receiving has ended
 	parking  *parking  // admitted and not due
 	delaying *delaying // admitted, not due, and on their way back to the broker
+	pool     pool
+	active   *active
 	outcomes chan *outcome
 	batch    int // most outcomes stored and settled together
 
@@ -45,8 +47,6 @@ type Worker struct {
 	running   context.Context // of the tasks; done only on a cold stop
 	applying  context.Context // of storing and settling; done when a cold stop gives up on them
 	abandon   context.CancelFunc
-
-	warned sync.Map // task names, see warnOnce
 
 	succeeded, failed, quarantined atomic.Int64
 }
@@ -78,6 +78,7 @@ func New(client *task.Client, mux *Mux, c Config) (*Worker, error) {
 		consuming: make(chan struct{}),
 	}
 	w.parking = newParking(w)
+	w.pool, w.active = goroutines{w}, newActive()
 	w.running, w.terminate = context.WithCancelCause(context.Background())
 	w.applying, w.abandon = context.WithCancel(context.Background())
 	return w, nil
@@ -107,12 +108,12 @@ func (w *Worker) Run(ctx context.Context) error {
 	w.log.Info("ready", "worker", w.config.Hostname, "queues", w.config.Queues, "concurrency", w.config.Concurrency)
 	close(w.consuming)
 
-	var receiving, pool, reporting sync.WaitGroup
+	var receiving, slots, reporting sync.WaitGroup
 	receiving.Go(func() { w.receive(ctx) })
 	receiving.Go(func() { w.parking.run(ctx) })
 	receiving.Go(func() { w.delaying.run(ctx) })
 	for range w.config.Concurrency {
-		pool.Go(func() { w.slot(ctx) })
+		slots.Go(func() { w.slot(ctx) })
 	}
 	batches := make(chan []*outcome, 1)
 	reporting.Go(func() { w.store(batches) })
@@ -122,7 +123,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	go func() {
 		receiving.Wait()
 		close(w.ready)
-		pool.Wait()
+		slots.Wait()
 		close(w.outcomes)
 		reporting.Wait()
 		close(finished)
@@ -131,6 +132,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	w.log.Info("stopping", "worker", w.config.Hostname)
 	w.awaitStop(finished)
 	w.abandon()
+	w.pool.close()
 
 	closing, cancelClosing := context.WithTimeout(context.Background(), settleGrace)
 	defer cancelClosing()

@@ -1,0 +1,26 @@
+package worker
+
+import (
+	"context"
+	"runtime/debug"
+)
+
+// goroutines is the pool that runs jobs in this process. They cannot be killed: one that is given up runs on until it
+// returns, and keeps its slot.
+type goroutines struct{ w *Worker }
+
+// run implements pool, in the goroutine it is called in. It survives whatever the handler does, but for os.Exit and a fatal
+// runtime error: a panic is an error with a stack. The error is judged and described under the same recover, because that
+// may call methods of the user's types.
+func (p goroutines) run(ctx context.Context, e *execution) (c completion) {
+	defer func() {
+		if r := recover(); r != nil {
+			c = failure(panicError(r), debug.Stack())
+		}
+	}()
+	result, err := e.task.Handler(ctx, e.request)
+	return p.w.judge(ctx, e, result, err)
+}
+
+// close implements pool.
+func (goroutines) close() {}
