@@ -10,6 +10,10 @@ import (
 	"strings"
 	"sync"
 	"unicode"
+	"unicode/utf8"
+
+	"github.com/gelery/gelery/task"
+	"github.com/gelery/gelery/worker"
 )
 
 // levelCritical is Celery's CRITICAL.
@@ -70,13 +74,15 @@ func quietLogger(stderr io.Writer) *slog.Logger {
 	return slog.New(&logHandler{out: &syncWriter{w: stderr}, level: levelCritical})
 }
 
-// logHandler writes records as Celery's worker does, so that what reads its logs reads ours, and puts the attributes
-// behind as key=value:
+// logHandler writes records as Celery's worker does, so that what reads its logs reads ours: what a line says of a task is
+// in its message, and other attributes stand behind as key=value. A traceback follows on lines of its own.
 //
-//	[2026-01-02 03:04:05,678: INFO/MainProcess] task succeeded task=dev.add task_id=…
+//	[2026-01-02 03:04:05,678: INFO/MainProcess] Task dev.add[8c1e…] succeeded in 0.0148s: 3
+//	[2026-01-02 03:04:05,679: INFO/MainProcess] dev.add[8c1e…]: a task's own line attempt=1
 type logHandler struct {
 	out    *syncWriter
 	level  slog.Level
+	task   string // of WithAttrs, "name[id]: "
 	attrs  string // of WithAttrs, ready to write
 	prefix string // of WithGroup, "a.b."
 }
@@ -102,19 +108,37 @@ func (h *logHandler) Handle(_ context.Context, r slog.Record) error {
 	b = append(b, ": "...)
 	b = append(b, levelName(r.Level)...)
 	b = append(b, "/MainProcess] "...)
-	b = append(b, r.Message...)
+	b = appendPrintable(b, h.task)
+	b = appendPrintable(b, r.Message)
 	b = append(b, h.attrs...)
+	traceback := ""
 	r.Attrs(func(a slog.Attr) bool {
+		if a.Value.Kind() == slog.KindLogValuer {
+			if l, ok := a.Value.Any().(*worker.TaskLog); ok {
+				traceback = l.Traceback
+				return true
+			}
+		}
 		b = appendAttr(b, h.prefix, a)
 		return true
 	})
-	return h.out.write(append(b, '\n'))
+	b = append(b, '\n')
+	for line := range strings.Lines(traceback) {
+		b = append(appendPrintable(b, strings.TrimRight(line, "\r\n")), '\n')
+	}
+	return h.out.write(b)
 }
 
 func (h *logHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	next := *h
 	b := []byte(h.attrs)
 	for _, a := range attrs {
+		if a.Value.Kind() == slog.KindLogValuer {
+			if n, ok := a.Value.Any().(task.LogName); ok {
+				next.task = n.Task + "[" + n.ID + "]: "
+				continue
+			}
+		}
 		b = appendAttr(b, h.prefix, a)
 	}
 	next.attrs = string(b)
@@ -158,4 +182,20 @@ func appendAttr(b []byte, prefix string, a slog.Attr) []byte {
 // needsQuotes keeps a record on its line and its values apart.
 func needsQuotes(r rune) bool {
 	return unicode.IsSpace(r) || r == '"' || r == '=' || !unicode.IsPrint(r)
+}
+
+// appendPrintable keeps a message on its line, whatever a task's name or a broker's answer holds.
+func appendPrintable(b []byte, text string) []byte {
+	if !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return append(b, text...)
+	}
+	for _, r := range text {
+		if unicode.IsPrint(r) {
+			b = utf8.AppendRune(b, r)
+			continue
+		}
+		quoted := strconv.QuoteRune(r)
+		b = append(b, quoted[1:len(quoted)-1]...)
+	}
+	return b
 }

@@ -9,6 +9,9 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/gelery/gelery/task"
+	"github.com/gelery/gelery/worker"
 )
 
 func TestLogLines(t *testing.T) {
@@ -24,6 +27,12 @@ func TestLogLines(t *testing.T) {
 		{"groups", func(l *slog.Logger) { l.With("k", "v").WithGroup("g").Info("m", slog.Group("h", "x", 1), "y", 2) },
 			"INFO/MainProcess] m k=v g.h.x=1 g.y=2\n"},
 		{"critical", func(l *slog.Logger) { l.Log(t.Context(), levelCritical, "m") }, "CRITICAL/MainProcess] m\n"},
+		{"about a task", func(l *slog.Logger) {
+			l.Info("Task a[1] raised unexpected: E()", slog.Any("", &worker.TaskLog{Task: "a", ID: "1", Traceback: "Traceback:\n  File\x1b\n"}))
+		}, "INFO/MainProcess] Task a[1] raised unexpected: E()\nTraceback:\n  File\\x1b\n"},
+		{"of a task", func(l *slog.Logger) { l.With(slog.Any("", task.LogName{Task: "a", ID: "1"})).Info("m", "k", 1) },
+			"INFO/MainProcess] a[1]: m k=1\n"},
+		{"a forged line", func(l *slog.Logger) { l.Info("Task a[1\n[2026] received") }, `INFO/MainProcess] Task a[1\n[2026] received` + "\n"},
 		{"below the level", func(l *slog.Logger) { l.Debug("m") }, ""},
 	}
 	for _, tt := range tests {

@@ -176,10 +176,9 @@ func (a *app) banner(f *workerFlags, w *worker.Worker, broker, backend string) {
 	fmt.Fprintln(a.stderr, b.String())
 }
 
-// sayReady writes the line that scripts wait for: into the log as Celery does, and to standard error in any case.
+// sayReady puts the line that scripts wait for on standard error where the worker's own, which is in the log, is not.
 func (a *app) sayReady(f *workerFlags, w *worker.Worker, log *slog.Logger) {
 	line := w.Hostname() + " ready."
-	log.Info(line)
 	if f.file != "" || !log.Enabled(context.Background(), slog.LevelInfo) {
 		fmt.Fprintln(a.stderr, line)
 	}

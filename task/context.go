@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"sync"
 
 	"github.com/gelery/gelery/protocol"
@@ -27,6 +28,8 @@ type Info struct {
 	Queue    string   // the queue the message was received from
 	Report   Reporter // stores states; nil: there is nowhere to store them
 	Client   *Client  // the worker's, to send further tasks with; nil in tests that run a handler by hand
+
+	Logger *slog.Logger // the worker's, for [Logger]; nil: the client's
 
 	mu       sync.Mutex
 	children []protocol.ResultTuple

@@ -30,7 +30,6 @@ func (w *Worker) admit(ctx context.Context, d *transport.Delivery) {
 	}
 	definition := w.tasks[r.Task]
 	if definition == nil {
-		w.log.Error("received unregistered task", "task", r.Task, "task_id", r.ID, "queue", d.Queue)
 		x := &protocol.Exception{Type: "NotRegistered", Module: "celery.exceptions", Args: []any{r.Task}}
 		w.refuse(d, r, x, "task is not registered: "+r.Task)
 		return
@@ -41,6 +40,7 @@ func (w *Worker) admit(ctx context.Context, d *transport.Delivery) {
 		return
 	}
 	j := &job{delivery: d, request: r, task: definition}
+	w.logReceived(j)
 	if w.discarded(j) {
 		return
 	}
@@ -89,7 +89,7 @@ func (w *Worker) expired(j *job) bool {
 	if !ok || time.Now().Before(expires) {
 		return false
 	}
-	w.log.Info("task expired", "task", j.request.Task, "task_id", j.request.ID, "expires", j.request.Expires)
+	w.logDiscarded(j, "expired")
 	o := &outcome{delivery: j.delivery, request: j.request}
 	if !w.ignoresResult(j) {
 		x := &protocol.Exception{Type: "TaskRevokedError", Module: "celery.exceptions", Args: []any{"expired"}}
@@ -106,7 +106,7 @@ func (w *Worker) refuse(d *transport.Delivery, r *protocol.Request, x *protocol.
 		o.meta = &protocol.ResultMeta{TaskID: r.ID, Status: protocol.Failure, Exception: x, DateDone: time.Now(),
 			GroupID: r.Group, ParentID: r.ParentID, ReplyTo: r.Properties.ReplyTo, CorrelationID: r.Properties.CorrelationID}
 	}
-	w.log.Error("message quarantined", "queue", d.Queue, "task_id", r.ID, "reason", reason)
+	w.logRefused(d, r, x, reason)
 	w.quarantined.Add(1)
 	w.report(o)
 }

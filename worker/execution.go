@@ -3,7 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
-	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -36,7 +36,8 @@ var errGivenUp = errors.New("the task was given up before: its outcome is decide
 // goroutine cannot be killed.
 func (w *Worker) execute(j *job, ignore bool) (*execution, completion, <-chan completion) {
 	e := &execution{job: j, forced: make(chan completion, 1), givenUp: make(chan struct{})}
-	e.info = &task.Info{Request: j.request, Hostname: w.config.Hostname, Queue: j.delivery.Queue, Client: w.client}
+	e.info = &task.Info{Request: j.request, Hostname: w.config.Hostname, Queue: j.delivery.Queue, Client: w.client,
+		Logger: w.log}
 	if !ignore {
 		e.info.Report = w.reporter(e)
 		if w.tracksStarted(j) {
@@ -150,14 +151,14 @@ func (w *Worker) hardLimit(e *execution, limit time.Duration) {
 	err := &task.TimeLimitError{Limit: limit}
 	c := completion{state: protocol.Failure, exception: task.ExceptionOf(err), timedOut: true}
 	if e.end(c, err) {
-		w.log.Error(fmt.Sprintf("Hard time limit (%vs) exceeded for %s[%s]", limit.Seconds(), e.request.Task, e.request.ID))
+		w.logLimit(slog.LevelError, "Hard", e, limit)
 	}
 }
 
 // logSoftLimit tells of a soft limit that has passed while the task ran.
 func (w *Worker) logSoftLimit(ctx context.Context, e *execution, limit time.Duration) {
 	if errors.Is(context.Cause(ctx), task.ErrSoftTimeLimit) {
-		w.log.Warn(fmt.Sprintf("Soft time limit (%vs) exceeded for %s[%s]", limit.Seconds(), e.request.Task, e.request.ID))
+		w.logLimit(slog.LevelWarn, "Soft", e, limit)
 	}
 }
 

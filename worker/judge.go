@@ -25,7 +25,11 @@ func (w *Worker) judge(ctx context.Context, _ *execution, result any, err error)
 	case errors.Is(err, task.Ignore):
 		return completion{state: protocol.Ignored}
 	case errors.As(err, &rejected):
-		return completion{state: protocol.Rejected, requeue: rejected.Requeue}
+		c := completion{state: protocol.Rejected, requeue: rejected.Requeue, why: "None"}
+		if rejected.Err != nil {
+			c.why = rejected.Err.Error()
+		}
+		return c
 	case errors.Is(context.Cause(ctx), task.ErrSoftTimeLimit) &&
 		(errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)):
 		// The task has handed on what its context told it; the cause says more, and Python has a class for it.

@@ -3,7 +3,6 @@ package worker
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"os"
 	"time"
 
@@ -188,23 +187,4 @@ func (w *Worker) storeStarted(info *task.Info) error {
 	ctx, cancel := context.WithTimeout(w.applying, settleGrace)
 	defer cancel()
 	return info.Report(ctx, protocol.Started, map[string]any{"pid": int64(os.Getpid()), "hostname": w.config.Hostname})
-}
-
-// logOutcome writes Celery's line for an ended task.
-func (w *Worker) logOutcome(e *execution, c completion) {
-	level := slog.LevelInfo
-	if c.state == protocol.Failure && !c.expected {
-		level = slog.LevelError
-	}
-	if !w.log.Enabled(context.Background(), level) {
-		return
-	}
-	attrs := []any{"task", e.request.Task, "task_id", e.request.ID, "state", string(c.state), "seconds", time.Since(e.begun).Seconds()}
-	if c.why != "" {
-		attrs = append(attrs, "why", c.why)
-	}
-	if c.exception != nil {
-		attrs = append(attrs, "error", c.exception.String(), "traceback", c.traceback)
-	}
-	w.log.Log(context.Background(), level, "task ended", attrs...)
 }

@@ -105,7 +105,8 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	w.consumer = consumer
 	w.delaying = newDelaying(w)
-	w.log.Info("ready", "worker", w.config.Hostname, "queues", w.config.Queues, "concurrency", w.config.Concurrency)
+	w.log.Info("consuming", "worker", w.config.Hostname, "queues", w.config.Queues, "concurrency", w.config.Concurrency)
+	w.log.Info(w.config.Hostname + " ready.") // Celery's words, which scripts wait for
 	close(w.consuming)
 
 	var receiving, slots, reporting sync.WaitGroup
