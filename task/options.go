@@ -46,8 +46,8 @@ type Defaults struct {
 	Compression   string
 	Transient     bool          // delivery_mode 1: the message does not survive a broker restart
 	Expires       time.Duration // after sending
-	TimeLimit     time.Duration // hard; sent, Gelery's worker does not act on it yet
-	SoftTimeLimit time.Duration // sent, Gelery's worker does not act on it yet
+	TimeLimit     time.Duration // hard, of one run
+	SoftTimeLimit time.Duration // of one run
 	IgnoreResult  *bool
 
 	MaxRetries   int   // default 3; negative: no limit; Gelery's worker does not act on it yet
@@ -241,14 +241,16 @@ func Expires(after time.Duration) Option {
 	})
 }
 
-// TimeLimit is the hard limit of one run. It is sent and Python workers obey it; Gelery's worker does not act on it yet.
-// Celery: time_limit.
+// TimeLimit is the hard limit of one run: at its end the task is a FAILURE with TimeLimitExceeded ([ErrTimeLimit]) and its
+// context is cancelled. What its code still does then counts for nothing: a process is killed, while a goroutine keeps its
+// slot in the worker until it returns. Celery: time_limit.
 func TimeLimit(d time.Duration) Option {
 	return forBoth("TimeLimit", d, func(s *settings, v time.Duration) error { return positive(&s.TimeLimit, v) })
 }
 
-// SoftTimeLimit is the time after which a run is asked to stop. It is sent and Python workers obey it; Gelery's worker
-// does not act on it yet. Celery: soft_time_limit.
+// SoftTimeLimit is the time after which a run is asked to stop: the deadline of its context, which is done then with the
+// cause [ErrSoftTimeLimit]. A task that returns this, or the context's own error, is a FAILURE with SoftTimeLimitExceeded;
+// one that returns nil is a SUCCESS. Celery: soft_time_limit.
 func SoftTimeLimit(d time.Duration) Option {
 	return forBoth("SoftTimeLimit", d, func(s *settings, v time.Duration) error { return positive(&s.SoftTimeLimit, v) })
 }

@@ -3,7 +3,6 @@ package worker
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"sync"
 	"time"
 
@@ -19,10 +18,13 @@ type execution struct {
 	*job
 	info   *task.Info
 	begun  time.Time
-	cancel context.CancelCauseFunc // of the task's context
+	ctx    context.Context         // the task's
+	cancel context.CancelCauseFunc // of ctx
 
 	mu      sync.Mutex
 	over    bool            // decided
+	reports int             // states on their way to the backend
+	quiet   chan struct{}   // closed when the last of them has arrived; nil: nobody waits for it
 	forced  chan completion // capacity 1: decided from outside
 	givenUp chan struct{}   // closed with it: a pool that can kill kills now
 }
@@ -32,12 +34,15 @@ var errGoexit = task.AsPython(errors.New("task ended its goroutine (runtime.Goex
 // errGivenUp is what a task hears that reports after its outcome was decided without it.
 var errGivenUp = errors.New("the task was given up before: its outcome is decided")
 
-// execute runs a job to its outcome. It returns when the slot is free again, which may be later than the outcome: a
+// execute runs a job until its outcome is decided. If its code still runs then, the channel tells when it has ended: a
 // goroutine cannot be killed.
 func (w *Worker) execute(j *job, ignore bool) (*execution, completion, <-chan completion) {
 	e := &execution{job: j, forced: make(chan completion, 1), givenUp: make(chan struct{})}
 	e.info = &task.Info{Request: j.request, Hostname: w.config.Hostname, Queue: j.delivery.Queue, Client: w.client,
 		Logger: w.log}
+	ctx, cancel := context.WithCancelCause(task.NewContext(w.running, e.info))
+	e.ctx, e.cancel = ctx, cancel
+	j.task.total.Add(1)
 	if !ignore {
 		e.info.Report = w.reporter(e)
 		if w.tracksStarted(j) {
@@ -47,9 +52,6 @@ func (w *Worker) execute(j *job, ignore bool) (*execution, completion, <-chan co
 		}
 	}
 	hard, soft := w.timeLimits(j)
-	ctx, cancel := context.WithCancelCause(task.NewContext(w.running, e.info))
-	e.cancel = cancel
-	defer cancel(nil)
 	if soft > 0 {
 		limited, release := context.WithTimeoutCause(ctx, soft, task.ErrSoftTimeLimit)
 		defer release()
@@ -76,15 +78,18 @@ func (w *Worker) execute(j *job, ignore bool) (*execution, completion, <-chan co
 		c = w.pool.run(ctx, e)
 		returned = true
 	}()
+	var c completion
 	select {
-	case c := <-ended:
-		if e.decide() {
-			return e, c, nil
+	case c = <-ended:
+		if !e.decide() {
+			c = <-e.forced
 		}
-		return e, <-e.forced, nil
-	case c := <-e.forced:
-		return e, c, ended
+		ended = nil
+	case c = <-e.forced:
 	}
+	cancel(nil)
+	e.awaitReports()
+	return e, c, ended
 }
 
 // decide closes the execution to other decisions; false: somebody was first.
@@ -110,55 +115,56 @@ func (e *execution) end(c completion, cause error) bool {
 // reporter stores the states that the running task reports.
 func (w *Worker) reporter(e *execution) task.Reporter {
 	return func(ctx context.Context, state protocol.State, meta any) error {
-		e.mu.Lock()
-		over := e.over
-		e.mu.Unlock()
-		if over {
+		if !e.reporting() {
 			return errGivenUp
 		}
+		defer e.reported()
+		ctx, cancel := context.WithCancel(ctx) // which need not be the task's
+		defer cancel()
+		defer context.AfterFunc(e.ctx, cancel)()
 		m := w.meta(e.job, state, nil, "")
 		m.Result, m.Children = meta, e.info.Children()
 		return w.backend.Store(ctx, []*protocol.ResultMeta{m})
 	}
 }
 
-// timeLimits are the limits of one run, 0 for none: the message decides, else the task's definition, else the worker. Each
-// of the two is looked up by itself, as Celery does.
-func (w *Worker) timeLimits(j *job) (hard, soft time.Duration) {
-	seconds := func(s float64) time.Duration { return time.Duration(min(s, maxLimit.Seconds()) * float64(time.Second)) }
-	hard, soft = seconds(j.request.TimeLimit.Hard), seconds(j.request.TimeLimit.Soft)
-	if hard == 0 {
-		hard = firstSet(j.task.Defaults.TimeLimit, w.config.TimeLimit)
+// reporting begins a report; false: the execution is decided.
+func (e *execution) reporting() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.over {
+		e.reports++
 	}
-	if soft == 0 {
-		soft = firstSet(j.task.Defaults.SoftTimeLimit, w.config.SoftTimeLimit)
-	}
-	return hard, soft
+	return !e.over
 }
 
-// maxLimit is the longest time limit that is told from none.
-const maxLimit = 10 * 365 * 24 * time.Hour
-
-func firstSet(a, b time.Duration) time.Duration {
-	if a > 0 {
-		return a
-	}
-	return b
-}
-
-// hardLimit gives a run up whose hard time limit has passed.
-func (w *Worker) hardLimit(e *execution, limit time.Duration) {
-	err := &task.TimeLimitError{Limit: limit}
-	c := completion{state: protocol.Failure, exception: task.ExceptionOf(err), timedOut: true}
-	if e.end(c, err) {
-		w.logLimit(slog.LevelError, "Hard", e, limit)
+// reported ends a report.
+func (e *execution) reported() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.reports--; e.reports == 0 && e.quiet != nil {
+		close(e.quiet)
+		e.quiet = nil
 	}
 }
 
-// logSoftLimit tells of a soft limit that has passed while the task ran.
-func (w *Worker) logSoftLimit(ctx context.Context, e *execution, limit time.Duration) {
-	if errors.Is(context.Cause(ctx), task.ErrSoftTimeLimit) {
-		w.logLimit(slog.LevelWarn, "Soft", e, limit)
+// reportGrace bounds the wait for a report whose context is done.
+const reportGrace = time.Second
+
+// awaitReports waits, once the execution is decided and its context done, until no report of it is under way: a late one
+// would take the place of its result.
+func (e *execution) awaitReports() {
+	e.mu.Lock()
+	if e.reports == 0 {
+		e.mu.Unlock()
+		return
+	}
+	quiet := make(chan struct{})
+	e.quiet = quiet
+	e.mu.Unlock()
+	select {
+	case <-quiet:
+	case <-time.After(reportGrace):
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"sync"
 
 	"github.com/gelery/gelery/protocol"
-	"github.com/gelery/gelery/task"
 	"github.com/gelery/gelery/transport"
 )
 
@@ -13,7 +12,7 @@ import (
 type job struct {
 	delivery *transport.Delivery
 	request  *protocol.Request
-	task     *task.Definition
+	task     *registered
 }
 
 // receive is the actor that pulls deliveries into the window and admits them, until ctx is done.

@@ -26,7 +26,7 @@ type Worker struct {
 	config  Config
 	client  *task.Client
 	backend backends.Backend // nil: results are thrown away
-	tasks   map[string]*task.Definition
+	tasks   map[string]*registered
 	accept  serialization.Accept
 	queues  []transport.Queue
 	log     *slog.Logger
@@ -70,7 +70,7 @@ func New(client *task.Client, mux *Mux, c Config) (*Worker, error) {
 	}
 	held := c.Concurrency * c.PrefetchMultiplier
 	w := &Worker{
-		config: c, client: client, backend: client.Backend(), tasks: mux.freeze(), accept: accept, queues: queues, log: c.Logger,
+		config: c, client: client, backend: client.Backend(), tasks: register(mux.freeze()), accept: accept, queues: queues, log: c.Logger,
 		window:    newWindow(held, max(1, (held-c.Concurrency)/3)),
 		ready:     make(chan *job, held),
 		outcomes:  make(chan *outcome, held),
