@@ -21,6 +21,7 @@ type Client struct {
 	owned     bool                // Dial opened both, Close closes them
 	router    *router
 	replyTo   string
+	through   Publish // the middleware; nil: none
 
 	mu       sync.Mutex
 	declared map[string]struct{} // queues this process has declared
@@ -77,14 +78,16 @@ func NewClient(tr transport.Transport, backend backends.Backend, c Config) (*Cli
 	if err != nil {
 		return nil, err
 	}
-	return &Client{
+	client := &Client{
 		config:    c,
 		transport: tr,
 		backend:   backend,
 		router:    router,
 		replyTo:   protocol.NewID(),
 		declared:  map[string]struct{}{},
-	}, nil
+	}
+	client.through = client.publisher()
+	return client, nil
 }
 
 // Close ends the connections that Dial opened.
@@ -147,6 +150,13 @@ func (c *Client) SendBatch(ctx context.Context, calls []Call) ([]*Result[any], e
 }
 
 func (c *Client) send(ctx context.Context, call *Call) (handle, error) {
+	if c.through != nil {
+		handles, err := c.sendThrough(ctx, []Call{*call})
+		if err != nil {
+			return handle{}, fmt.Errorf("send task %s: %w", call.Name, err)
+		}
+		return handles[0], nil
+	}
 	m, err := c.prepare(ctx, call, time.Now())
 	if err != nil {
 		return handle{}, fmt.Errorf("send task %s: %w", call.Name, err)
@@ -160,6 +170,13 @@ func (c *Client) send(ctx context.Context, call *Call) (handle, error) {
 func (c *Client) sendBatch(ctx context.Context, calls []Call) ([]handle, error) {
 	if len(calls) == 0 {
 		return nil, nil
+	}
+	if c.through != nil {
+		handles, err := c.sendThrough(ctx, calls)
+		if err != nil {
+			return nil, fmt.Errorf("send batch of %d tasks: %w", len(calls), err)
+		}
+		return handles, nil
 	}
 	now := time.Now()
 	batch := make([]outgoing, len(calls))

@@ -82,6 +82,8 @@ type Config struct {
 	// IgnoreResult throws results away unless a task or a call says otherwise. Default false. task_ignore_result.
 	IgnoreResult bool
 
+	// Middleware wraps every Send and SendBatch of this client, the first one outermost. Default: none.
+	Middleware []PublishMiddleware
 	// PublishTimeout bounds a Send, reconnecting included, beside the context's own deadline. Default 10 s. It stands
 	// for task_publish_retry_policy: the transport retries until then. The option PublishTimeout is that of one call.
 	PublishTimeout time.Duration

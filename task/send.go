@@ -25,16 +25,25 @@ type outgoing struct {
 	timeout     time.Duration // the call's own PublishTimeout; 0: none
 }
 
-// prepare turns a call into its message. An option of the call wins over the task's own, that over a route's, that over
-// the configuration: Celery's order.
+// prepare turns a call into its message.
 func (c *Client) prepare(ctx context.Context, call *Call, now time.Time) (outgoing, error) {
+	p, err := c.plan(ctx, call, now)
+	if err != nil {
+		return outgoing{}, err
+	}
+	return c.encode(&p)
+}
+
+// plan applies all that shapes a call. An option of the call wins over the task's own, that over a route's, that over the
+// configuration: Celery's order.
+func (c *Client) plan(ctx context.Context, call *Call, now time.Time) (Publishing, error) {
 	if call.Name == "" {
-		return outgoing{}, errors.New("the task has no name")
+		return Publishing{}, errors.New("the task has no name")
 	}
 	s := &settings{}
 	for _, o := range call.Options {
 		if err := o.applySend(s); err != nil {
-			return outgoing{}, fmt.Errorf("option %v: %w", o, err)
+			return Publishing{}, fmt.Errorf("option %v: %w", o, err)
 		}
 	}
 	if call.defaults != nil {
@@ -42,15 +51,22 @@ func (c *Client) prepare(ctx context.Context, call *Call, now time.Time) (outgoi
 	}
 	dest, err := c.router.route(s, call.Name, call.Args, call.Kwargs)
 	if err != nil {
-		return outgoing{}, err
+		return Publishing{}, err
 	}
 	if !s.expiresAt.IsZero() {
 		s.Expires = 0 // of the task or a route, the call's own is the other one
 	}
 	if err := s.checkTimeLimits(); err != nil {
-		return outgoing{}, err
+		return Publishing{}, err
 	}
-	request := c.request(ctx, call, s, now)
+	return Publishing{Request: c.request(ctx, call, s, now), Exchange: dest.exchange, RoutingKey: dest.key, settings: s, dest: dest,
+		now: now}, nil
+}
+
+// encode writes the message of a call.
+func (c *Client) encode(p *Publishing) (outgoing, error) {
+	request, s, dest, now := p.Request, p.settings, p.dest, p.now
+	dest.exchange, dest.key = p.Exchange, p.RoutingKey
 	m, err := request.Message(protocol.Encoding{
 		Serializer:  either(s.Serializer, c.config.Serializer),
 		Compression: either(s.Compression, c.config.Compression),
@@ -100,10 +116,7 @@ func (c *Client) request(ctx context.Context, call *Call, s *settings, now time.
 	r.ReplacedTaskNesting = s.nesting
 	r.TimeLimit = protocol.TimeLimit{Hard: s.TimeLimit.Seconds(), Soft: s.SoftTimeLimit.Seconds()}
 	r.ArgsRepr = value.ReprTuple(call.Args, reprSize)
-	r.KwargsRepr = "{}"
-	if len(call.Kwargs) > 0 {
-		r.KwargsRepr = value.Repr(call.Kwargs, reprSize)
-	}
+	r.KwargsRepr = kwargsRepr(call.Kwargs)
 	r.Origin = c.config.Origin
 	r.IgnoreResult = s.IgnoreResult
 	if r.IgnoreResult == nil && c.config.IgnoreResult {
@@ -137,6 +150,13 @@ func (c *Client) request(ctx context.Context, call *Call, s *settings, now time.
 	}
 	setLineage(ctx, r, s)
 	return r
+}
+
+func kwargsRepr(kwargs map[string]any) string {
+	if len(kwargs) == 0 {
+		return "{}"
+	}
+	return value.Repr(kwargs, reprSize)
 }
 
 // setLineage says which task sent this one and where the workflow began: Celery's root_id and parent_id.
