@@ -39,19 +39,7 @@ func (r *Request) Message(e Encoding) (*Message, error) {
 	if !ok {
 		return nil, fmt.Errorf("unknown serializer %q", name)
 	}
-	m := &Message{
-		Properties:      r.Properties,
-		ContentType:     s.ContentType(),
-		ContentEncoding: s.ContentEncoding(),
-	}
-	m.Properties.DeliveryTag = ""
-	m.Properties.DeliveryInfo.Redelivered = false
-	if m.Properties.CorrelationID == "" {
-		m.Properties.CorrelationID = r.ID
-	}
-	if m.Properties.DeliveryMode == 0 {
-		m.Properties.DeliveryMode = 2
-	}
+	m := r.envelope(s.ContentType(), s.ContentEncoding())
 	var err error
 	switch e.Protocol {
 	case 0, 2:
@@ -72,6 +60,44 @@ func (r *Request) Message(e Encoding) (*Message, error) {
 		return nil, fmt.Errorf("task %s: %w", r.Task, err)
 	}
 	return m, nil
+}
+
+// envelope is a new message without headers and body.
+func (r *Request) envelope(contentType, encoding string) *Message {
+	m := &Message{Properties: r.Properties, ContentType: contentType, ContentEncoding: encoding}
+	m.Properties.DeliveryTag = ""
+	m.Properties.DeliveryInfo.Redelivered = false
+	if m.Properties.CorrelationID == "" {
+		m.Properties.CorrelationID = r.ID
+	}
+	if m.Properties.DeliveryMode == 0 {
+		m.Properties.DeliveryMode = 2
+	}
+	return m
+}
+
+// Again is [Request.Message] with the body of the message that DecodeRequest read the request from, byte for byte and as
+// it was serialized and compressed: for a request whose Args, Kwargs and Embed have not been changed since. False: there
+// is no such body, or it is one of protocol 1, which says what headers say in protocol 2.
+func (r *Request) Again() (*Message, bool) {
+	if r.source == nil || r.Protocol != 2 {
+		return nil, false
+	}
+	m := r.envelope(r.source.ContentType, r.source.ContentEncoding)
+	m.Headers = r.Headers
+	m.Headers.Redelivered = false
+	m.Headers.Compression = r.source.Headers.Compression
+	m.Body = r.source.Body
+	return m, true
+}
+
+// Encoding is how the message was written that DecodeRequest read the request from, by MIME types; the zero Encoding for
+// any other request.
+func (r *Request) Encoding() Encoding {
+	if r.source == nil {
+		return Encoding{}
+	}
+	return Encoding{Serializer: r.source.ContentType, Compression: r.source.Headers.Compression, Protocol: r.Protocol}
 }
 
 // appendBody writes the triple [args, kwargs, embed].

@@ -24,6 +24,7 @@ type Request struct {
 	Protocol int
 
 	eta, expires time.Time // parsed by DecodeRequest
+	source       *Message  // what DecodeRequest has read
 }
 
 // Embed is the third element of a protocol 2 body: what follows the task.
@@ -107,7 +108,7 @@ var fatalHeaders = []string{"task", "id", "eta", "expires", "retries", "timelimi
 // The error is a *RequestError. The request beside it then holds what is known, ID and Task above all, so that a
 // failure can be stored for whoever waits.
 func DecodeRequest(m *Message, accept serialization.Accept) (*Request, error) {
-	r := &Request{Headers: m.Headers, Properties: m.Properties, Protocol: 2}
+	r := &Request{Headers: m.Headers, Properties: m.Properties, Protocol: 2, source: m}
 	if err := r.decode(m, accept); err != nil {
 		return r, err
 	}

@@ -207,13 +207,7 @@ func (c *Client) publish(ctx context.Context, batch []outgoing) error {
 	if err := c.expect(ctx, batch); err != nil {
 		return err
 	}
-	err := c.deliver(ctx, batch)
-	if p, ok := errors.AsType[*transport.PublishError](err); ok && !p.InDoubt && errors.Is(err, transport.ErrNoRoute) {
-		// A queue that we know to have been there is gone: somebody has deleted it.
-		c.undeclare(batch)
-		err = c.deliver(ctx, batch)
-	}
-	if err != nil {
+	if err := c.deliverAgain(ctx, batch); err != nil {
 		return err
 	}
 	if inTask {
@@ -224,12 +218,23 @@ func (c *Client) publish(ctx context.Context, batch []outgoing) error {
 	return nil
 }
 
+// deliverAgain delivers a batch, and once more when a queue that we know to have been there is gone: somebody has deleted
+// it.
+func (c *Client) deliverAgain(ctx context.Context, batch []outgoing) error {
+	err := c.deliver(ctx, batch)
+	if p, ok := errors.AsType[*transport.PublishError](err); ok && !p.InDoubt && errors.Is(err, transport.ErrNoRoute) {
+		c.undeclare(batch)
+		err = c.deliver(ctx, batch)
+	}
+	return err
+}
+
 // deliver declares what the batch needs and publishes it.
 func (c *Client) deliver(ctx context.Context, batch []outgoing) error {
 	publications := make([]transport.Publication, len(batch))
 	for i, m := range batch {
 		for _, q := range m.declare {
-			if err := c.declareOnce(ctx, q); err != nil {
+			if err := c.declareOnce(ctx, q); err != nil && (!m.tolerant || ctx.Err() != nil) {
 				return err
 			}
 		}

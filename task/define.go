@@ -77,7 +77,7 @@ func defineSettings(name string, opts []DefineOption) (*settings, error) {
 	if name == "" {
 		return nil, errors.New("a task needs a name")
 	}
-	s := &settings{Defaults: Defaults{MaxRetries: defaultMaxRetries}}
+	s := &settings{}
 	for _, o := range opts {
 		if err := o.applyDefine(s); err != nil {
 			return nil, fmt.Errorf("task %q: option %v: %w", name, o, err)

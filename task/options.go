@@ -14,9 +14,9 @@ import (
 	"github.com/gelery/gelery/protocol/value"
 )
 
-// SendOption is an option of one call: what Celery's apply_async takes.
+// SendOption is an option of one call: what Celery's apply_async takes. It serves for a [Retry] too.
 type SendOption interface {
-	fmt.Stringer
+	RetryOption
 	applySend(*settings) error
 }
 
@@ -31,9 +31,6 @@ type Option interface {
 	SendOption
 	DefineOption
 }
-
-// defaultMaxRetries is Celery's max_retries.
-const defaultMaxRetries = 3
 
 // Defaults are the options of a task: what its calls use unless they say otherwise, and what its worker heeds. Zero
 // means unset; the client's or the worker's configuration decides then.
@@ -50,10 +47,12 @@ type Defaults struct {
 	SoftTimeLimit time.Duration // of one run
 	IgnoreResult  *bool
 
-	MaxRetries   int   // default 3; negative: no limit; Gelery's worker does not act on it yet
-	TrackStarted *bool // store STARTED; nil: as the worker is configured
-	AckEarly     bool  // acknowledge before running: at most once, Celery's acks_late=False
-	Lenient      bool  // unknown keyword arguments are dropped instead of refused
+	MaxRetries   *int           // nil: 3; negative: no limit
+	RetryDelay   *time.Duration // nil: 180 s
+	RetryPolicy  *RetryPolicy   // nil: only an explicit [Retry] tries again
+	TrackStarted *bool          // store STARTED; nil: as the worker is configured
+	AckEarly     bool           // acknowledge before running: at most once, Celery's acks_late=False
+	Lenient      bool           // unknown keyword arguments are dropped instead of refused
 }
 
 // settings collects the options of a definition or of a call.
@@ -61,6 +60,11 @@ type settings struct {
 	Defaults
 
 	params []string // Func's parameter names
+
+	args      []any          // of a retry; nil: as they were
+	kwargs    map[string]any // of a retry; nil: as they were
+	again     bool           // these are of a retry
+	scheduled bool           // eta or countdown was given, be it 0
 
 	id, shadow, replyTo, group string
 	rootID, parentID           string
@@ -142,17 +146,27 @@ func (o setting[T]) String() string {
 
 type (
 	sendOption[T any]   struct{ setting[T] }
+	callOption[T any]   struct{ setting[T] }
 	defineOption[T any] struct{ setting[T] }
 	bothOption[T any]   struct{ setting[T] }
 )
 
 func (o sendOption[T]) applySend(s *settings) error     { return o.set(s, o.value) }
+func (o sendOption[T]) applyRetry(s *settings) error    { return o.set(s, o.value) }
+func (o callOption[T]) applySend(s *settings) error     { return o.set(s, o.value) }
+func (o callOption[T]) applyRetry(*settings) error      { return errors.New("a retry cannot change it") }
 func (o defineOption[T]) applyDefine(s *settings) error { return o.set(s, o.value) }
 func (o bothOption[T]) applySend(s *settings) error     { return o.set(s, o.value) }
+func (o bothOption[T]) applyRetry(s *settings) error    { return o.set(s, o.value) }
 func (o bothOption[T]) applyDefine(s *settings) error   { return o.set(s, o.value) }
 
 func forSend[T any](name string, v T, set func(*settings, T) error) SendOption {
 	return sendOption[T]{setting[T]{name, v, set}}
+}
+
+// forCall is for what makes a call the one it is; a retry keeps that.
+func forCall[T any](name string, v T, set func(*settings, T) error) SendOption {
+	return callOption[T]{setting[T]{name, v, set}}
 }
 
 func forDefine[T any](name string, v T, set func(*settings, T) error) DefineOption {
@@ -261,12 +275,6 @@ func IgnoreResult(ignore bool) Option {
 	return forBoth("IgnoreResult", ignore, func(s *settings, v bool) error { s.IgnoreResult = &v; return nil })
 }
 
-// MaxRetries is how often the task may be retried; negative means without limit. Default 3. It is for the worker that
-// runs the task and is not sent; Gelery's worker does not act on it yet. Celery: max_retries.
-func MaxRetries(n int) DefineOption {
-	return forDefine("MaxRetries", n, func(s *settings, v int) error { s.MaxRetries = max(v, -1); return nil })
-}
-
 // TrackStarted stores the state STARTED when a run begins, or does not, whatever the worker's default is. Celery:
 // track_started.
 func TrackStarted(on bool) DefineOption {
@@ -297,13 +305,17 @@ func Params(names ...string) DefineOption {
 	})
 }
 
-// Countdown starts the task no earlier than this after sending. It replaces an earlier [ETA]. Celery: countdown.
+// Countdown starts the task no earlier than this after sending. It replaces an earlier [ETA]. A negative one is refused,
+// but in a [Retry] it means at once. Celery: countdown.
 func Countdown(d time.Duration) SendOption {
 	return forSend("Countdown", d, func(s *settings, v time.Duration) error {
+		if s.again {
+			v = max(v, 0)
+		}
 		if v < 0 {
 			return errors.New("the duration is negative")
 		}
-		s.countdown, s.eta = v, time.Time{}
+		s.countdown, s.eta, s.scheduled = v, time.Time{}, true
 		return nil
 	})
 }
@@ -312,7 +324,7 @@ func Countdown(d time.Duration) SendOption {
 // eta.
 func ETA(t time.Time) SendOption {
 	return forSend("ETA", t, func(s *settings, v time.Time) error {
-		s.eta, s.countdown = v, 0
+		s.eta, s.countdown, s.scheduled = v, 0, true
 		return checkTime(v)
 	})
 }
@@ -429,7 +441,7 @@ func Shadow(name string) SendOption {
 
 // ID sets the task's id, a random UUID otherwise. Celery: task_id.
 func ID(id string) SendOption {
-	return forSend("ID", id, func(s *settings, v string) error { return notEmpty(&s.id, v) })
+	return forCall("ID", id, func(s *settings, v string) error { return notEmpty(&s.id, v) })
 }
 
 // ReplyTo names the queue to which an rpc:// backend sends the result; the client's own otherwise. Who names another
@@ -471,12 +483,12 @@ func checkSignatures(all []protocol.Signature) error {
 // and the attempts between them. max_retries=None, without end, is a very long one. There is nothing like retry=False;
 // a short timeout comes nearest. It is the sender's own affair, so a signature does not carry it.
 func PublishTimeout(d time.Duration) SendOption {
-	return forSend("PublishTimeout", d, func(s *settings, v time.Duration) error { return positive(&s.publishTimeout, v) })
+	return forCall("PublishTimeout", d, func(s *settings, v time.Duration) error { return positive(&s.publishTimeout, v) })
 }
 
 // Retries is how often the call has been tried before. Celery: retries.
 func Retries(n int) SendOption {
-	return forSend("Retries", n, func(s *settings, v int) error {
+	return forCall("Retries", n, func(s *settings, v int) error {
 		if v < 0 {
 			return errors.New("the number is negative")
 		}
@@ -487,7 +499,7 @@ func Retries(n int) SendOption {
 
 // Group makes the call a member of a group, at a place that orders its results. Celery: group_id, group_index.
 func Group(id string, index int) SendOption {
-	return forSend("Group", groupPlace{id, index}, func(s *settings, v groupPlace) error {
+	return forCall("Group", groupPlace{id, index}, func(s *settings, v groupPlace) error {
 		if v.index < 0 {
 			return errors.New("the index is negative")
 		}
@@ -504,10 +516,10 @@ type groupPlace struct {
 // RootID overrides the id of the workflow's first task, which is otherwise the running task's root, or outside of a task
 // the call's own id. Celery: root_id.
 func RootID(id string) SendOption {
-	return forSend("RootID", id, func(s *settings, v string) error { return notEmpty(&s.rootID, v) })
+	return forCall("RootID", id, func(s *settings, v string) error { return notEmpty(&s.rootID, v) })
 }
 
 // ParentID overrides the id of the sending task. Celery: parent_id.
 func ParentID(id string) SendOption {
-	return forSend("ParentID", id, func(s *settings, v string) error { return notEmpty(&s.parentID, v) })
+	return forCall("ParentID", id, func(s *settings, v string) error { return notEmpty(&s.parentID, v) })
 }

@@ -150,13 +150,29 @@ func (r *router) route(s *settings, name string, args []any, kwargs map[string]a
 	if to != nil {
 		s.inherit(to)
 	}
+	return r.resolve(s)
+}
+
+// at is the destination of an address that is known already. A queue that must not be made is not declared.
+func (r *router) at(exchange, key string) destination {
+	d := destination{exchange: exchange, key: key, declare: r.queues.byExchange[exchange]}
+	if exchange == "" {
+		d.declare = nil
+		if q, err := r.queues.find(key); err == nil {
+			d.declare = []transport.Queue{q}
+		}
+	}
+	return r.complete(d)
+}
+
+// resolve finds the destination that the settings name.
+func (r *router) resolve(s *settings) (destination, error) {
 	if s.Queue == "" && s.Exchange != "" {
 		if s.RoutingKey == "" {
 			// Celery would send it to the default queue and not say so.
 			return destination{}, fmt.Errorf("exchange %q without a routing key or a queue", s.Exchange)
 		}
-		d := destination{exchange: s.Exchange, key: s.RoutingKey, declare: r.queues.byExchange[s.Exchange]}
-		return r.complete(d), nil
+		return r.at(s.Exchange, s.RoutingKey), nil
 	}
 	q, err := r.queues.find(either(s.Queue, r.defaultQueue))
 	if err != nil {

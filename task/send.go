@@ -23,6 +23,7 @@ type outgoing struct {
 	publication transport.Publication
 	declare     []transport.Queue
 	timeout     time.Duration // the call's own PublishTimeout; 0: none
+	tolerant    bool          // a queue that cannot be declared may be there nevertheless
 }
 
 // prepare turns a call into its message.
@@ -75,20 +76,25 @@ func (c *Client) encode(p *Publishing) (outgoing, error) {
 	if err != nil {
 		return outgoing{}, err
 	}
-	m.Properties.DeliveryInfo = protocol.DeliveryInfo{Exchange: dest.exchange, RoutingKey: dest.key}
-	publication := transport.Publication{Message: m, Exchange: dest.exchange, RoutingKey: dest.key, Optional: dest.optional}
-	if dest.delayed {
-		publication.Delay = delay(s.eta, now)
-	}
 	ignored := request.IgnoreResult != nil && *request.IgnoreResult
 	return outgoing{
 		id:          request.ID,
 		ignored:     ignored,
 		awaited:     !ignored && s.replyTo == "",
-		publication: publication,
+		publication: dest.publication(m, s.eta, now),
 		declare:     dest.declare,
 		timeout:     s.publishTimeout,
 	}, nil
+}
+
+// publication is a message on its way to the destination, to be run at eta.
+func (d destination) publication(m *protocol.Message, eta, now time.Time) transport.Publication {
+	m.Properties.DeliveryInfo = protocol.DeliveryInfo{Exchange: d.exchange, RoutingKey: d.key}
+	p := transport.Publication{Message: m, Exchange: d.exchange, RoutingKey: d.key, Optional: d.optional}
+	if d.delayed {
+		p.Delay = delay(eta, now)
+	}
+	return p
 }
 
 // delay is how long the broker should keep a message: nothing below the second it counts in. The eta stays in the message,
@@ -136,8 +142,7 @@ func (c *Client) request(ctx context.Context, call *Call, s *settings, now time.
 	}
 	if !s.expiresAt.IsZero() {
 		r.Expires = protocol.FormatTime(s.expiresAt)
-		// RabbitMQ drops an expired message by this; in the past it is 0, which Python writes too.
-		r.Properties.Expiration = strconv.FormatInt(max(0, s.expiresAt.Sub(now).Milliseconds()), 10)
+		r.Properties.Expiration = expiration(s.expiresAt, now)
 	}
 	r.Properties.CorrelationID = r.ID
 	r.Properties.ReplyTo = either(s.replyTo, c.replyTo)
@@ -157,6 +162,12 @@ func kwargsRepr(kwargs map[string]any) string {
 		return "{}"
 	}
 	return value.Repr(kwargs, reprSize)
+}
+
+// expiration is the time to live of a message: RabbitMQ drops an expired one by this. In the past it is 0, which Python
+// writes too.
+func expiration(expires, now time.Time) string {
+	return strconv.FormatInt(max(0, expires.Sub(now).Milliseconds()), 10)
 }
 
 // setLineage says which task sent this one and where the workflow began: Celery's root_id and parent_id.

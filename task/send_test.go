@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/gelery/gelery/protocol"
 	"github.com/gelery/gelery/transport"
@@ -433,7 +434,7 @@ func TestSignature(t *testing.T) {
 	}
 	got, pub := p.last(t)
 	want.Properties.Expiration, got.Properties.Expiration = "", "" // counted from now
-	if diff := cmp.Diff(want, got, cmp.AllowUnexported(protocol.Request{})); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(protocol.Request{})); diff != "" {
 		t.Error(diff)
 	}
 	if pub.RoutingKey != "q" || pub.Message.ContentType != "application/x-yaml" {

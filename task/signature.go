@@ -148,6 +148,8 @@ func (o signatureOptions) String() string {
 	return fmt.Sprintf("signature options %q", slices.Sorted(maps.Keys(o)))
 }
 
+func (o signatureOptions) applyRetry(s *settings) error { return o.applySend(s) }
+
 func (o signatureOptions) applySend(s *settings) error {
 	texts, spans := s.texts(), s.spans()
 	for _, name := range slices.Sorted(maps.Keys(o)) {

@@ -10,16 +10,27 @@ import (
 type goroutines struct{ w *Worker }
 
 // run implements pool, in the goroutine it is called in. It survives whatever the handler does, but for os.Exit and a fatal
-// runtime error: a panic is an error with a stack. The error is judged and described under the same recover, because that
-// may call methods of the user's types.
+// runtime error. What came back is judged and described under a recover too, because that may call methods of the user's
+// types.
 func (p goroutines) run(ctx context.Context, e *execution) (c completion) {
 	defer func() {
 		if r := recover(); r != nil {
 			c = failure(panicError(r), debug.Stack())
 		}
 	}()
-	result, err := e.task.Handler(ctx, e.request)
-	return p.w.judge(ctx, e, result, err)
+	result, stack, err := call(ctx, e)
+	return p.w.judge(ctx, e, result, err, stack)
+}
+
+// call calls the task's handler. A panic is an error with a stack.
+func call(ctx context.Context, e *execution) (result any, stack []byte, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err, stack = panicError(r), debug.Stack()
+		}
+	}()
+	result, err = e.task.Handler(ctx, e.request)
+	return result, nil, err
 }
 
 // close implements pool.

@@ -13,7 +13,7 @@ import (
 
 // judge tells what a task's return means. It calls methods of the user's types, so it belongs under the same recover as
 // the task; and what it returns is free of them.
-func (w *Worker) judge(ctx context.Context, _ *execution, result any, err error) completion {
+func (w *Worker) judge(ctx context.Context, e *execution, result any, err error, stack []byte) completion {
 	if err == nil {
 		if result, err = value.Of(result); err == nil {
 			return completion{state: protocol.Success, result: result}
@@ -35,7 +35,11 @@ func (w *Worker) judge(ctx context.Context, _ *execution, result any, err error)
 		// The task has handed on what its context told it; the cause says more, and Python has a class for it.
 		err = fmt.Errorf("%w: %w", task.ErrSoftTimeLimit, err)
 	}
-	c := failure(err, nil)
+	next, err := e.task.Defaults.NextAttempt(e.info, err)
+	if next != nil {
+		return retried(next, stack)
+	}
+	c := failure(err, stack)
 	c.timedOut = errors.Is(err, task.ErrSoftTimeLimit)
 	return c
 }

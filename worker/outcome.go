@@ -43,7 +43,10 @@ func (w *Worker) report(o *outcome) {
 // store is the actor that stores results. It takes what has come while it was busy as one batch; with nothing else
 // waiting a batch of one leaves at once.
 func (w *Worker) store(next chan<- []*outcome) {
-	defer close(next)
+	defer func() {
+		w.followers.Wait()
+		close(next)
+	}()
 	for {
 		var first *outcome
 		select {
@@ -59,8 +62,8 @@ func (w *Worker) store(next chan<- []*outcome) {
 		if !w.storeResults(batch) {
 			return // a cold stop: what is not stored is not acknowledged either, and runs again elsewhere
 		}
-		if !w.sendFollowing(batch) {
-			return
+		if batch = w.sendFollowing(batch, next); len(batch) == 0 {
+			continue
 		}
 		select {
 		case next <- batch:
@@ -107,27 +110,6 @@ func (w *Worker) storeResults(batch []*outcome) bool {
 			continue
 		}
 		w.log.Error("results are not stored, trying again", "tasks", len(metas), "error", err)
-		select {
-		case <-time.After(storePause):
-		case <-w.applying.Done():
-			return false
-		}
-	}
-	return true
-}
-
-// sendFollowing sends what follows the tasks of a batch, and goes on trying until it is sent or a cold stop ends it (false).
-func (w *Worker) sendFollowing(batch []*outcome) bool {
-	var following []transport.Publication
-	for _, o := range batch {
-		following = append(following, o.following...)
-	}
-	for len(following) > 0 {
-		err := w.client.Transport().Publish(w.applying, following)
-		if err == nil {
-			return true
-		}
-		w.log.Error("messages that follow tasks are not sent, trying again", "messages", len(following), "error", err)
 		select {
 		case <-time.After(storePause):
 		case <-w.applying.Done():

@@ -41,6 +41,8 @@ type Worker struct {
 	outcomes chan *outcome
 	batch    int // most outcomes stored and settled together
 
+	followers sync.WaitGroup // of what follows tasks and is not sent yet
+
 	runs      atomic.Bool
 	consuming chan struct{} // closed when the worker has begun to receive
 	terminate context.CancelCauseFunc
