@@ -21,7 +21,7 @@ type orphans struct {
 // identity is what a message is recognized by: the same task, at the same attempt, with the same body, from the same
 // queue. Headers are not compared, because the broker adds some with each delivery.
 type identity struct {
-	queue   int
+	queue   string
 	id      string
 	retries int
 	body    uint64
@@ -46,7 +46,7 @@ func identify(h *held) (identity, bool) {
 	if m == nil || m.Headers.ID == "" {
 		return identity{}, false
 	}
-	return identity{h.queue, m.Headers.ID, m.Headers.Retries, maphash.Bytes(seed, m.Body)}, true
+	return identity{h.intake.alias, m.Headers.ID, m.Headers.Retries, maphash.Bytes(seed, m.Body)}, true
 }
 
 func (o *orphans) empty() bool { return len(o.running) == 0 && len(o.ended) == 0 }

@@ -30,25 +30,25 @@ type consumer struct {
 	t        *rabbitTransport
 	link     *link
 	log      *slog.Logger
-	queues   []*declaration
 	prefetch int
 
-	stop  context.CancelFunc
-	ended chan struct{} // closed when run is over
-	wake  chan struct{} // capacity 1: something came, or the consumer was closed
+	running  context.Context // done when the consumer is closed; of all that belongs to it
+	stop     context.CancelFunc
+	ended    chan struct{} // closed when runs is over
+	wake     chan struct{} // capacity 1: something came, or the consumer was closed
+	changing chan struct{} // capacity 1: held while a queue is added or cancelled
 
-	runs sync.WaitGroup // run and take, of each queue, and insist
+	runs sync.WaitGroup // run and take, of each queue, insist, and Add
 	kept chan struct{}  // capacity 1: there is something in bad
 
-	mu       sync.Mutex
-	closed   bool
-	waiting  [][]*held // by queue: came and not handed out
-	rotate   int       // the queue to look at first
-	held     map[string]*held
-	lastTag  uint64
-	received []uint64 // by queue: deliveries ever, for the watchdog
-	orphans  orphans
-	bad      map[*held]transport.Settlement // could not be put in quarantine, see quarantine.go
+	mu      sync.Mutex
+	closed  bool
+	intakes []*intake // that Receive serves
+	rotate  int       // the one to look at first
+	held    map[string]*held
+	lastTag uint64
+	orphans orphans
+	bad     map[*held]transport.Settlement // could not be put in quarantine, see quarantine.go
 }
 
 var (
@@ -70,6 +70,7 @@ type epoch struct {
 	dead     bool
 	round    uint64 // of the consumer; its tag
 	prefetch int    // of the consumer
+	ceased   bool   // nothing comes any more, see intake.go
 }
 
 // firstRound is the first consumer of a channel.
@@ -82,7 +83,7 @@ type held struct {
 	amqp.Delivery
 	delivery transport.Delivery
 	epoch    *epoch // nil: its channel is lost, the broker gives it to somebody again
-	queue    int
+	intake   *intake
 	// Under the consumer's mu. What is leaving is its settler's alone.
 	leaving bool // it is being settled
 	settled bool // it is being told to the broker
@@ -123,28 +124,28 @@ func (t *rabbitTransport) consume(ctx context.Context, queues []*declaration, pr
 	if err != nil {
 		return nil, err
 	}
-	c := &consumer{t: t, link: l, log: t.log, queues: queues, prefetch: prefetch, ended: make(chan struct{}),
-		wake: make(chan struct{}, 1), kept: make(chan struct{}, 1), held: map[string]*held{},
-		waiting: make([][]*held, len(queues)), received: make([]uint64, len(queues)), bad: map[*held]transport.Settlement{}}
-	running, stop := context.WithCancel(context.WithoutCancel(ctx))
-	c.stop = stop
+	c := &consumer{t: t, link: l, log: t.log, prefetch: prefetch, ended: make(chan struct{}), wake: make(chan struct{}, 1),
+		changing: make(chan struct{}, 1), kept: make(chan struct{}, 1), held: map[string]*held{}, bad: map[*held]transport.Settlement{}}
+	c.running, c.stop = context.WithCancel(context.WithoutCancel(ctx))
+	var intakes []*intake
 	var opened []*epoch
-	for i := range queues {
-		e, err := c.begin(ctx, running, i)
+	for _, d := range queues {
+		in := &intake{declaration: d}
+		e, err := c.begin(ctx, in)
 		if err != nil {
-			stop()
+			c.stop()
 			for _, e := range opened {
 				c.release(e)
 			}
 			c.runs.Wait()
 			return nil, err
 		}
-		opened = append(opened, e)
+		intakes, opened = append(intakes, in), append(opened, e)
 	}
-	for i, e := range opened {
-		c.runs.Go(func() { c.run(running, i, e) })
+	for i, in := range intakes {
+		c.serve(in, opened[i])
 	}
-	c.runs.Go(func() { c.insist(running) })
+	c.runs.Go(func() { c.insist(c.running) })
 	go func() {
 		c.runs.Wait()
 		close(c.ended)
@@ -156,10 +157,10 @@ func (t *rabbitTransport) consume(ctx context.Context, queues []*declaration, pr
 const beginTries = 5
 
 // begin opens the first channel of a queue. A connection that is lost meanwhile is waited for.
-func (c *consumer) begin(ctx, running context.Context, i int) (*epoch, error) {
+func (c *consumer) begin(ctx context.Context, in *intake) (*epoch, error) {
 	var last error
 	for missed, pause := 0, firstPause; ; pause = min(2*pause, lastPause) {
-		e, err := c.open(ctx, running, i, false)
+		e, err := c.open(ctx, in, false)
 		if err == nil {
 			return e, nil
 		}
@@ -173,7 +174,7 @@ func (c *consumer) begin(ctx, running context.Context, i int) (*epoch, error) {
 			return nil, err
 		}
 		last = err
-		c.log.Warn("cannot consume, trying again", "queue", c.queues[i].alias, "error", err)
+		c.log.Warn("cannot consume, trying again", "queue", in.alias, "error", err)
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
@@ -181,10 +182,9 @@ func (c *consumer) begin(ctx, running context.Context, i int) (*epoch, error) {
 	}
 }
 
-// open declares a queue and begins to consume on a new channel; what it starts lives until running is done. Again tells
-// that it has worked before.
-func (c *consumer) open(ctx, running context.Context, i int, again bool) (*epoch, error) {
-	d := c.queues[i]
+// open declares a queue and begins to consume on a new channel. Again tells that it has worked before.
+func (c *consumer) open(ctx context.Context, in *intake, again bool) (*epoch, error) {
+	d := in.declaration
 	if d.fresh {
 		d.queue = d.alias + "." + protocol.NewID()
 	}
@@ -206,7 +206,7 @@ func (c *consumer) open(ctx, running context.Context, i int, again bool) (*epoch
 		go func() { _ = ch.Close() }() // ends with its answer or with the session
 		return nil, fmt.Errorf("consume from queue %q: %w", d.alias, translate(err))
 	}
-	c.runs.Go(func() { c.take(running, e, i, d, deliveries) })
+	c.runs.Go(func() { c.take(in, e, deliveries) })
 	return e, nil
 }
 
@@ -236,37 +236,37 @@ func (c *consumer) consume(ctx context.Context, e *epoch, d *declaration, round 
 
 // take puts what is delivered where Receive finds it, in the order of the channel's tags: the deliveries of a consumer
 // come after all of the one before it.
-func (c *consumer) take(ctx context.Context, e *epoch, i int, d *declaration, deliveries <-chan amqp.Delivery) {
+func (c *consumer) take(in *intake, e *epoch, deliveries <-chan amqp.Delivery) {
 	for ; deliveries != nil; deliveries = <-e.next {
 		for m := range deliveries {
-			h := &held{Delivery: m, epoch: e, queue: i}
-			h.delivery = delivery(&h.Delivery, d.alias)
-			c.offer(ctx, h)
+			h := &held{Delivery: m, epoch: e, intake: in}
+			h.delivery = delivery(&h.Delivery, in.alias)
+			c.offer(h)
 		}
 		e.drained <- struct{}{}
 	}
 }
 
 // offer keeps a delivery for Receive, unless it is one we know.
-func (c *consumer) offer(ctx context.Context, h *held) {
+func (c *consumer) offer(h *held) {
 	c.mu.Lock()
 	if h.epoch.dead {
 		c.mu.Unlock()
 		return // the broker has it back
 	}
-	c.received[h.queue]++
+	h.intake.received++
 	if h.Redelivered && !c.orphans.empty() {
 		if s, ok := c.adopt(h); ok {
 			c.mu.Unlock()
 			if s != nil {
-				_, _ = c.Settle(ctx, []transport.Settlement{*s}) // if it is lost again, that is remembered again
+				_, _ = c.Settle(c.running, []transport.Settlement{*s}) // if it is lost again, that is remembered again
 			}
 			return
 		}
 	}
 	c.lastTag++
 	h.delivery.Tag = strconv.FormatUint(c.lastTag, 10)
-	c.waiting[h.queue] = append(c.waiting[h.queue], h)
+	h.intake.waiting = append(h.intake.waiting, h)
 	c.mu.Unlock()
 	c.signal()
 }
@@ -276,121 +276,6 @@ func (c *consumer) signal() {
 	case c.wake <- struct{}{}:
 	default:
 	}
-}
-
-// run watches the channel of a queue and replaces it when it is lost, until the consumer is closed.
-func (c *consumer) run(ctx context.Context, i int, e *epoch) {
-	queue, pause := c.queues[i].alias, firstPause
-	w := &watchdog{c: c, queue: i}
-	for {
-		began := time.Now()
-		err := c.watch(ctx, w, e)
-		if ctx.Err() != nil {
-			c.release(e)
-			return
-		}
-		c.lose(e)
-		c.log.Warn("consuming channel lost, opening another", "queue", queue, "error", err)
-		if time.Since(began) > lastPause {
-			pause = firstPause
-		}
-		for {
-			if e, err = c.open(ctx, ctx, i, true); err == nil {
-				break
-			}
-			if errors.Is(err, transport.ErrClosed) {
-				c.end() // the transport was closed before its consumer
-			}
-			if ctx.Err() != nil {
-				return
-			}
-			c.log.Error("cannot consume, trying again", "queue", queue, "error", err)
-			select {
-			case <-time.After(pause):
-			case <-ctx.Done():
-				return
-			}
-			pause = min(2*pause, lastPause)
-		}
-	}
-}
-
-// watch waits for the end of a channel, lets its consumer grow, and ends one that has gone silent or that the broker has
-// cancelled.
-func (c *consumer) watch(ctx context.Context, w *watchdog, e *epoch) error {
-	queue := c.queues[w.queue].alias
-	closed := e.channel.NotifyClose(make(chan *amqp.Error, 1))
-	cancelled := e.cancelled
-	ticker := time.NewTicker(c.t.options.watchInterval)
-	defer ticker.Stop()
-	w.hungry = false
-	for {
-		select {
-		case err := <-closed:
-			return firstError(err, amqp.ErrClosed)
-		case _, ok := <-cancelled:
-			if !ok { // with the channel
-				cancelled = nil
-				continue
-			}
-			c.log.Warn("RabbitMQ cancelled a consumer, its queue may have been deleted; declaring it again", "queue", queue)
-			e.session.shut(e.channel)
-		case <-e.narrow:
-			if err := c.grow(ctx, e, w.queue); err != nil && ctx.Err() == nil && !lost(err) {
-				c.log.Warn("consumer cannot be replaced by one that gets more, opening another channel", "queue", queue, "error", err)
-				e.session.shut(e.channel)
-			}
-		case <-ticker.C:
-			if why := w.look(ctx, e); why != "" {
-				c.log.Error("consumer gets nothing, opening another", "queue", queue, "reason", why)
-				e.session.shut(e.channel)
-			}
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}
-
-// lose makes orphans of what was handed out on a channel that is lost, and forgets what was not: the broker has it. What
-// is only held because it is bad is forgotten too, and is judged anew when it comes again.
-func (c *consumer) lose(e *epoch) {
-	close(e.next)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	e.dead = true
-	for i := range c.waiting {
-		c.waiting[i] = slices.DeleteFunc(c.waiting[i], func(h *held) bool { return h.epoch == e })
-	}
-	for _, h := range c.held {
-		if h.epoch == e && !h.leaving {
-			c.abandon(h)
-		}
-	}
-}
-
-// abandon is what becomes of a delivery whose channel is lost. The caller holds mu.
-func (c *consumer) abandon(h *held) {
-	if _, bad := c.bad[h]; bad {
-		delete(c.bad, h)
-		delete(c.held, h.delivery.Tag)
-		return
-	}
-	h.epoch = nil
-	c.orphans.add(h)
-}
-
-// release gives back what is held by closing its channel, which the broker answers when it has also taken all
-// acknowledgements before it. The consumers are cancelled first: with one that lives, a quorum queue forgets
-// acknowledgements that come right before the close, and thousands of finished tasks come again (rabbitmq-server#10327).
-func (c *consumer) release(e *epoch) {
-	close(e.next)
-	c.mu.Lock()
-	tag := roundTag(e.round)
-	c.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
-	defer cancel()
-	_ = e.session.call(ctx, func() error { return e.channel.Cancel(tag, false) }) // the close tells
-	e.session.shut(e.channel)
 }
 
 // Receive implements transport.Consumer. Queues are served in turn.
@@ -420,17 +305,17 @@ func (c *consumer) Receive(ctx context.Context, max int) ([]transport.Delivery, 
 // next hands out at most max of what waits. The caller holds mu.
 func (c *consumer) next(max int) []transport.Delivery {
 	var batch []transport.Delivery
-	for idle := 0; idle < len(c.waiting) && len(batch) < max; {
-		i := c.rotate % len(c.waiting)
+	for idle := 0; idle < len(c.intakes) && len(batch) < max; {
+		in := c.intakes[c.rotate%len(c.intakes)]
 		c.rotate++
-		if len(c.waiting[i]) == 0 {
+		if len(in.waiting) == 0 {
 			idle++
 			continue
 		}
 		idle = 0
-		h := c.waiting[i][0]
-		c.waiting[i][0] = nil
-		c.waiting[i] = c.waiting[i][1:]
+		h := in.waiting[0]
+		in.waiting[0] = nil
+		in.waiting = in.waiting[1:]
 		c.held[h.delivery.Tag] = h
 		batch = append(batch, h.delivery)
 	}

@@ -20,7 +20,7 @@ import (
 func (c *consumer) waits(queue int) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.waiting[queue])
+	return len(c.intakes[queue].waiting)
 }
 
 // awaitDepth waits until a queue has as many messages as it should.
@@ -284,7 +284,7 @@ func TestStuckQueueIsAskedOnce(t *testing.T) {
 	e := &epoch{session: session, prefetch: 10}
 	process := fmt.Sprintf(`{ok, Q} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"%s">>, queue, <<"stuck">>)), P = amqqueue:get_pid(Q)`, s.Vhost)
 	s.Eval(process + ", sys:suspend(P)")
-	w := watchdog{c: c}
+	w := watchdog{c: c, in: c.intakes[0]}
 	for range 20 {
 		w.look(t.Context(), e)
 	}
@@ -315,7 +315,7 @@ func TestSessionWithoutCalls(t *testing.T) {
 	}
 	var all sync.WaitGroup
 	for range maxCalls {
-		all.Go(func() { _ = session.call(t.Context(), func() error { <-session.gone; return nil }) })
+		all.Go(func() { _ = session.call(t.Context(), func() error { coming(t, session.gone); return nil }) })
 	}
 	eventually(t, func() string {
 		if n := len(session.calls); n < maxCalls {

@@ -97,7 +97,7 @@ func memoryAlarm(t *testing.T, server *testservice.RabbitMQServer) {
 	server.SetMemoryAlarm(false)
 	lifted = true
 	start := time.Now()
-	if err := <-waiting; err != nil {
+	if err := coming(t, waiting); err != nil {
 		t.Errorf("the call that waited: %v", err)
 	}
 	t.Logf("publishing went on %v after the alarm", time.Since(start))

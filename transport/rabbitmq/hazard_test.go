@@ -77,7 +77,7 @@ func TestFullQueueRefuses(t *testing.T) {
 			if want := append(room, "patient"); !slices.Equal(got, want) {
 				t.Errorf("received %v; expected %v", got, want)
 			}
-			if err := <-waiting; err != nil {
+			if err := coming(t, waiting); err != nil {
 				t.Errorf("the call that waited for room: %v", err)
 			}
 		})

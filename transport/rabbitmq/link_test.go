@@ -375,7 +375,7 @@ func TestOpenIsPatient(t *testing.T) {
 	case <-time.After(300 * time.Millisecond): // absence needs a time
 	}
 	proxy.Up()
-	if err := <-opened; err != nil {
+	if err := coming(t, opened); err != nil {
 		t.Error(err)
 	}
 }

@@ -171,7 +171,7 @@ func TestCutAnywhere(t *testing.T) {
 		}
 		r.settle(consumer, transport.Ack, ds...)
 	}
-	if err := <-sent; err != nil {
+	if err := coming(t, sent); err != nil {
 		t.Error(err)
 	}
 	mu.Lock()

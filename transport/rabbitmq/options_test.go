@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -149,25 +148,8 @@ func TestTLS(t *testing.T) {
 // endOfTLS listens for TLS with a server's certificate and passes what comes on in plain.
 func endOfTLS(t *testing.T, web *httptest.Server, to string) (address string) {
 	t.Helper()
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: web.TLS.Certificates})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all sync.WaitGroup
-	t.Cleanup(func() {
-		_ = l.Close()
-		all.Wait()
-	})
-	all.Go(func() {
-		for {
-			from, err := l.Accept()
-			if err != nil {
-				return
-			}
-			all.Go(func() { passOn(from, to) })
-		}
-	})
-	return l.Addr().String()
+	config := &tls.Config{Certificates: web.TLS.Certificates}
+	return serve(t, func(conn net.Conn) { passOn(tls.Server(conn, config), to) })
 }
 
 func passOn(from net.Conn, to string) {

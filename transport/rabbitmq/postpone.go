@@ -15,7 +15,7 @@ func (c *consumer) Delay(ctx context.Context, batch []transport.Delayed) (kept [
 	if blocked, _ := c.t.publishes.flow(); blocked {
 		return batch, transport.ErrBrokerFull
 	}
-	addresses := make(map[int]address, 1)
+	addresses := make(map[*intake]address, 1)
 	var sending []settling
 	var from []transport.Delayed
 	var out []*outbound
@@ -25,10 +25,10 @@ func (c *consumer) Delay(ctx context.Context, batch []transport.Delayed) (kept [
 			continue
 		}
 		s := settling{transport.Settlement{Delivery: d.Delivery}, h}
-		a, asked := addresses[h.queue]
+		a, asked := addresses[h.intake]
 		if !asked {
-			a.key, a.err = c.t.returnAddress(ctx, c.link, c.queues[h.queue].queue)
-			addresses[h.queue] = a
+			a.key, a.err = c.t.returnAddress(ctx, c.link, h.intake.queue)
+			addresses[h.intake] = a
 			err = errors.Join(err, a.err)
 		}
 		if a.err != nil {
@@ -44,15 +44,24 @@ func (c *consumer) Delay(ctx context.Context, batch []transport.Delayed) (kept [
 	if len(out) == 0 {
 		return kept, err
 	}
-	if _, e := c.t.publisher.publish(ctx, out); e != nil {
+	if e := c.sendAnew(ctx, sending, out); e != nil {
 		if errors.Is(e, transport.ErrNoRoute) { // somebody has removed the topology
 			c.t.delays.forget("")
 		}
-		c.keep(sending)
 		return append(kept, from...), errors.Join(err, e)
 	}
-	c.apply(sending)
 	return kept, err
+}
+
+// sendAnew publishes what is to take the place of leaving deliveries, and acknowledges them when the broker has all of
+// it. Otherwise they are kept.
+func (c *consumer) sendAnew(ctx context.Context, batch []settling, out []*outbound) error {
+	if _, err := c.t.publisher.publish(ctx, out); err != nil {
+		c.keep(batch)
+		return err
+	}
+	c.apply(batch)
+	return nil
 }
 
 // address is where the delayed messages of a queue come back to, or why they cannot.

@@ -37,12 +37,11 @@ func (c *consumer) widen(e *epoch) {
 
 // grow replaces the consumer of a channel, if another would get more by half a prefetch. An exclusive one has to stay,
 // since somebody else might get the queue in between, and so does one with which its queue would go.
-func (c *consumer) grow(ctx context.Context, e *epoch, i int) error {
-	d := c.queues[i]
-	if d.source.Exclusive || d.source.AutoDelete {
+func (c *consumer) grow(ctx context.Context, e *epoch, in *intake) error {
+	if in.source.Exclusive || in.source.AutoDelete {
 		return nil
 	}
-	if room, may := c.room(e, i); room-may < (c.prefetch+1)/2 {
+	if room, may := c.room(e, in); room-may < (c.prefetch+1)/2 {
 		return nil
 	}
 	// Another tag, because a quorum queue would take the same one for the old consumer.
@@ -51,9 +50,9 @@ func (c *consumer) grow(ctx context.Context, e *epoch, i int) error {
 		return err
 	}
 	<-e.drained
-	room, _ := c.room(e, i)
+	room, _ := c.room(e, in)
 	room = max(room, 1) // 0 would be no bound at all
-	deliveries, err := c.consume(ctx, e, d, round, room)
+	deliveries, err := c.consume(ctx, e, in.declaration, round, room)
 	if err != nil {
 		return err
 	}
@@ -65,7 +64,7 @@ func (c *consumer) grow(ctx context.Context, e *epoch, i int) error {
 }
 
 // room is how much more may be in hand of what is not parked, and how much of that the present consumer may get.
-func (c *consumer) room(e *epoch, i int) (room, may int) {
+func (c *consumer) room(e *epoch, in *intake) (room, may int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	tag := roundTag(e.round)
@@ -82,11 +81,11 @@ func (c *consumer) room(e *epoch, i int) (room, may int) {
 		}
 	}
 	for _, h := range c.held {
-		if h.queue == i {
+		if h.intake == in {
 			count(h)
 		}
 	}
-	for _, h := range c.waiting[i] {
+	for _, h := range in.waiting {
 		count(h)
 	}
 	return room, may

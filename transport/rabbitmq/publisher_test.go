@@ -72,7 +72,7 @@ func TestOptionalWaitsForItsConnection(t *testing.T) {
 	}()
 	<-time.After(silentPause + time.Second) // less than the connection may be silent
 	proxy.Resume()
-	if err := <-sent; err != nil {
+	if err := coming(t, sent); err != nil {
 		t.Error(err)
 	}
 }
@@ -250,7 +250,7 @@ func TestCloseUnread(t *testing.T) {
 	if took > slack*200*time.Millisecond {
 		t.Errorf("Close with 200 ms took %v", took)
 	}
-	if err := <-waiting; !errors.Is(err, transport.ErrClosed) {
+	if err := coming(t, waiting); !errors.Is(err, transport.ErrClosed) {
 		t.Errorf("the call that waited ended with %v", err)
 	}
 	if err := r.tr.Close(r.within(slack * 2 * time.Second)); err != nil {

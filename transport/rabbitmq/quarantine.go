@@ -37,19 +37,19 @@ const (
 
 // setAside puts bad deliveries in quarantine, or keeps them for later if that does not work just now.
 func (c *consumer) setAside(ctx context.Context, batch []settling) (lost int) {
-	byQueue := make(map[int][]settling, 1)
+	byQueue := make(map[*intake][]settling, 1)
 	for _, s := range batch {
-		byQueue[s.queue] = append(byQueue[s.queue], s)
+		byQueue[s.intake] = append(byQueue[s.intake], s)
 	}
-	for i, list := range byQueue {
+	for in, list := range byQueue {
 		blocked, _ := c.t.publishes.flow()
-		if blocked || len(c.badOf(i)) > 0 {
+		if blocked || len(c.badOf(in)) > 0 {
 			c.keepBad(list)
 			continue
 		}
-		gone, err := c.quarantine(ctx, i, list)
+		gone, err := c.quarantine(ctx, in, list)
 		if err != nil {
-			c.log.Error("bad messages cannot be put in quarantine; they are held, and tried again", "queue", c.queues[i].alias, "error", err)
+			c.log.Error("bad messages cannot be put in quarantine; they are held, and tried again", "queue", in.alias, "error", err)
 		}
 		lost += gone
 	}
@@ -58,17 +58,17 @@ func (c *consumer) setAside(ctx context.Context, batch []settling) (lost int) {
 
 // quarantine copies messages of one queue to where an operator finds them and acknowledges those that are safe there. It
 // keeps the others, and err says why.
-func (c *consumer) quarantine(ctx context.Context, i int, batch []settling) (lost int, err error) {
+func (c *consumer) quarantine(ctx context.Context, in *intake, batch []settling) (lost int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, quarantinePatience)
 	defer cancel()
-	name := quarantineName(c.queues[i].alias)
+	name := quarantineName(in.alias)
 	now := time.Now().UTC().Format(time.RFC3339Nano)
 	errs := make([]error, len(batch))
 	var all sync.WaitGroup // each alone, since one that is refused must not cast doubt on the others
 	for j, s := range batch {
 		m := republishing(&s.held.Delivery, tableEntry{reasonHeader, s.Reason}, tableEntry{timeHeader, now})
 		m.Expiration, m.DeliveryMode = "", amqp.Persistent
-		all.Go(func() { errs[j] = c.copyAside(ctx, i, &outbound{key: name, message: m}) })
+		all.Go(func() { errs[j] = c.copyAside(ctx, in, &outbound{key: name, message: m}) })
 	}
 	all.Wait()
 	var moved, left []settling
@@ -85,11 +85,11 @@ func (c *consumer) quarantine(ctx context.Context, i int, batch []settling) (los
 }
 
 // badOf are the bad deliveries kept of a queue.
-func (c *consumer) badOf(i int) (list []settling) {
+func (c *consumer) badOf(in *intake) (list []settling) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for h, s := range c.bad {
-		if h.queue == i && !h.leaving {
+		if h.intake == in && !h.leaving {
 			list = append(list, settling{s, h})
 		}
 	}
@@ -128,7 +128,7 @@ func (c *consumer) insist(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		for pause := firstInsistence; c.someBad(); pause = min(2*pause, lastInsistence) {
+		for pause := firstInsistence; len(c.withBad()) > 0; pause = min(2*pause, lastInsistence) {
 			select {
 			case <-time.After(pause):
 			case <-ctx.Done():
@@ -141,22 +141,28 @@ func (c *consumer) insist(ctx context.Context) {
 					return
 				}
 			}
-			for i := range c.queues {
-				c.tryAgain(ctx, i)
+			for _, in := range c.withBad() {
+				c.tryAgain(ctx, in)
 			}
 		}
 	}
 }
 
-func (c *consumer) someBad() bool {
+// withBad are the intakes of which bad deliveries are kept; they may have been cancelled.
+func (c *consumer) withBad() (list []*intake) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.bad) > 0
+	for h := range c.bad {
+		if !slices.Contains(list, h.intake) {
+			list = append(list, h.intake)
+		}
+	}
+	return list
 }
 
 // tryAgain tries to put what is kept of a queue in quarantine, as long as that works.
-func (c *consumer) tryAgain(ctx context.Context, i int) {
-	list := c.badOf(i)
+func (c *consumer) tryAgain(ctx context.Context, in *intake) {
+	list := c.badOf(in)
 	for part := range slices.Chunk(list, insistTogether) {
 		c.mu.Lock()
 		part = slices.DeleteFunc(part, func(s settling) bool {
@@ -168,15 +174,15 @@ func (c *consumer) tryAgain(ctx context.Context, i int) {
 			return false
 		})
 		c.mu.Unlock()
-		if _, err := c.quarantine(ctx, i, part); err != nil {
+		if _, err := c.quarantine(ctx, in, part); err != nil {
 			if ctx.Err() == nil {
-				c.log.Error("bad messages still cannot be put in quarantine", "queue", c.queues[i].alias, "held", len(c.badOf(i)), "error", err)
+				c.log.Error("bad messages still cannot be put in quarantine", "queue", in.alias, "held", len(c.badOf(in)), "error", err)
 			}
 			return
 		}
 	}
 	if len(list) > 0 {
-		c.log.Info("bad messages were put in quarantine", "queue", c.queues[i].alias, "messages", len(list))
+		c.log.Info("bad messages were put in quarantine", "queue", in.alias, "messages", len(list))
 	}
 }
 
@@ -186,12 +192,12 @@ const lookLimit = 1_000_000
 
 // copyAside publishes to a quarantine queue, which is of the type of the queue it serves. One that was removed meanwhile
 // is made again.
-func (c *consumer) copyAside(ctx context.Context, i int, out *outbound) error {
+func (c *consumer) copyAside(ctx context.Context, in *intake, out *outbound) error {
 	name := out.key
 	for attempt := 0; ; attempt++ {
 		err := c.t.aside.once(ctx, c.link, name, func() error {
 			arguments := amqp.Table{}
-			if c.queues[i].arguments["x-queue-type"] == "quorum" {
+			if in.arguments["x-queue-type"] == "quorum" {
 				arguments["x-queue-type"], arguments["x-delivery-limit"] = "quorum", int64(lookLimit)
 			}
 			return c.link.onChannel(ctx, func(ch *amqp.Channel) error {

@@ -165,6 +165,17 @@ func (r *rig) refuses(limit time.Duration, call func(ctx context.Context) error)
 	return publish
 }
 
+// coming is what comes on a channel, in time.
+func coming[T any](t testing.TB, from <-chan T) (got T) {
+	t.Helper()
+	select {
+	case got = <-from:
+	case <-time.After(2 * patience):
+		t.Error("what was waited for did not come in time")
+	}
+	return got
+}
+
 // journal keeps what is logged.
 type journal struct {
 	mu      sync.Mutex

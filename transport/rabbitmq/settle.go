@@ -108,7 +108,7 @@ func (c *consumer) tell(e *epoch, batch []settling) (lost int) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e.round > firstRound {
+	if e.round > firstRound || e.ceased {
 		c.widen(e)
 	}
 	for _, s := range batch {
@@ -134,10 +134,8 @@ func (c *consumer) oldest(e *epoch, batch []settling) uint64 {
 			oldest = min(oldest, h.DeliveryTag)
 		}
 	}
-	for _, list := range c.waiting {
-		if len(list) > 0 && list[0].epoch == e {
-			oldest = min(oldest, list[0].DeliveryTag)
-		}
+	if list := batch[0].intake.waiting; len(list) > 0 && list[0].epoch == e {
+		oldest = min(oldest, list[0].DeliveryTag)
 	}
 	return oldest
 }

@@ -105,14 +105,15 @@ func settleSome(ctx context.Context, t *testing.T, c transport.Consumer, held []
 // TestOldest: one acknowledgement includes all below it, so nothing that is held or waits may be below.
 func TestOldest(t *testing.T) {
 	t.Parallel()
-	e := &epoch{}
-	one, two, three := &held{epoch: e}, &held{epoch: e}, &held{epoch: e}
+	e, in := &epoch{}, &intake{}
+	one, two, three, gone := &held{epoch: e}, &held{epoch: e}, &held{epoch: e}, &held{intake: in}
+	one.intake, two.intake, in.waiting = in, in, []*held{three}
 	one.DeliveryTag, two.DeliveryTag, three.DeliveryTag = 3, 4, 6
-	c := &consumer{held: map[string]*held{"3": one, "4": two}, waiting: [][]*held{{}, {three}}}
+	c := &consumer{held: map[string]*held{"3": one, "4": two}}
 	for _, tt := range []struct {
 		batch []settling
 		want  uint64
-	}{{nil, 3}, {[]settling{{held: one}}, 4}, {[]settling{{held: two}}, 6}} {
+	}{{[]settling{{held: gone}}, 3}, {[]settling{{held: one}}, 4}, {[]settling{{held: two}}, 6}} {
 		if got := c.oldest(e, tt.batch); got != tt.want {
 			t.Errorf("the oldest is %d; expected %d", got, tt.want)
 		}

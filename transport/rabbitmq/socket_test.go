@@ -406,7 +406,7 @@ func connected(t testing.TB, c *script, throughSocket bool) *amqp.Channel {
 	closed := conn.NotifyClose(make(chan *amqp.Error, 1))
 	t.Cleanup(func() {
 		c.Close()
-		<-closed
+		coming(t, closed)
 	})
 	ch, err := conn.Channel()
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 // and it gets none. After a leader change of a quorum queue, or when a queue's process was restarted, that has happened.
 type watchdog struct {
 	c        *consumer
-	queue    int
+	in       *intake
 	received uint64        // at the look before
 	hungry   bool          // at the look before, messages were waiting that we could have got
 	asking   chan struct{} // closed with the answer to the last question; nil: there was none
@@ -18,16 +18,16 @@ type watchdog struct {
 
 // look is called at intervals. It returns what is wrong, or "". One look is no proof: what it sees may be on its way.
 func (w *watchdog) look(ctx context.Context, e *epoch) string {
-	received, idle := w.c.state(e, w.queue)
+	received, idle := w.c.state(e, w.in)
 	quiet := received == w.received
 	w.received = received
-	d := w.c.queues[w.queue]
+	d := w.in.declaration
 	if !quiet || !idle || d.arguments["x-single-active-consumer"] == true { // it is another's turn
 		w.hungry = false
 		return ""
 	}
 	ready := w.ask(ctx, e.session, d)
-	received, _ = w.c.state(e, w.queue)
+	received, _ = w.c.state(e, w.in)
 	was := w.hungry
 	w.hungry = received == w.received && ready > 0
 	if was && w.hungry {
@@ -73,14 +73,14 @@ func (w *watchdog) ask(ctx context.Context, s *session, d *declaration) (ready i
 }
 
 // state tells how much has come from a queue, and whether more may come: its prefetch is not used up.
-func (c *consumer) state(e *epoch, queue int) (received uint64, idle bool) {
+func (c *consumer) state(e *epoch, in *intake) (received uint64, idle bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n, tag := len(c.waiting[queue]), roundTag(e.round)
+	n, tag := len(in.waiting), roundTag(e.round)
 	for _, h := range c.held {
-		if h.queue == queue && h.epoch == e && h.ConsumerTag == tag {
+		if h.intake == in && h.epoch == e && h.ConsumerTag == tag {
 			n++
 		}
 	}
-	return c.received[queue], n < e.prefetch
+	return in.received, n < e.prefetch
 }

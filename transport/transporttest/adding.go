@@ -1,0 +1,197 @@
+package transporttest
+
+import (
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/gelery/gelery/transport"
+)
+
+// supported skips the test if the driver cannot do this.
+func (b *bench) supported(err error) {
+	b.Helper()
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		b.Skip("not supported by this driver")
+	case err != nil:
+		b.Fatal(err)
+	}
+}
+
+func (b *bench) add(c transport.Consumer, queue string) {
+	b.Helper()
+	b.supported(c.Add(b.context(), b.queue(queue)))
+}
+
+func (b *bench) cancel(c transport.Consumer, queue string) {
+	b.Helper()
+	b.supported(c.Cancel(b.context(), queue))
+}
+
+// testAdd: a Receive that waits gets what is in a queue that is added, and each message once though it is added twice.
+func testAdd(t *testing.T, b *bench) {
+	b.declare(b.queue("b"))
+	b.publish("b", "early")
+	c := b.consume("a")
+	ctx := &askedDone{Context: b.context(), asked: make(chan struct{})}
+	done := make(chan received, 1)
+	go func() {
+		ds, err := c.Receive(ctx, 1)
+		done <- received{ds, err}
+	}()
+	b.untilWaiting(c, ctx.asked)
+	err := c.Add(b.context(), b.queue("b"))
+	if errors.Is(err, errors.ErrUnsupported) {
+		b.publish("a", "end")
+		<-done
+	}
+	b.supported(err)
+	select {
+	case r := <-done:
+		if r.err != nil {
+			t.Fatal(r.err)
+		}
+		b.wantIDs(r.deliveries, "early")
+		b.settle(c, transport.Ack, "", r.deliveries...)
+	case <-time.After(patience):
+		t.Fatal("Receive does not see the queue that was added")
+	}
+	b.add(c, "b")
+	b.add(c, "a")
+	b.publish("a", "1")
+	b.publish("b", "2", "3")
+	ds := b.receive(c, 3)
+	if got := ids(ds); !slices.Contains(got, "1") || !slices.Contains(got, "2") || !slices.Contains(got, "3") {
+		t.Errorf("received %v", got)
+	}
+	b.settle(c, transport.Ack, "", ds...)
+	b.add(c, "new") // it is declared by this
+	b.publish("new", "4")
+	ds = b.receive(c, 1)
+	b.wantIDs(ds, "4")
+	b.settle(c, transport.Ack, "", ds...)
+	for _, queue := range []string{"a", "b", "new"} {
+		b.wantDepth(queue, 0, 0)
+	}
+	b.close(c)
+	if err := c.Add(b.context(), b.queue("late")); !errors.Is(err, transport.ErrClosed) {
+		t.Errorf("Add to a closed consumer: %v; expected ErrClosed", err)
+	}
+}
+
+// testCancel: what was received is held and settled as before, what was not is for others, and other queues go on.
+func testCancel(t *testing.T, b *bench) {
+	c := b.consume("a", "b")
+	b.publish("b", "1", "2", "3", "4", "5")
+	held := b.receive(c, 2)
+	b.wantIDs(held, "1", "2")
+	b.cancel(c, "b")
+	b.cancel(c, "b")
+	b.cancel(c, "none")
+	b.wantDepth("b", 3, 2)
+	other := b.consume("b")
+	ds := b.receive(other, 3)
+	b.wantIDs(ds, "3", "4", "5")
+	b.settle(other, transport.Ack, "", ds...)
+	b.publish("b", "6")
+	b.publish("a", "7")
+	ds = b.receive(c, 1)
+	b.wantIDs(ds, "7")
+	b.settle(c, transport.Ack, "", ds...)
+	ds = b.receive(other, 1)
+	b.wantIDs(ds, "6")
+	b.settle(other, transport.Ack, "", ds...)
+	b.settle(c, transport.Ack, "", held[0])
+	b.settle(c, transport.Requeue, "", held[1])
+	ds = b.receive(other, 1)
+	b.wantIDs(ds, "2")
+	if !ds[0].Redelivered {
+		t.Error("a message given back after its queue was cancelled does not come redelivered")
+	}
+	b.settle(other, transport.Ack, "", ds...)
+	b.wantDepth("a", 0, 0)
+	b.wantDepth("b", 0, 0)
+}
+
+// testAddAndCancel: a queue comes and goes, also while something of it is held, and Close gives back what is still held.
+func testAddAndCancel(_ *testing.T, b *bench) {
+	c := b.consume("a")
+	b.declare(b.queue("b"))
+	var held []transport.Delivery
+	for _, id := range sequence(5) {
+		b.publish("b", id)
+		b.add(c, "b")
+		ds := b.receive(c, 1)
+		b.wantIDs(ds, id)
+		b.cancel(c, "b")
+		held = append(held, ds...)
+	}
+	b.wantDepth("b", 0, 5)
+	b.settle(c, transport.Ack, "", held[:4]...)
+	b.wantDepth("b", 0, 1)
+	b.close(c)
+	b.wantDepth("b", 1, 0)
+	ds := b.receive(b.consume("b"), 1)
+	b.wantIDs(ds, ids(held[4:])...)
+}
+
+// testBegin: each begin of what was handed out before counts one more, and changes nothing else.
+func testBegin(t *testing.T, b *bench) {
+	c := b.consume("q")
+	m := fullMessage(b.Virtual)
+	if err := b.transport.Publish(b.context(), []transport.Publication{{Message: m, RoutingKey: "q"}}); err != nil {
+		t.Fatal(err)
+	}
+	b.settle(c, transport.Return, "", b.receive(c, 1)...)
+	for n := 1; n <= 3; n++ {
+		d := b.receive(c, 1)[0]
+		if got := d.Message.Headers.Attempts(); !d.Redelivered || got != n-1 {
+			t.Errorf("before begin %d, redelivered is %v and %d attempts are counted", n, d.Redelivered, got)
+		}
+		d = b.begin(c, d)
+		if got := d.Message.Headers.Attempts(); got != n {
+			t.Errorf("after begin %d, %d attempts are counted", n, got)
+		}
+		seen := *d.Message
+		seen.Headers.SetAttempts(0)
+		wantSame(t, &seen, m)
+		b.settle(c, transport.Return, "", d)
+	}
+	b.settle(c, transport.Ack, "", b.receive(c, 1)...)
+	b.empty()
+}
+
+// begin begins with a delivery and returns the one whose task may run.
+func (b *bench) begin(c transport.Consumer, d transport.Delivery) transport.Delivery {
+	b.Helper()
+	again, err := c.Begin(b.context(), &d)
+	b.supported(err)
+	if again {
+		if d = b.receive(c, 1)[0]; d.Redelivered {
+			b.Error("what comes again after Begin is redelivered")
+		}
+	}
+	return d
+}
+
+// testBegunIsHeld: what work has begun on is settled like anything else, with each verdict.
+func testBegunIsHeld(_ *testing.T, b *bench) {
+	c := b.consume("q")
+	for _, v := range []transport.Verdict{transport.Ack, transport.Reject, transport.Quarantine} {
+		b.publish("q", "x")
+		b.settle(c, transport.Return, "", b.receive(c, 1)...)
+		b.settle(c, v, "it is bad", b.begin(c, b.receive(c, 1)[0]))
+		b.empty()
+	}
+	b.publish("q", "y")
+	b.settle(c, transport.Return, "", b.receive(c, 1)...)
+	d := b.begin(c, b.receive(c, 1)[0])
+	b.close(c) // gives it back
+	ds := b.receive(b.consume("q"), 1)
+	b.wantIDs(ds, "y")
+	if got := ds[0].Message.Headers.Attempts(); got != d.Message.Headers.Attempts() {
+		b.Errorf("given back, %d attempts are counted", got)
+	}
+}
