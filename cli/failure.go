@@ -19,12 +19,13 @@ import (
 	"github.com/gelery/gelery/transport"
 )
 
-// Exit codes. 69 is sysexits' EX_UNAVAILABLE, which Celery uses too.
+// Exit codes. 69 and 70 are sysexits' EX_UNAVAILABLE, which Celery uses too, and EX_SOFTWARE.
 const (
 	exitOK          = 0
 	exitFailed      = 1
 	exitUsage       = 2
 	exitUnavailable = 69
+	exitAbandoned   = 70
 	exitInterrupted = 130
 	exitTerminated  = 143
 )

@@ -22,9 +22,13 @@ func (a *app) supervise(ctx context.Context, w *worker.Worker, ready func()) err
 			consuming = nil
 			ready()
 		case err := <-ended:
-			if errors.Is(err, worker.ErrTerminated) {
+			switch {
+			case errors.Is(err, worker.ErrTerminated):
 				fmt.Fprintln(a.stderr, "worker: stopped cold, unfinished tasks are back in their queues")
 				return silent(exitFailed)
+			case errors.Is(err, worker.ErrAbandoned):
+				fmt.Fprintln(a.stderr, "worker: stopped because too many tasks go on running after they were given up; start it again")
+				return silent(exitAbandoned)
 			}
 			return err
 		case sig := <-a.signals:

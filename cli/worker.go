@@ -86,7 +86,8 @@ SIGTERM or SIGINT (Ctrl-C) stops it warm: it receives nothing more, ends what ru
 queues. A second one stops it cold: running tasks are cancelled and given back. A third one, or SIGQUIT, ends the
 process at once; what it held returns to the queues when its lease ends.
 
-Exit codes: 0 stopped warm, 1 stopped cold or could not begin, 2 wrong usage.`,
+Exit codes: 0 stopped warm, 1 stopped cold or could not begin, 2 wrong usage, 70 stopped by itself because too many tasks
+go on running after they were given up at their time limit: start it again.`,
 		Example: `  gelery --broker redis://localhost:6379/0 --result-backend redis://localhost:6379/1 worker --queues math,mail --concurrency 100
   gelery worker --demo --loglevel INFO`,
 		Args: cobra.NoArgs,

@@ -203,6 +203,21 @@ func TestWorkerStopsWhileItWaits(t *testing.T) {
 	}
 }
 
+// TestStopsByItself abandons the only slot: a supervisor has to start the worker again.
+func TestStopsByItself(t *testing.T) {
+	t.Parallel()
+	broker := testservice.Redis(t)
+	mux := worker.NewMux()
+	goOn := make(chan struct{})
+	defer close(goOn)
+	mux.Func("stubborn", func(context.Context) error { <-goOn; return nil }, task.TimeLimit(10*time.Millisecond))
+	b := run{mux: mux, args: []string{"worker", "-b", broker, "-n", "w1@test", "-c", "1"}}.start(t)
+	command(t, 0, "-b", broker, "call", "stubborn")
+	if code := b.wait(t); code != exitAbandoned {
+		t.Errorf("exit code %d, want 70", code)
+	}
+}
+
 // TestStopTimeout turns a warm stop cold.
 func TestStopTimeout(t *testing.T) {
 	t.Parallel()

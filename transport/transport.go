@@ -179,6 +179,12 @@ type Parker interface {
 	Park(batch []*Delivery)
 }
 
+// Prefetcher is a Consumer whose bound, ConsumeOptions.Prefetch, can be changed while it receives.
+type Prefetcher interface {
+	// SetPrefetch changes the bound, to at least 1. It does not wait for the broker, and what is in hand already stays.
+	SetPrefetch(n int)
+}
+
 // Delayer is a Consumer whose broker can keep a message until its time has come, so that the worker need not hold it.
 type Delayer interface {
 	// Delay gives the deliveries back to the broker, each to be received again from its own queue after its time, up to

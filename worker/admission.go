@@ -77,6 +77,9 @@ func continuation(e *protocol.Embed) string {
 
 // enqueue hands a job to the pool. When the worker stops, the job stays held and goes back to its queue.
 func (w *Worker) enqueue(ctx context.Context, j *job) {
+	if w.autoscaler != nil {
+		w.autoscaler.jobComes()
+	}
 	select {
 	case w.ready <- j:
 	case <-ctx.Done():

@@ -17,12 +17,18 @@ type Config struct {
 	// client, see [task.Client.Queue]. Default, as in Celery: all of the client's Queues, or its default queue if there
 	// are none. celery worker -Q.
 	Queues []string
-	// Concurrency is how many tasks run at once. Default: the number of CPUs. worker_concurrency, -c.
+	// Concurrency is how many tasks run at once. With Autoscale that decides. Default: the number of CPUs.
+	// worker_concurrency, -c.
 	Concurrency int
+	// Autoscale lets the number of tasks that run at once follow the work. Default: it does not. worker --autoscale.
+	Autoscale Autoscale
 	// PrefetchMultiplier times Concurrency is how many messages are held, those running included: 1 takes only what
-	// can run at once, more hides the round trip. Tasks that wait for their eta are not counted. Default 4.
-	// worker_prefetch_multiplier.
+	// can run at once, more hides the round trip, UnlimitedPrefetch is Celery's 0. Tasks that wait for their eta are not
+	// counted. With Autoscale it counts times Max. Default 4. worker_prefetch_multiplier.
 	PrefetchMultiplier int
+	// DisablePrefetch holds only what runs, whatever PrefetchMultiplier says. RabbitMQ hands out so many of each queue.
+	// Default false. worker_disable_prefetch, --disable-prefetch.
+	DisablePrefetch bool
 	// Hostname is the worker's node name; %h is the host's full name, %n its part before the first dot, %d the rest.
 	// Default "celery@%h". celery worker -n.
 	Hostname string
@@ -40,6 +46,11 @@ type Config struct {
 	// SoftTimeLimit is the time after which the context of a run that has no limit of its own is done, with the cause
 	// task.ErrSoftTimeLimit. Default: none. task_soft_time_limit, --soft-time-limit.
 	SoftTimeLimit time.Duration
+	// MaxAbandoned is how many runs may go on after they were given up (at their hard time limit, or terminated) before the
+	// worker stops receiving, ends what runs, and Run returns ErrAbandoned. Runs that end within 2 s are not counted. It
+	// stops as well when none of its slots is left. Default: half of the slots, at least 1. Negative: it never stops
+	// for that.
+	MaxAbandoned int
 	// Logger receives the worker's log. Default: the client's.
 	Logger *slog.Logger
 }
@@ -60,11 +71,18 @@ func (c Config) withDefaults(client task.Config) (Config, error) {
 	if c.PrefetchMultiplier == 0 {
 		c.PrefetchMultiplier = 4
 	}
+	var err error
+	if c.Autoscale, err = c.Autoscale.withDefaults(); err != nil {
+		return c, err
+	}
+	if c.Autoscale.Max > 0 {
+		c.Concurrency = c.Autoscale.Min
+	}
 	switch {
 	case c.Concurrency < 0 || c.Concurrency > maxConcurrency:
 		return c, fmt.Errorf("worker config: Concurrency: %d is not from 1 to %d", c.Concurrency, maxConcurrency)
-	case c.PrefetchMultiplier < 0 || c.PrefetchMultiplier > maxPrefetch:
-		return c, fmt.Errorf("worker config: PrefetchMultiplier: %d is not from 1 to %d", c.PrefetchMultiplier, maxPrefetch)
+	case c.PrefetchMultiplier < UnlimitedPrefetch || c.PrefetchMultiplier > maxPrefetch:
+		return c, fmt.Errorf("worker config: PrefetchMultiplier: %d is neither from 1 to %d nor UnlimitedPrefetch", c.PrefetchMultiplier, maxPrefetch)
 	case c.TimeLimit < 0 || c.SoftTimeLimit < 0:
 		return c, fmt.Errorf("worker config: TimeLimit %v, SoftTimeLimit %v: a limit is not negative", c.TimeLimit, c.SoftTimeLimit)
 	case c.TimeLimit > 0 && c.SoftTimeLimit > c.TimeLimit:
@@ -72,7 +90,9 @@ func (c Config) withDefaults(client task.Config) (Config, error) {
 	case c.StopTimeout < 0:
 		return c, fmt.Errorf("worker config: StopTimeout: %v is negative", c.StopTimeout)
 	}
-	var err error
+	if c.DisablePrefetch {
+		c.PrefetchMultiplier = 1
+	}
 	if c.Hostname, err = NodeName(c.Hostname); err != nil {
 		return c, err
 	}
@@ -86,6 +106,20 @@ const (
 	maxConcurrency = 100_000
 	maxPrefetch    = 1_000
 )
+
+// UnlimitedPrefetch as PrefetchMultiplier stands for Celery's 0: the worker holds what it gets, up to 10,000 messages or
+// four for each slot, whichever is more.
+const UnlimitedPrefetch = -1
+
+// window is how many messages a worker with so many slots holds, and from how many on a call for more is worth it.
+func (c *Config) window(slots int) (size, worthwhile int) {
+	if c.PrefetchMultiplier == UnlimitedPrefetch {
+		size = max(10_000, 4*slots)
+	} else {
+		size = c.PrefetchMultiplier * slots
+	}
+	return size, max(1, (size-slots)/3)
+}
 
 // defaultQueues are what a worker receives from that is told no queues.
 func defaultQueues(client task.Config) []string {

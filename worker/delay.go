@@ -37,7 +37,7 @@ type delaying struct {
 func newDelaying(w *Worker) *delaying {
 	d := &delaying{w: w, pause: firstDelayPause}
 	if broker, ok := w.consumer.(transport.Delayer); ok {
-		d.broker, d.jobs = broker, make(chan *parked, w.window.size)
+		d.broker, d.jobs = broker, make(chan *parked, w.window.bound())
 	}
 	return d
 }
@@ -68,7 +68,7 @@ func (d *delaying) run(ctx context.Context) {
 		case <-d.rest:
 			d.rest = nil
 			for ctx.Err() == nil && d.rest == nil {
-				batch := d.w.parking.takeOut(d.w.batch)
+				batch := d.w.parking.takeOut(d.w.batch())
 				if len(batch) == 0 {
 					d.pause = firstDelayPause
 					break
@@ -83,8 +83,9 @@ func (d *delaying) run(ctx context.Context) {
 
 // gather takes what else is waiting.
 func (d *delaying) gather(first *parked) []*parked {
-	batch := append(make([]*parked, 0, min(d.w.batch, 1+len(d.jobs))), first)
-	for len(batch) < d.w.batch {
+	most := d.w.batch()
+	batch := append(make([]*parked, 0, min(most, 1+len(d.jobs))), first)
+	for len(batch) < most {
 		select {
 		case x := <-d.jobs:
 			batch = append(batch, x)

@@ -27,10 +27,10 @@ type outcome struct {
 	settled   bool   // acknowledged early: nothing to settle
 }
 
-// batchOf bounds a batch of outcomes by a part of what the worker holds. Smaller ones cost more calls, but a batch of
+// batch bounds a batch of outcomes by a part of what the worker holds. Smaller ones cost more calls, but a batch of
 // everything leaves the worker waiting for Redis and then Redis for the worker, where of two halves one can be run while
 // the other is stored and settled.
-func batchOf(held int) int { return min(max(held/2, 4), 256) }
+func (w *Worker) batch() int { return min(max(w.window.bound()/2, 4), 256) }
 
 // report hands an outcome to the actors below. After a cold stop nobody applies it: the delivery goes back.
 func (w *Worker) report(o *outcome) {
@@ -75,8 +75,9 @@ func (w *Worker) store(next chan<- []*outcome) {
 
 // gather takes what else is waiting.
 func (w *Worker) gather(first *outcome) []*outcome {
-	batch := append(make([]*outcome, 0, min(w.batch, 1+len(w.outcomes))), first)
-	for len(batch) < w.batch {
+	most := w.batch()
+	batch := append(make([]*outcome, 0, min(most, 1+len(w.outcomes))), first)
+	for len(batch) < most {
 		select {
 		case o, ok := <-w.outcomes:
 			if !ok {

@@ -17,20 +17,8 @@ type pool interface {
 	close()
 }
 
-// slot is one goroutine that runs one job after the other. Jobs still waiting when ctx is done are left held.
-func (w *Worker) slot(ctx context.Context) {
-	for j := range w.ready {
-		if ctx.Err() != nil {
-			continue
-		}
-		if !w.discarded(j) {
-			w.runJob(j)
-		}
-	}
-}
-
-// runJob runs one job to its outcome and until its slot is free again.
-func (w *Worker) runJob(j *job) {
+// runJob runs one job to its outcome and until its slot is free again; when ctx is done, only to its outcome.
+func (w *Worker) runJob(ctx context.Context, j *job) {
 	o := &outcome{delivery: j.delivery, request: j.request}
 	if j.task.Defaults.AckEarly {
 		if !w.ackEarly(j) {
@@ -51,15 +39,7 @@ func (w *Worker) runJob(j *job) {
 	w.logOutcome(e, c)
 	w.report(o)
 	if running != nil {
-		w.awaitGivenUp(e, running)
-	}
-}
-
-// awaitGivenUp waits for a run whose outcome is decided, so that its slot stays taken as long as its code runs.
-func (w *Worker) awaitGivenUp(_ *execution, running <-chan completion) {
-	select {
-	case <-running:
-	case <-w.applying.Done(): // a cold stop does not wait for it
+		w.awaitGivenUp(ctx, e, running)
 	}
 }
 

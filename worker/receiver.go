@@ -36,11 +36,10 @@ func (w *Worker) receive(ctx context.Context) {
 // window counts the deliveries held but not settled, and lets the receiver wait until enough are free that a round
 // trip is worth it. Parked deliveries are not counted: they wait for a time, not for a slot.
 type window struct {
+	mu               sync.Mutex
 	size, worthwhile int
-
-	mu    sync.Mutex
-	held  int
-	freed chan struct{} // capacity 1
+	held             int           // more than size after it was made smaller
+	freed            chan struct{} // capacity 1
 }
 
 func newWindow(size, worthwhile int) *window {
@@ -51,9 +50,9 @@ func newWindow(size, worthwhile int) *window {
 func (w *window) wait(ctx context.Context) int {
 	for ctx.Err() == nil {
 		w.mu.Lock()
-		free := w.size - w.held
+		free, worthwhile := w.size-w.held, w.worthwhile
 		w.mu.Unlock()
-		if free >= w.worthwhile {
+		if free >= worthwhile {
 			return free
 		}
 		select {
@@ -74,8 +73,28 @@ func (w *window) free(n int) {
 	w.mu.Lock()
 	w.held -= n
 	w.mu.Unlock()
+	w.wake()
+}
+
+// wake lets wait look again.
+func (w *window) wake() {
 	select {
 	case w.freed <- struct{}{}:
 	default:
 	}
+}
+
+// resize changes how many may be held. What is held already stays.
+func (w *window) resize(size, worthwhile int) {
+	w.mu.Lock()
+	w.size, w.worthwhile = size, worthwhile
+	w.mu.Unlock()
+	w.wake()
+}
+
+// bound is how many may be held.
+func (w *window) bound() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.size
 }

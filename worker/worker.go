@@ -37,9 +37,11 @@ type Worker struct {
 	parking  *parking  // admitted and not due
 	delaying *delaying // admitted, not due, and on their way back to the broker
 	pool     pool
+	slots    *slots
 	active   *active
 	outcomes chan *outcome
-	batch    int // most outcomes stored and settled together
+
+	autoscaler *autoscaler // nil: the number of slots is fixed
 
 	followers sync.WaitGroup // of what follows tasks and is not sent yet
 
@@ -49,8 +51,10 @@ type Worker struct {
 	running   context.Context // of the tasks; done only on a cold stop
 	applying  context.Context // of storing and settling; done when a cold stop gives up on them
 	abandon   context.CancelFunc
+	halt      context.CancelCauseFunc // begins a warm stop, of which the cause is told
 
 	succeeded, failed, quarantined atomic.Int64
+	abandoned                      atomic.Int64 // runs that were given up and go on nevertheless
 }
 
 // New makes a worker for the client's broker and backend, with the tasks of the mux, which it closes.
@@ -70,16 +74,15 @@ func New(client *task.Client, mux *Mux, c Config) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	held := c.Concurrency * c.PrefetchMultiplier
+	held, worthwhile := c.window(max(c.Concurrency, c.Autoscale.Max))
 	w := &Worker{
 		config: c, client: client, backend: client.Backend(), tasks: register(mux.freeze()), accept: accept, queues: queues, log: c.Logger,
-		window:    newWindow(held, max(1, (held-c.Concurrency)/3)),
+		window:    newWindow(held, worthwhile),
 		ready:     make(chan *job, held),
 		outcomes:  make(chan *outcome, held),
-		batch:     batchOf(held),
 		consuming: make(chan struct{}),
 	}
-	w.parking = newParking(w)
+	w.parking, w.slots, w.autoscaler = newParking(w), newSlots(w, c.Concurrency), newAutoscaler(w)
 	w.pool, w.active = goroutines{w}, newActive()
 	w.running, w.terminate = context.WithCancelCause(context.Background())
 	w.applying, w.abandon = context.WithCancel(context.Background())
@@ -88,8 +91,8 @@ func New(client *task.Client, mux *Mux, c Config) (*Worker, error) {
 
 // Run receives and runs tasks until ctx is done. Then it stops warm: it receives nothing more, waits for the running
 // tasks, stores and acknowledges what they return, and gives everything it has not begun back to the front of its
-// queue. It returns nil after a warm stop, ErrTerminated after a cold one, and an error if it could not begin. A worker
-// runs once.
+// queue. It returns nil after a warm stop, ErrTerminated after a cold one, ErrAbandoned if it stopped by itself, and an
+// error if it could not begin. A worker runs once.
 func (w *Worker) Run(ctx context.Context) error {
 	if w.runs.Swap(true) {
 		return errors.New("the worker has run already")
@@ -98,7 +101,8 @@ func (w *Worker) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(w.running, func() { cancel(ErrTerminated) })() // a cold stop ends receiving too
-	consumer, err := w.client.Transport().Consume(ctx, transport.ConsumeOptions{Queues: w.queues, Prefetch: w.window.size})
+	w.halt = cancel
+	consumer, err := w.client.Transport().Consume(ctx, transport.ConsumeOptions{Queues: w.queues, Prefetch: w.window.bound()})
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil // stopped before it began
@@ -111,13 +115,14 @@ func (w *Worker) Run(ctx context.Context) error {
 	w.log.Info(w.config.Hostname + " ready.") // Celery's words, which scripts wait for
 	close(w.consuming)
 
-	var receiving, slots, reporting sync.WaitGroup
+	var receiving, reporting sync.WaitGroup
 	receiving.Go(func() { w.receive(ctx) })
 	receiving.Go(func() { w.parking.run(ctx) })
 	receiving.Go(func() { w.delaying.run(ctx) })
-	for range w.config.Concurrency {
-		slots.Go(func() { w.slot(ctx) })
+	if w.autoscaler != nil {
+		receiving.Go(func() { w.autoscaler.run(ctx) })
 	}
+	w.slots.start(ctx)
 	batches := make(chan []*outcome, 1)
 	reporting.Go(func() { w.store(batches) })
 	reporting.Go(func() { w.settle(batches) })
@@ -126,7 +131,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	go func() {
 		receiving.Wait()
 		close(w.ready)
-		slots.Wait()
+		w.slots.wait()
 		close(w.outcomes)
 		reporting.Wait()
 		close(finished)
@@ -143,8 +148,11 @@ func (w *Worker) Run(ctx context.Context) error {
 		w.log.Error("held messages could not be given back; they return when their lease ends", "error", err)
 	}
 	w.log.Info("stopped", "worker", w.config.Hostname, "succeeded", w.succeeded.Load(), "failed", w.failed.Load(),
-		"quarantined", w.quarantined.Load())
-	if w.terminated() {
+		"quarantined", w.quarantined.Load(), "abandoned", w.abandoned.Load())
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, ErrAbandoned):
+		return ErrAbandoned
+	case w.terminated():
 		return ErrTerminated
 	}
 	return nil

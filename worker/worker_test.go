@@ -520,7 +520,7 @@ func TestBadConfig(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	for want, c := range map[string]Config{
-		"Concurrency": {Concurrency: -1}, "PrefetchMultiplier": {PrefetchMultiplier: -1}, "Queues": {Queues: []string{""}},
+		"Concurrency": {Concurrency: -1}, "PrefetchMultiplier": {PrefetchMultiplier: -2}, "Queues": {Queues: []string{""}},
 		"Hostname": {Hostname: "a b@c"}, "StopTimeout": {StopTimeout: -1},
 	} {
 		if _, err := New(s.client, s.mux, c); err == nil || !strings.Contains(err.Error(), want) {
