@@ -53,6 +53,8 @@ type Defaults struct {
 	TrackStarted *bool          // store STARTED; nil: as the worker is configured
 	AckEarly     bool           // acknowledge before running: at most once, Celery's acks_late=False
 	Lenient      bool           // unknown keyword arguments are dropped instead of refused
+
+	Handlers Handlers // for the worker: what the task does beside its work
 }
 
 // settings collects the options of a definition or of a call.

@@ -44,6 +44,7 @@ func (w *Worker) admit(ctx context.Context, d *transport.Delivery) {
 	if w.discarded(j) {
 		return
 	}
+	w.tellReceived(j)
 	if eta, ok := r.ETATime(); ok && time.Until(eta) > 0 {
 		if !w.delaying.take(j, eta) {
 			w.parking.park(j, eta)
@@ -93,6 +94,7 @@ func (w *Worker) expired(j *job) bool {
 		return false
 	}
 	w.logDiscarded(j, "expired")
+	w.tellRevoked(j, "expired")
 	o := &outcome{delivery: j.delivery, request: j.request}
 	if !w.ignoresResult(j) {
 		x := &protocol.Exception{Type: "TaskRevokedError", Module: "celery.exceptions", Args: []any{"expired"}}
@@ -110,6 +112,7 @@ func (w *Worker) refuse(d *transport.Delivery, r *protocol.Request, x *protocol.
 			GroupID: r.Group, ParentID: r.ParentID, ReplyTo: r.Properties.ReplyTo, CorrelationID: r.Properties.CorrelationID}
 	}
 	w.logRefused(d, r, x, reason)
+	w.tellQuarantined(d, r, x, reason)
 	w.quarantined.Add(1)
 	w.report(o)
 }

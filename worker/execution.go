@@ -58,6 +58,7 @@ func (w *Worker) execute(j *job, ignore bool) (*execution, completion, <-chan co
 		defer context.AfterFunc(limited, func() { w.logSoftLimit(limited, e, soft) })()
 		ctx = limited
 	}
+	w.tellStarted(e)
 	e.begun = time.Now()
 	if hard > 0 {
 		limit := time.AfterFunc(hard, func() { w.hardLimit(e, hard) })

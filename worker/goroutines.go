@@ -15,11 +15,15 @@ type goroutines struct{ w *Worker }
 func (p goroutines) run(ctx context.Context, e *execution) (c completion) {
 	defer func() {
 		if r := recover(); r != nil {
-			c = failure(panicError(r), debug.Stack())
+			err := panicError(r)
+			c = failure(err, debug.Stack())
+			p.w.callHandlers(e, c, err)
 		}
 	}()
 	result, stack, err := call(ctx, e)
-	return p.w.judge(ctx, e, result, err, stack)
+	c = p.w.judge(ctx, e, result, err, stack)
+	p.w.callHandlers(e, c, err)
+	return c
 }
 
 // call calls the task's handler. A panic is an error with a stack.

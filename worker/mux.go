@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/gelery/gelery/protocol"
 	"github.com/gelery/gelery/task"
 )
 
@@ -15,6 +16,7 @@ type Mux struct {
 	mu         sync.Mutex
 	tasks      map[string]*task.Definition
 	middleware []task.Middleware
+	hooks      []Hooks
 	frozen     bool
 }
 
@@ -51,9 +53,17 @@ func (m *Mux) Use(middleware ...task.Middleware) {
 	m.middleware = append(m.middleware, middleware...)
 }
 
+// Hook adds functions that the worker calls as it goes on.
+func (m *Mux) Hook(h Hooks) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mustBeOpen()
+	m.hooks = append(m.hooks, h)
+}
+
 func (m *Mux) mustBeOpen() {
 	if m.frozen {
-		panic("the mux is in use by a worker: register tasks and middleware before")
+		panic("the mux is in use by a worker: register tasks, middleware and hooks before")
 	}
 }
 
@@ -69,18 +79,26 @@ func (m *Mux) Names() []string {
 	return names
 }
 
-// freeze closes the mux and returns its tasks with the middleware around each, read-only from now on.
-func (m *Mux) freeze() map[string]*task.Definition {
+// freeze closes the mux and returns its tasks with the middleware around each, and its hooks: read-only from now on.
+func (m *Mux) freeze() (map[string]*task.Definition, []Hooks) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.frozen = true
 	wrapped := make(map[string]*task.Definition, len(m.tasks))
 	for name, d := range m.tasks {
 		w := *d
+		if before := d.Defaults.Handlers.BeforeStart; before != nil {
+			w.Handler = func(ctx context.Context, r *protocol.Request) (any, error) {
+				if err := before(ctx); err != nil {
+					return nil, err
+				}
+				return d.Handler(ctx, r)
+			}
+		}
 		for _, mw := range slices.Backward(m.middleware) {
 			w.Handler = mw(w.Handler)
 		}
 		wrapped[name] = &w
 	}
-	return wrapped
+	return wrapped, m.hooks
 }

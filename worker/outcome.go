@@ -108,6 +108,7 @@ func (w *Worker) storeResults(batch []*outcome) bool {
 		}
 		if bad, ok := errors.AsType[*backends.EncodeError](err); ok && refuse(metas, bad) {
 			w.log.Error("result cannot be stored", "task_id", bad.TaskID, "error", bad.Err)
+			w.tellInternalError(bad.TaskID, bad.Err)
 			continue
 		}
 		w.log.Error("results are not stored, trying again", "tasks", len(metas), "error", err)

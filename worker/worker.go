@@ -27,6 +27,7 @@ type Worker struct {
 	client  *task.Client
 	backend backends.Backend // nil: results are thrown away
 	tasks   map[string]*registered
+	hooks   []Hooks
 	accept  serialization.Accept
 	queues  []transport.Queue
 	log     *slog.Logger
@@ -74,9 +75,11 @@ func New(client *task.Client, mux *Mux, c Config) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
+	tasks, hooks := mux.freeze()
 	held, worthwhile := c.window(max(c.Concurrency, c.Autoscale.Max))
 	w := &Worker{
-		config: c, client: client, backend: client.Backend(), tasks: register(mux.freeze()), accept: accept, queues: queues, log: c.Logger,
+		config: c, client: client, backend: client.Backend(), tasks: register(tasks), hooks: hooks,
+		accept: accept, queues: queues, log: c.Logger,
 		window:    newWindow(held, worthwhile),
 		ready:     make(chan *job, held),
 		outcomes:  make(chan *outcome, held),
@@ -101,6 +104,8 @@ func (w *Worker) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(w.running, func() { cancel(ErrTerminated) })() // a cold stop ends receiving too
+	w.tellInit()
+	defer w.tellStopped()
 	w.halt = cancel
 	consumer, err := w.client.Transport().Consume(ctx, transport.ConsumeOptions{Queues: w.queues, Prefetch: w.window.bound()})
 	if err != nil {
@@ -114,6 +119,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	w.log.Info("consuming", "worker", w.config.Hostname, "queues", w.config.Queues, "concurrency", w.config.Concurrency)
 	w.log.Info(w.config.Hostname + " ready.") // Celery's words, which scripts wait for
 	close(w.consuming)
+	w.tellReady()
 
 	var receiving, reporting sync.WaitGroup
 	receiving.Go(func() { w.receive(ctx) })
@@ -138,6 +144,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	}()
 	<-ctx.Done()
 	w.log.Info("stopping", "worker", w.config.Hostname)
+	w.tellStopping()
 	w.awaitStop(finished)
 	w.abandon()
 	w.pool.close()
