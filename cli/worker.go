@@ -74,6 +74,7 @@ func (f *workerFlags) validate() error {
 
 func workerCommand(a *app) *cobra.Command {
 	f := &workerFlags{}
+	var taskFiles []string
 	cmd := &cobra.Command{
 		Use:     "worker",
 		GroupID: groupRun,
@@ -95,11 +96,15 @@ go on running after they were given up at their time limit: start it again.`,
 			if f.demo {
 				addDemo(a.mux)
 			}
+			if err := a.registerTaskFiles(taskFiles); err != nil {
+				return err
+			}
 			return asFailure(cmd.Context(), a.work(cmd.Context(), f, a.brokerURL("READ"), a.backendURL(), func() {}))
 		},
 	}
 	f.add(cmd, "WARNING")
 	f.declare.add(cmd)
+	addTaskFiles(cmd, &taskFiles)
 	cmd.Flags().BoolVar(&f.demo, "demo", false, "run the demo tasks too: "+strings.Join(demoNames(), ", "))
 	addForeignFlags(cmd.Flags(), foreignWorker)
 	return cmd

@@ -34,4 +34,4 @@ if ! found=$(linter); then
 	found=.bin/golangci-lint
 fi
 say "golangci-lint $VERSION"
-limited 900 "$found" run ./...
+limited 900 "$found" run --allow-parallel-runners ./... # another checkout may be linted at the same time
