@@ -54,7 +54,9 @@ type Defaults struct {
 	AckEarly     bool           // acknowledge before running: at most once, Celery's acks_late=False
 	Lenient      bool           // unknown keyword arguments are dropped instead of refused
 
-	Handlers Handlers // for the worker: what the task does beside its work
+	Handlers    Handlers // for the worker: what the task does beside its work
+	RateLimit   *string  // how often runs begin in a worker, as ParseRate reads it; nil: the worker's default
+	Concurrency int      // how many runs go on at once in a worker; 0: as many as there are slots
 }
 
 // settings collects the options of a definition or of a call.

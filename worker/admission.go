@@ -13,7 +13,7 @@ import (
 // admit decides what a delivery is: a task to run now or later, or one that ends here. Nothing a message holds may
 // stop the worker; what cannot be run is put in quarantine, with a FAILURE for whoever waits where it has an id.
 //
-// Revocation and rate limits will be asked here, between the registry and the clock.
+// Rate limits are asked once a task is due.
 func (w *Worker) admit(ctx context.Context, d *transport.Delivery) {
 	if d.Err != nil {
 		r := &protocol.Request{}
@@ -46,9 +46,7 @@ func (w *Worker) admit(ctx context.Context, d *transport.Delivery) {
 	}
 	w.tellReceived(j)
 	if eta, ok := r.ETATime(); ok && time.Until(eta) > 0 {
-		if !w.delaying.take(j, eta) {
-			w.parking.park(j, eta)
-		}
+		w.postpone(j, eta)
 		return
 	}
 	w.due(ctx, j)
@@ -58,7 +56,20 @@ func (w *Worker) admit(ctx context.Context, d *transport.Delivery) {
 func (w *Worker) discarded(j *job) bool { return w.expired(j) }
 
 // due takes a job whose time has come: what must wait for more than a slot waits here.
-func (w *Worker) due(ctx context.Context, j *job) { w.enqueue(ctx, j) }
+func (w *Worker) due(ctx context.Context, j *job) {
+	if r := w.rooms.of(j); r != nil {
+		r.enter(ctx, j)
+		return
+	}
+	w.enqueue(ctx, j)
+}
+
+// postpone keeps a job until its time: in the broker if it can, else here.
+func (w *Worker) postpone(j *job, eta time.Time) {
+	if !w.delaying.take(j, eta) {
+		w.parking.park(j, eta)
+	}
+}
 
 // continuation names what should follow a task. Until the worker can send it, running the task would cut its workflow
 // off without a word; so it is set aside before.

@@ -51,6 +51,12 @@ type Config struct {
 	// stops as well when none of its slots is left. Default: half of the slots, at least 1. Negative: it never stops
 	// for that.
 	MaxAbandoned int
+	// DefaultRateLimit is how often runs of a task that has no limit of its own may begin, as [task.ParseRate] reads it.
+	// Default: no limit. task_default_rate_limit.
+	DefaultRateLimit string
+	// DisableRateLimits lets all tasks run as often as they can, also those that have a limit of their own. What is in
+	// Limits still holds. Default false. worker_disable_rate_limits.
+	DisableRateLimits bool
 	// Logger receives the worker's log. Default: the client's.
 	Logger *slog.Logger
 }

@@ -41,7 +41,7 @@ func (p *parking) park(j *job, eta time.Time) {
 	out := p.letOut()
 	first := p.jobs[0].job == j
 	p.mu.Unlock()
-	p.free(out)
+	p.w.outside(out...)
 	if first {
 		select {
 		case p.sooner <- struct{}{}:
@@ -56,7 +56,7 @@ func (p *parking) run(ctx context.Context) {
 	defer timer.Stop()
 	for {
 		due, next, out := p.due(time.Now())
-		p.free(out)
+		p.w.outside(out...)
 		for _, x := range due {
 			if x.outside {
 				p.w.window.take(1)
@@ -71,17 +71,6 @@ func (p *parking) run(ctx context.Context) {
 			return
 		}
 	}
-}
-
-// free makes room for others in the place of jobs that were let out of the window, here and at the broker.
-func (p *parking) free(out []*transport.Delivery) {
-	if len(out) == 0 {
-		return
-	}
-	if broker, ok := p.w.consumer.(transport.Parker); ok {
-		broker.Park(out)
-	}
-	p.w.window.free(len(out))
 }
 
 // due takes out the jobs whose time has come, tells how long the next one has, and which others need not be counted in
@@ -102,6 +91,17 @@ func (p *parking) due(now time.Time) (due []*parked, next time.Duration, out []*
 		due = append(due, x)
 	}
 	return due, next, p.letOut()
+}
+
+// scheduled lists the jobs.
+func (p *parking) scheduled() []Scheduled {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := make([]Scheduled, len(p.jobs))
+	for i, x := range p.jobs {
+		all[i] = Scheduled{x.job.request, x.job.delivery.Queue, x.eta}
+	}
+	return all
 }
 
 // letOut stops counting jobs in the window, as long as there is room outside. The caller holds mu.

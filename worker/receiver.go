@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/gelery/gelery/protocol"
 	"github.com/gelery/gelery/transport"
@@ -13,6 +14,9 @@ type job struct {
 	delivery *transport.Delivery
 	request  *protocol.Request
 	task     *registered
+
+	limits []limit   // those that let it run, and hear of its end
+	let    time.Time // when they did
 }
 
 // receive is the actor that pulls deliveries into the window and admits them, until ctx is done.

@@ -144,6 +144,7 @@ func (w *Worker) slot(ctx context.Context) {
 			if !w.discarded(j) {
 				w.runJob(ctx, j)
 			}
+			w.rooms.ended(j)
 			w.slots.busy.Add(-1)
 			if w.autoscaler != nil {
 				w.autoscaler.jobs.Add(-1)

@@ -37,6 +37,7 @@ type Worker struct {
 	ready    chan *job // admitted and due, waiting for a slot; closed when receiving has ended
 	parking  *parking  // admitted and not due
 	delaying *delaying // admitted, not due, and on their way back to the broker
+	rooms    *rooms    // admitted and due, but held back by a limit
 	pool     pool
 	slots    *slots
 	active   *active
@@ -86,6 +87,9 @@ func New(client *task.Client, mux *Mux, c Config) (*Worker, error) {
 		consuming: make(chan struct{}),
 	}
 	w.parking, w.slots, w.autoscaler = newParking(w), newSlots(w, c.Concurrency), newAutoscaler(w)
+	if w.rooms, err = newRooms(w); err != nil {
+		return nil, err
+	}
 	w.pool, w.active = goroutines{w}, newActive()
 	w.running, w.terminate = context.WithCancelCause(context.Background())
 	w.applying, w.abandon = context.WithCancel(context.Background())
@@ -122,6 +126,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	w.tellReady()
 
 	var receiving, reporting sync.WaitGroup
+	w.rooms.start = func(run func(context.Context)) { receiving.Go(func() { run(ctx) }) } // by who is among them
 	receiving.Go(func() { w.receive(ctx) })
 	receiving.Go(func() { w.parking.run(ctx) })
 	receiving.Go(func() { w.delaying.run(ctx) })

@@ -1,0 +1,250 @@
+package worker
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/gelery/gelery/transport"
+)
+
+// What a room holds. Jobs beyond it are not due before their turn comes near: they are delayed by the broker, or parked.
+const (
+	roomSize  = 1_000            // jobs, and more if they run within
+	roomShort = 5 * time.Second  // up to
+	roomMost  = 10_000           // .
+	roomSoon  = 10 * time.Second // nobody who has to wait longer than this by a rate, which is known,
+	roomGuess = 5 * time.Minute  // or than this by how long runs took so far, or if there are only
+	roomFew   = 10
+)
+
+// The times for which jobs are sent away.
+const (
+	roomLead     = 2 * time.Second // they should be back so long before their turn, since a broker counts in seconds
+	roomDry      = time.Second     // with less than this to do, a room takes whoever comes
+	farthestTurn = time.Hour       // a changed rate must not find jobs that are away for days
+	roomPatience = 10 * time.Second
+)
+
+// room is where the jobs of one task wait that a limit holds back; or those of one queue, if the limit is the queue's. They
+// are not counted in the window, so that they hold up nobody else. The actor run lets them out one by one. All fields
+// are guarded by rooms.mu.
+type room struct {
+	rooms   *rooms
+	limits  []limit
+	guess   bool // one of them does not know its pace
+	jobs    []*job
+	leaving bool // one has been let out and is on its way to the pool
+	away    bookings
+	running bool
+	woken   chan struct{} // capacity 1
+}
+
+func (r *room) wake() {
+	select {
+	case r.woken <- struct{}{}:
+	default:
+	}
+}
+
+// wait is how long no job may leave; negative: until the room is woken.
+func (r *room) wait(now time.Time) (longest time.Duration) {
+	for _, l := range r.limits {
+		if w := l.wait(now); w < 0 {
+			return w
+		} else if w > longest {
+			longest = w
+		}
+	}
+	return longest
+}
+
+// take lets a job begin.
+func (r *room) take(j *job, now time.Time) {
+	for _, l := range r.limits {
+		l.take(now)
+	}
+	j.limits, j.let = r.limits, now
+}
+
+// expected is how long a job will wait that has n others of this room before it, and those of other rooms that wait for
+// the same limits; and how far two of them lie apart.
+func (r *room) expected(n int, now time.Time) (wait, each time.Duration) {
+	for _, l := range r.limits {
+		next, apart := l.pace(now)
+		others := max(0, l.held().waiting-len(r.jobs))
+		wait, each = max(wait, next+times(apart, n+others)), max(each, apart)
+	}
+	return wait, each
+}
+
+func times(d time.Duration, n int) time.Duration {
+	if n > 0 && d > farthestTurn*24/time.Duration(n) {
+		return farthestTurn * 24
+	}
+	return d * time.Duration(n)
+}
+
+// full tells whether a job has to wait elsewhere that would wait here for so long.
+func (r *room) full(j *job, wait time.Duration, now time.Time) bool {
+	n := len(r.jobs)
+	switch {
+	case r.guess:
+		return n >= roomSize || wait > roomGuess
+	case r.away.kept(j.request.ID):
+		return n >= roomMost
+	case r.away.last.Sub(now) > roomSoon: // others are away who came before
+		return n >= roomMost || wait > roomDry
+	case n < roomFew:
+		return wait > roomGuess
+	}
+	return (n >= roomSize || wait > roomSoon) && (n >= roomMost || wait > roomShort)
+}
+
+// sendAway tells when a job should come back for which there is no room. Where the pace is a guess, half of the wait is
+// thought to be safe.
+func (r *room) sendAway(j *job, wait, each time.Duration, now time.Time) time.Time {
+	if r.guess {
+		at := r.away.book(j.request.ID, now.Add(wait), each, now, now.Add(2*roomGuess))
+		return now.Add(max(at.Sub(now)/2, time.Second))
+	}
+	at := r.away.book(j.request.ID, now.Add(wait), each, now, now.Add(farthestTurn))
+	return now.Add(max(at.Sub(now)-roomLead, at.Sub(now)/2, time.Second))
+}
+
+// append adds jobs at the end.
+func (r *room) append(jobs ...*job) {
+	r.jobs = append(r.jobs, jobs...)
+	r.count(len(jobs))
+}
+
+func (r *room) count(n int) {
+	for _, l := range r.limits {
+		l.held().waiting += n
+	}
+}
+
+// run lets jobs out as their limits allow, until ctx is done. Those still waiting then go back to their queue.
+func (r *room) run(ctx context.Context) {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		wait := r.advance(ctx)
+		timer.Reset(wait)
+		select {
+		case <-timer.C:
+		case <-r.woken:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// advance lets out all who may leave, and tells when to look again.
+func (r *room) advance(ctx context.Context) time.Duration {
+	w := r.rooms.w
+	for ctx.Err() == nil {
+		j, wait := r.next(time.Now())
+		switch {
+		case j == nil:
+			r.trim(time.Now())
+			return wait
+		case !r.leave(j):
+			continue
+		}
+		w.enqueue(ctx, j)
+		r.arrived()
+	}
+	return roomPatience
+}
+
+// next takes the first job out, if one may leave.
+func (r *room) next(now time.Time) (*job, time.Duration) {
+	r.rooms.mu.Lock()
+	defer r.rooms.mu.Unlock()
+	if len(r.jobs) == 0 {
+		if r.guess && r.away.last.After(now) {
+			r.away.last = now // it went faster than was thought
+		}
+		return nil, time.Hour
+	}
+	if wait := r.wait(now); wait != 0 {
+		if wait < 0 || wait > roomPatience {
+			wait = roomPatience
+		}
+		return nil, wait
+	}
+	j := r.jobs[0]
+	r.jobs[0] = nil
+	r.jobs = r.jobs[1:]
+	r.leaving = true
+	return j, 0
+}
+
+// leave lets a job go that next has taken out. False: it has expired or the like, or must wait on, because another room
+// with the same limit was faster.
+func (r *room) leave(j *job) bool {
+	w := r.rooms.w
+	w.window.take(1)
+	gone := w.discarded(j) // before it uses up anything
+	now := time.Now()
+	r.rooms.mu.Lock()
+	defer r.rooms.mu.Unlock()
+	if !gone && r.wait(now) != 0 {
+		r.jobs = append([]*job{j}, r.jobs...)
+		r.leaving = false
+		w.window.free(1)
+		return false
+	}
+	r.count(-1)
+	if gone {
+		r.leaving = false
+		return false
+	}
+	r.take(j, now)
+	return true
+}
+
+func (r *room) arrived() {
+	r.rooms.mu.Lock()
+	defer r.rooms.mu.Unlock()
+	r.leaving = false
+}
+
+// trim sends away who has to wait much longer than was thought.
+func (r *room) trim(now time.Time) {
+	r.rooms.mu.Lock()
+	limit := 2 * roomSoon
+	n := len(r.jobs)
+	if r.guess || n <= roomFew {
+		limit = 2 * roomGuess
+	}
+	if wait, each := r.expected(n, now); n > 1 && wait > limit && each > 0 {
+		n = max(1, n-int((wait-limit/2)/each))
+	}
+	out := slices.Clone(r.jobs[n:])
+	clear(r.jobs[n:])
+	r.jobs = r.jobs[:n]
+	r.count(-len(out))
+	back := make([]time.Time, len(out))
+	wait, each := r.expected(n, now)
+	for i, j := range out {
+		back[i] = r.sendAway(j, wait, each, now)
+	}
+	r.rooms.mu.Unlock()
+	r.rooms.w.window.take(len(out))
+	for i, j := range out {
+		r.rooms.w.postpone(j, back[i])
+	}
+}
+
+// outside stops counting jobs in the window, here and at the broker, because they wait for a time and not for a slot.
+func (w *Worker) outside(batch ...*transport.Delivery) {
+	if len(batch) == 0 {
+		return
+	}
+	if broker, ok := w.consumer.(transport.Parker); ok {
+		broker.Park(batch)
+	}
+	w.window.free(len(batch))
+}
