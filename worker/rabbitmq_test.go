@@ -188,3 +188,25 @@ func TestRabbitMQDelaysAfterAlarm(t *testing.T) {
 		t.Errorf("%d wait in the queue and %d in the delay queue; expected 0 and %d", here, there, n)
 	}
 }
+
+// TestRabbitMQGrow: the broker hands out more when there are more slots, and less when there are fewer.
+func TestRabbitMQGrow(t *testing.T) {
+	t.Parallel()
+	server := testservice.RabbitMQ(t)
+	s, _ := newRabbitSiteAt(t, server, task.Config{})
+	goOn := make(chan struct{})
+	s.mux.Func("hold", func(context.Context) error { <-goOn; return nil })
+	const n = 20
+	s.sendMany(n, "hold")
+	s.start(Config{Concurrency: 2, PrefetchMultiplier: 2})
+	s.awaitDepth(server, n-4, 4)
+	if err := s.worker.Grow(2); err != nil {
+		t.Error(err)
+	}
+	s.awaitDepth(server, n-8, 8)
+	if err := s.worker.Shrink(3); err != nil {
+		t.Error(err)
+	}
+	close(goOn)
+	s.awaitDepth(server, 0, 0)
+}

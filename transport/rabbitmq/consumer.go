@@ -27,10 +27,9 @@ const maxPrefetch = 65535
 // withdrawn. Deliveries belong to the channel they came on (their epoch) and can be settled on no other; those that were
 // held when it was lost come again to somebody, and if that is us they are recognized (adoption.go).
 type consumer struct {
-	t        *rabbitTransport
-	link     *link
-	log      *slog.Logger
-	prefetch int
+	t    *rabbitTransport
+	link *link
+	log  *slog.Logger
 
 	running  context.Context // done when the consumer is closed; of all that belongs to it
 	stop     context.CancelFunc
@@ -41,19 +40,21 @@ type consumer struct {
 	runs sync.WaitGroup // run and take, of each queue, insist, and Add
 	kept chan struct{}  // capacity 1: there is something in bad
 
-	mu      sync.Mutex
-	closed  bool
-	intakes []*intake // that Receive serves
-	rotate  int       // the one to look at first
-	held    map[string]*held
-	lastTag uint64
-	orphans orphans
-	bad     map[*held]transport.Settlement // could not be put in quarantine, see quarantine.go
+	mu       sync.Mutex
+	closed   bool
+	prefetch int       // of each queue
+	intakes  []*intake // that Receive serves
+	rotate   int       // the one to look at first
+	held     map[string]*held
+	lastTag  uint64
+	orphans  orphans
+	bad      map[*held]transport.Settlement // could not be put in quarantine, see quarantine.go
 }
 
 var (
-	_ transport.Delayer = (*consumer)(nil)
-	_ transport.Parker  = (*consumer)(nil)
+	_ transport.Delayer    = (*consumer)(nil)
+	_ transport.Parker     = (*consumer)(nil)
+	_ transport.Prefetcher = (*consumer)(nil)
 )
 
 // epoch is one channel, from its opening to its loss. There is one consumer on it at a time.
@@ -65,6 +66,7 @@ type epoch struct {
 	drained   chan struct{}               // capacity 1: all deliveries of a consumer that has ended were taken
 	next      chan (<-chan amqp.Delivery) // deliveries of the next consumer; closed when the epoch is over
 	telling   sync.Mutex                  // held while verdicts are decided on and written
+	meant     int                         // the prefetch of the consumer's time, of which its own may be a part; of run alone
 
 	// Guarded by the consumer's mu.
 	dead     bool
@@ -199,9 +201,12 @@ func (c *consumer) open(ctx context.Context, in *intake, again bool) (*epoch, er
 	if err != nil {
 		return nil, err
 	}
+	c.mu.Lock()
+	prefetch := c.prefetch
+	c.mu.Unlock()
 	e := &epoch{channel: ch, session: s, cancelled: ch.NotifyCancel(make(chan string, 4)), narrow: make(chan struct{}, 1), drained: make(chan struct{}, 1),
-		next: make(chan (<-chan amqp.Delivery), 1), round: firstRound, prefetch: c.prefetch}
-	deliveries, err := c.consume(ctx, e, d, firstRound, c.prefetch)
+		next: make(chan (<-chan amqp.Delivery), 1), round: firstRound, prefetch: prefetch, meant: prefetch}
+	deliveries, err := c.consume(ctx, e, d, firstRound, prefetch)
 	if err != nil {
 		go func() { _ = ch.Close() }() // ends with its answer or with the session
 		return nil, fmt.Errorf("consume from queue %q: %w", d.alias, translate(err))

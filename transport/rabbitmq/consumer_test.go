@@ -155,6 +155,60 @@ func TestPrefetchGrows(t *testing.T) {
 	}
 }
 
+// TestSetPrefetch makes the prefetch of running consumers larger and smaller: so much is in hand of each queue, also of
+// one that is added later.
+func TestSetPrefetch(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"classic", "quorum"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			s := testservice.RabbitMQ(t)
+			r := newRig(t, s.URL, nil)
+			arguments := map[string]any{"x-queue-type": kind}
+			c := r.consume(4, transport.Queue{Name: "q", Arguments: arguments})
+			const n = 40
+			for i := range n {
+				r.send("q", fmt.Sprint(i))
+			}
+			held := func(want int) {
+				t.Helper()
+				eventually(t, func() string {
+					if n := c.waits(0); n != want {
+						return fmt.Sprintf("%d wait, expected %d", n, want)
+					}
+					return ""
+				})
+			}
+			held(4)
+			c.SetPrefetch(5)
+			held(5)
+			c.SetPrefetch(20)
+			held(20)
+			c.SetPrefetch(3)
+			for i := range 30 {
+				if id := r.take(c, 1)[0]; id != fmt.Sprint(i) {
+					t.Fatalf("received %s, expected %d", id, i)
+				}
+			}
+			// About what it was told: of a prefetch that was made smaller, less than half may be missing.
+			eventually(t, func() string {
+				if n := c.waits(0); n < 2 || n > 4 {
+					return fmt.Sprintf("%d wait, expected about 3", n)
+				}
+				return ""
+			})
+			r.declare(transport.Queue{Name: "added", Arguments: arguments})
+			for range 5 {
+				r.send("added", "x")
+			}
+			if err := c.Add(r.within(patience), transport.Queue{Name: "added", Arguments: arguments}); err != nil {
+				t.Fatal(err)
+			}
+			awaitDepth(t, s, "added", 2, 3)
+		})
+	}
+}
+
 // TestParkedComeAgain loses the connection with more parked than the prefetch: all are known again, and make room again.
 func TestParkedComeAgain(t *testing.T) {
 	t.Parallel()

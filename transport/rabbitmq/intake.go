@@ -17,6 +17,7 @@ type intake struct {
 	*declaration
 	cancel context.CancelFunc // nothing more is to be received
 	over   chan struct{}      // closed when nothing comes any more and what was not handed out has gone back
+	unfit  chan struct{}      // capacity 1: the prefetch has changed
 
 	// Guarded by the consumer's mu.
 	waiting  []*held // came and not handed out
@@ -26,9 +27,10 @@ type intake struct {
 // serve makes an intake one that Receive hands out of, and runs it from its first channel to its end.
 func (c *consumer) serve(in *intake, e *epoch) {
 	ctx, cancel := context.WithCancel(c.running)
-	in.cancel, in.over = cancel, make(chan struct{})
+	in.cancel, in.over, in.unfit = cancel, make(chan struct{}), make(chan struct{}, 1)
 	c.mu.Lock()
 	c.intakes = append(c.intakes, in)
+	in.refit() // it may have changed since the channel was opened
 	c.mu.Unlock()
 	c.runs.Go(func() {
 		defer cancel()
@@ -101,6 +103,8 @@ func (c *consumer) watch(ctx context.Context, w *watchdog, e *epoch) error {
 			}
 			c.log.Warn("RabbitMQ cancelled a consumer, its queue may have been deleted; declaring it again", "queue", queue)
 			e.session.shut(e.channel)
+		case <-w.in.unfit:
+			c.widen(e)
 		case <-e.narrow:
 			if err := c.grow(ctx, e, w.in); err != nil && ctx.Err() == nil && !lost(err) {
 				c.log.Warn("consumer cannot be replaced by one that gets more, opening another channel", "queue", queue, "error", err)

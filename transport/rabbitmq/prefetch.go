@@ -9,7 +9,27 @@ import (
 // What is held for a later time (Park) or because it is bad (quarantine.go) must not use up the prefetch, with all that
 // is due stuck behind it. A prefetch cannot be changed, but a consumer can be cancelled and another one started on the
 // same channel, where the delivery tags stay valid and only what the new one gets counts against its prefetch. That costs
-// three questions to the broker, so it is done when half of the prefetch has been lost, or can be had back.
+// three questions to the broker, so it is done when half of the prefetch has been lost, or can be had back, and when
+// SetPrefetch has changed it.
+
+// SetPrefetch implements transport.Prefetcher. The prefetch of an exclusive or auto-deleted queue stays what it was
+// until its channel is replaced.
+func (c *consumer) SetPrefetch(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.prefetch = min(max(n, 1), maxPrefetch)
+	for _, in := range c.intakes {
+		in.refit()
+	}
+}
+
+// refit asks for a consumer with the present prefetch.
+func (in *intake) refit() {
+	select {
+	case in.unfit <- struct{}{}:
+	default:
+	}
+}
 
 // Park implements transport.Parker.
 func (c *consumer) Park(batch []*transport.Delivery) {
@@ -35,13 +55,14 @@ func (c *consumer) widen(e *epoch) {
 	}
 }
 
-// grow replaces the consumer of a channel, if another would get more by half a prefetch. An exclusive one has to stay,
+// grow replaces the consumer of a channel, if another would get more by half a prefetch, or if that has changed. An
+// exclusive one has to stay,
 // since somebody else might get the queue in between, and so does one with which its queue would go.
 func (c *consumer) grow(ctx context.Context, e *epoch, in *intake) error {
 	if in.source.Exclusive || in.source.AutoDelete {
 		return nil
 	}
-	if room, may := c.room(e, in); room-may < (c.prefetch+1)/2 {
+	if room, may, prefetch := c.room(e, in); prefetch == e.meant && room-may < (prefetch+1)/2 {
 		return nil
 	}
 	// Another tag, because a quorum queue would take the same one for the old consumer.
@@ -50,8 +71,9 @@ func (c *consumer) grow(ctx context.Context, e *epoch, in *intake) error {
 		return err
 	}
 	<-e.drained
-	room, _ := c.room(e, in)
+	room, _, prefetch := c.room(e, in)
 	room = max(room, 1) // 0 would be no bound at all
+	e.meant = prefetch
 	deliveries, err := c.consume(ctx, e, in.declaration, round, room)
 	if err != nil {
 		return err
@@ -63,8 +85,9 @@ func (c *consumer) grow(ctx context.Context, e *epoch, in *intake) error {
 	return nil
 }
 
-// room is how much more may be in hand of what is not parked, and how much of that the present consumer may get.
-func (c *consumer) room(e *epoch, in *intake) (room, may int) {
+// room is how much more may be in hand of what is not parked, how much of that the present consumer may get, and the
+// prefetch that both come from.
+func (c *consumer) room(e *epoch, in *intake) (room, may, prefetch int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	tag := roundTag(e.round)
@@ -88,5 +111,5 @@ func (c *consumer) room(e *epoch, in *intake) (room, may int) {
 	for _, h := range in.waiting {
 		count(h)
 	}
-	return room, may
+	return room, may, c.prefetch
 }
