@@ -3,8 +3,10 @@ package examples
 
 import (
 	"context"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -43,5 +45,49 @@ func TestQuickstart(t *testing.T) {
 	}
 	if err := w.Wait(); err != nil {
 		t.Errorf("the worker did not stop warm: %v", err)
+	}
+}
+
+// TestExamples runs the examples that bring everything with them, from the folder in which their comments say to, and
+// compares what they print.
+func TestExamples(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]string{
+		"delay": "Ada was reminded a second later: true\nGrace was reminded at her time: true\n" +
+			"Edsger's reminder had expired before: true\n",
+		"retry": "charge, attempt 1\ncharge, attempt 2\ncharge, attempt 3\ncharged 995 cents\n" +
+			"ship, attempt 1\nship, attempt 2\ngiven up: Exception: no van\n",
+		"exec-and-http": "words: 6 <nil>\nno such file: true\nhello Ada <nil> after 2 calls\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			exe := build(t, name)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			cmd := exec.CommandContext(ctx, exe)
+			cmd.Dir = ".."
+			out, err := cmd.CombinedOutput()
+			if err != nil || string(out) != want {
+				t.Errorf("%v, it said:\n%s\nexpected:\n%s", err, out, want)
+			}
+		})
+	}
+}
+
+// TestEveryExampleRuns finds examples that no test runs.
+func TestEveryExampleRuns(t *testing.T) {
+	t.Parallel()
+	source, err := os.ReadFile("examples_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	folders, err := os.ReadDir(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range folders {
+		if f.IsDir() && f.Name() != "site" && !strings.Contains(string(source), `"`+f.Name()) {
+			t.Errorf("no test runs examples/%s", f.Name())
+		}
 	}
 }

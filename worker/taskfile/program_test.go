@@ -164,7 +164,12 @@ func TestExitActions(t *testing.T) {
 func TestSecretsStay(t *testing.T) {
 	t.Setenv("CELERY_BROKER_URL", "redis://:secret@host/0")
 	t.Setenv("SHARED", "yes")
-	v, err := run(t.Context(), one(t, script(`printf %s "$CELERY_BROKER_URL$SHARED"`)+"  output: text\n  inherit_env: [SHARED]\n"), nil, nil)
+	t.Setenv("TOKEN", "$(x) {{id}}")
+	v, err := run(t.Context(), one(t, script(`printf %s "$T ${TOKEN-unset}"`)+"  output: text\n  env: {T: 'is ${TOKEN}'}\n"), nil, nil)
+	if err != nil || v != "is $(x) id-1 unset" {
+		t.Errorf("the program saw %q, %v", v, err)
+	}
+	v, err = run(t.Context(), one(t, script(`printf %s "$CELERY_BROKER_URL$SHARED"`)+"  output: text\n  inherit_env: [SHARED]\n"), nil, nil)
 	if err != nil || v != "yes" {
 		t.Errorf("the program saw %q, %v", v, err)
 	}

@@ -96,8 +96,10 @@ func TestLoadRefuses(t *testing.T) {
 		"several":         {"tasks:\n- {name: a, command: [sh], acks: x, output: x}\n- {name: b}\n", []string{"task a: output", "task a: acks", "task b: a task has"}},
 		"two delays":      {"tasks:\n- {name: a, command: [sh], retry: {delay: 1, backoff: 1}}\n", []string{"only one of them"}},
 		"short delay":     {"tasks:\n- {name: a, command: [sh], retry: {backoff: 0.5}}\n", []string{"whole seconds"}},
-		"wrong kind":      {"tasks:\n- {name: a, command: {a: b}}\n", []string{"line 2"}},
-		"two documents":   {"tasks:\n- {name: a, command: [sh]}\n---\ntasks: []\n", []string{"more than one document"}},
+		"unset": {"tasks:\n- {name: a, command: [sh], dir: '${GELERY_TEST_NONE}'}\n- {name: b, http: {url: 'http://${GELERY_TEST_NONE}/'}}\n",
+			[]string{"task a: dir: the variable GELERY_TEST_NONE is not set", "task b: http: url: the variable"}},
+		"wrong kind":    {"tasks:\n- {name: a, command: {a: b}}\n", []string{"line 2"}},
+		"two documents": {"tasks:\n- {name: a, command: [sh]}\n---\ntasks: []\n", []string{"more than one document"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
