@@ -283,6 +283,12 @@ func (e *entry) options() (options []task.DefineOption) {
 	if e.TimeLimit > 0 {
 		add(task.TimeLimit(time.Duration(e.TimeLimit)))
 	}
+	if e.RateLimit != "" {
+		add(task.RateLimit(e.RateLimit))
+	}
+	if e.Concurrency > 0 {
+		add(task.Concurrency(e.Concurrency))
+	}
 	if e.Acks == "early" {
 		add(task.AckEarly())
 	}

@@ -98,6 +98,7 @@ func TestLoadRefuses(t *testing.T) {
 		"short delay":     {"tasks:\n- {name: a, command: [sh], retry: {backoff: 0.5}}\n", []string{"whole seconds"}},
 		"unset": {"tasks:\n- {name: a, command: [sh], dir: '${GELERY_TEST_NONE}'}\n- {name: b, http: {url: 'http://${GELERY_TEST_NONE}/'}}\n",
 			[]string{"task a: dir: the variable GELERY_TEST_NONE is not set", "task b: http: url: the variable"}},
+		"rate":          {"tasks:\n- {name: a, command: [sh], rate_limit: fast}\n", []string{"task a: ", "fast"}},
 		"wrong kind":    {"tasks:\n- {name: a, command: {a: b}}\n", []string{"line 2"}},
 		"two documents": {"tasks:\n- {name: a, command: [sh]}\n---\ntasks: []\n", []string{"more than one document"}},
 	} {
@@ -121,9 +122,9 @@ func TestLoadRefuses(t *testing.T) {
 
 func TestOptions(t *testing.T) {
 	t.Parallel()
-	d := one(t, `{"tasks": [{"name": "a", "command": ["sh"], "queue": "q", "time_limit": "1m30s", "soft_time_limit": 1.5,
+	d := one(t, `{"tasks": [{"name": "a", "command": ["sh"], "queue": "q", "rate_limit": "10/m", "concurrency": 3, "time_limit": "1m30s", "soft_time_limit": 1.5,
 		"acks": "early", "ignore_result": true, "track_started": true, "retry": {"max": 7, "backoff": 2, "backoff_max": 60, "jitter": false}}]}`).Defaults
-	if d.Queue != "q" || d.TimeLimit.Seconds() != 90 || d.SoftTimeLimit.Seconds() != 1.5 || !d.AckEarly || !*d.IgnoreResult ||
+	if d.Queue != "q" || *d.RateLimit != "10/m" || d.Concurrency != 3 || d.TimeLimit.Seconds() != 90 || d.SoftTimeLimit.Seconds() != 1.5 || !d.AckEarly || !*d.IgnoreResult ||
 		!*d.TrackStarted || *d.MaxRetries != 7 ||
 		d.RetryPolicy.Backoff.Seconds() != 2 || d.RetryPolicy.BackoffMax.Seconds() != 60 || !d.RetryPolicy.NoJitter {
 		t.Errorf("%+v", d)
