@@ -159,6 +159,9 @@ func classOf(err error) (module, class string) {
 // typeName names an error by its Go type. Wrappers that say nothing themselves are looked through.
 func typeName(err error) (module, class string) {
 	for ; err != nil; err = unwrapFirst(err) {
+		if _, ok := err.(*expectedError); ok { //nolint:errorlint // this layer and no other
+			continue
+		}
 		t := reflect.TypeOf(err)
 		if t.Kind() == reflect.Pointer {
 			t = t.Elem()

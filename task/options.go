@@ -51,8 +51,14 @@ type Defaults struct {
 	RetryDelay   *time.Duration // nil: 180 s
 	RetryPolicy  *RetryPolicy   // nil: only an explicit [Retry] tries again
 	TrackStarted *bool          // store STARTED; nil: as the worker is configured
-	AckEarly     bool           // acknowledge before running: at most once, Celery's acks_late=False
-	Lenient      bool           // unknown keyword arguments are dropped instead of refused
+	Throws       []error        // expected errors: FAILURE, logged at INFO
+
+	AckEarly      *bool // acknowledge before running: at most once, Celery's acks_late=False; nil: as the worker is configured
+	AckOnFailure  *bool // false: a failed run's message is rejected; nil: as the worker is configured
+	AckOnTimeout  *bool // the same for a time limit
+	MaxDeliveries int   // how often a message may begin that was handed out before; 0: as the worker is configured
+
+	Lenient bool // unknown keyword arguments are dropped instead of refused
 
 	Handlers    Handlers // for the worker: what the task does beside its work
 	RateLimit   *string  // how often runs begin in a worker, as ParseRate reads it; nil: the worker's default
@@ -283,12 +289,6 @@ func IgnoreResult(ignore bool) Option {
 // track_started.
 func TrackStarted(on bool) DefineOption {
 	return forDefine("TrackStarted", on, func(s *settings, v bool) error { s.TrackStarted = &v; return nil })
-}
-
-// AckEarly acknowledges the message before the run: a crash loses the task instead of repeating it. This is Celery's
-// default (acks_late=False), but not ours.
-func AckEarly() DefineOption {
-	return forDefine("AckEarly", struct{}{}, func(s *settings, _ struct{}) error { s.AckEarly = true; return nil })
 }
 
 // Lenient drops unknown keyword arguments where Python would raise a TypeError: for the time when callers and workers

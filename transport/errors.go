@@ -8,6 +8,8 @@ import (
 var (
 	// ErrClosed is returned by calls on a closed transport or consumer.
 	ErrClosed = errors.New("transport is closed")
+	// ErrTakenBack means that a delivery is held no more: the broker has given its message to somebody else, or will.
+	ErrTakenBack = errors.New("the broker has taken the message back")
 	// ErrNoRoute means that no queue is bound to the exchange and routing key: the message went nowhere.
 	ErrNoRoute = errors.New("no queue is bound to this exchange and routing key")
 	// ErrBrokerFull means that the broker refuses writes: Redis at maxmemory, a RabbitMQ alarm.

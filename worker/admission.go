@@ -107,7 +107,7 @@ func (w *Worker) expired(j *job) bool {
 	w.logDiscarded(j, "expired")
 	w.tellRevoked(j, "expired")
 	o := &outcome{delivery: j.delivery, request: j.request}
-	if !w.ignoresResult(j) {
+	if w.storesError(j) {
 		x := &protocol.Exception{Type: "TaskRevokedError", Module: "celery.exceptions", Args: []any{"expired"}}
 		o.meta = w.meta(j, protocol.Revoked, x, "")
 	}
@@ -118,7 +118,7 @@ func (w *Worker) expired(j *job) bool {
 // refuse sends a delivery to quarantine.
 func (w *Worker) refuse(d *transport.Delivery, r *protocol.Request, x *protocol.Exception, reason string) {
 	o := &outcome{delivery: d, request: r, verdict: transport.Quarantine, reason: reason}
-	if r.ID != "" && (r.IgnoreResult == nil || !*r.IgnoreResult) {
+	if r.ID != "" && (w.config.StoreErrorsEvenIfIgnored || r.IgnoreResult == nil || !*r.IgnoreResult) {
 		o.meta = &protocol.ResultMeta{TaskID: r.ID, Status: protocol.Failure, Exception: x, DateDone: time.Now(),
 			GroupID: r.Group, ParentID: r.ParentID, ReplyTo: r.Properties.ReplyTo, CorrelationID: r.Properties.CorrelationID}
 	}
@@ -156,6 +156,11 @@ func (w *Worker) ignoresResult(j *job) bool {
 		return *ignore
 	}
 	return w.client.Config().IgnoreResult
+}
+
+// storesError tells whether an exception is stored for a job that ends without a run.
+func (w *Worker) storesError(j *job) bool {
+	return w.config.StoreErrorsEvenIfIgnored || !w.ignoresResult(j)
 }
 
 // meta is the result document of a job in some state.

@@ -57,6 +57,23 @@ type Config struct {
 	// DisableRateLimits lets all tasks run as often as they can, also those that have a limit of their own. What is in
 	// Limits still holds. Default false. worker_disable_rate_limits.
 	DisableRateLimits bool
+	// AckEarly acknowledges the messages of tasks before they run, unless a task says otherwise. Default false: they are
+	// acknowledged after the run, which is not Celery's default. task_acks_late=False.
+	AckEarly bool
+	// AckOnFailure and AckOnTimeout say whether the message of a run that has failed, or passed a time limit, is
+	// acknowledged; with false it is rejected, and dead-lettered where the broker does that. They are for tasks
+	// acknowledged late. Default true. task_acks_on_failure_or_timeout; task_acks_on_failure, task_acks_on_timeout.
+	AckOnFailure, AckOnTimeout *bool
+	// StoreErrorsEvenIfIgnored stores FAILURE, RETRY and REVOKED of tasks whose results are ignored. Default false.
+	// task_store_errors_even_if_ignored.
+	StoreErrorsEvenIfIgnored bool
+	// MaxDeliveries is how often work on a message may begin after it had been handed out before, which means that the
+	// worker that had it went away. When there have been so many, the message is quarantined and its task has failed, with
+	// WorkerLostError: it may be what ends the workers. Default 5; negative: no limit. Celery has none.
+	MaxDeliveries int
+	// Deduplicate looks the result of a message up that was handed out before, and does not run its task again if that is
+	// SUCCESS. It needs a result backend that keeps results. Default false. worker_deduplicate_successful_tasks.
+	Deduplicate bool
 	// Logger receives the worker's log. Default: the client's.
 	Logger *slog.Logger
 }
@@ -76,6 +93,9 @@ func (c Config) withDefaults(client task.Config) (Config, error) {
 	}
 	if c.PrefetchMultiplier == 0 {
 		c.PrefetchMultiplier = 4
+	}
+	if c.MaxDeliveries == 0 {
+		c.MaxDeliveries = defaultMaxDeliveries
 	}
 	var err error
 	if c.Autoscale, err = c.Autoscale.withDefaults(); err != nil {
@@ -111,6 +131,8 @@ func (c Config) withDefaults(client task.Config) (Config, error) {
 const (
 	maxConcurrency = 100_000
 	maxPrefetch    = 1_000
+
+	defaultMaxDeliveries = 5
 )
 
 // UnlimitedPrefetch as PrefetchMultiplier stands for Celery's 0: the worker holds what it gets, up to 10,000 messages or

@@ -40,7 +40,7 @@ func (w *Worker) judge(ctx context.Context, e *execution, result any, err error,
 		return retried(next, stack)
 	}
 	c := failure(err, stack)
-	c.timedOut = errors.Is(err, task.ErrSoftTimeLimit)
+	c.timedOut, c.expected = errors.Is(err, task.ErrSoftTimeLimit), e.task.Defaults.Expects(err)
 	return c
 }
 

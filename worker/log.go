@@ -81,6 +81,14 @@ func (w *Worker) logDiscarded(j *job, why string) {
 	}
 }
 
+// logSucceededBefore tells that a task does not run again.
+func (w *Worker) logSucceededBefore(j *job) {
+	if w.logs(slog.LevelInfo) {
+		text := "Task " + fullName(j.request) + " Task already completed successfully."
+		w.logTask(slog.LevelInfo, text, j.request, TaskLog{State: protocol.Success})
+	}
+}
+
 // logRefused tells of a message that goes to quarantine, in Celery's words for what is wrong with it.
 func (w *Worker) logRefused(d *transport.Delivery, r *protocol.Request, x *protocol.Exception, reason string) {
 	text := "Received invalid task message: " + reason + ". Its message is quarantined"

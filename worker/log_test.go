@@ -35,6 +35,10 @@ func TestLogLines(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.mux.Func("fail", func() error { return task.AsPython(errors.New("kaput"), "builtins", "ValueError") })
+	s.mux.Func("known", func() error { return task.AsPython(nil, "builtins", "KeyError", "ok") }, task.Throws(task.PyError("LookupError")))
+	s.mux.Func("again", func() error {
+		return task.Retry(task.AsPython(nil, "builtins", "KeyError", "nope 0"), task.Countdown(time.Hour), task.Queue("elsewhere"))
+	})
 	s.mux.Func("ignored", func() error { return task.Ignore })
 	s.mux.Func("rejected", func() error { return task.Reject(errors.New("no thanks"), false) })
 	s.mux.Func("talks", func(ctx context.Context) error { task.Logger(ctx).Info("half done", "rows", 5); return nil })
@@ -51,6 +55,8 @@ func TestLogLines(t *testing.T) {
 		{"tasks.add", []any{1, 2}, nil, []string{"INFO Task tasks.add[ID] received", "INFO Task tasks.add[ID] succeeded in Ns: 3"}, "task task_id state result runtime"},
 		{"tasks.add", []any{1, 2}, []task.SendOption{task.Shadow("sum")}, []string{"INFO Task sum[ID] received", "INFO Task sum[ID] succeeded in Ns: 3"}, "task"},
 		{"fail", nil, nil, []string{"INFO Task fail[ID] received", "ERROR Task fail[ID] raised unexpected: ValueError('kaput')"}, "error traceback runtime"},
+		{"known", nil, nil, []string{"INFO Task known[ID] received", "INFO Task known[ID] raised expected: KeyError('ok')"}, "error"},
+		{"again", nil, nil, []string{"INFO Task again[ID] received", "INFO Task again[ID] retry: Retry in 3600s: KeyError('nope 0')"}, "task"},
 		{"ignored", nil, nil, []string{"INFO Task ignored[ID] received", "INFO Task ignored[ID] ignored"}, "task"},
 		{"rejected", nil, nil, []string{"INFO Task rejected[ID] received", "WARN Task rejected[ID] reject requeue=False: no thanks"}, "task"},
 		{"talks", nil, nil, []string{"INFO Task talks[ID] received", "INFO half done", "INFO Task talks[ID] succeeded in Ns: None"}, "task"},

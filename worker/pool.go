@@ -20,7 +20,7 @@ type pool interface {
 // runJob runs one job to its outcome and until its slot is free again; when ctx is done, only to its outcome.
 func (w *Worker) runJob(ctx context.Context, j *job) {
 	o := &outcome{delivery: j.delivery, request: j.request}
-	if j.task.Defaults.AckEarly {
+	if w.acksEarly(j) {
 		if !w.ackEarly(j) {
 			return
 		}
@@ -52,6 +52,9 @@ func (w *Worker) conclude(o *outcome, e *execution, c completion, ignore bool) {
 		w.succeeded.Add(1)
 	case protocol.Failure:
 		w.failed.Add(1)
+		if !w.acksFailure(e.job, c.timedOut) {
+			o.verdict = transport.Reject
+		}
 	case protocol.Rejected:
 		o.verdict = transport.Reject
 		if c.requeue {
@@ -61,7 +64,7 @@ func (w *Worker) conclude(o *outcome, e *execution, c completion, ignore bool) {
 	case protocol.Ignored:
 		return
 	}
-	if !ignore {
+	if !ignore || w.config.StoreErrorsEvenIfIgnored && c.state.Exceptional() {
 		o.meta = w.meta(e.job, c.state, c.exception, c.traceback)
 		o.meta.Result, o.meta.Children = c.result, e.info.Children()
 	}
@@ -72,19 +75,4 @@ func (w *Worker) tracksStarted(j *job) bool {
 		return *t
 	}
 	return w.config.TrackStarted
-}
-
-// ackEarly acknowledges before the run, for tasks that must not run twice. The task begins only if that was not too late:
-// Redis has answered then, while AMQP has no answer. After false the message is another's, comes again as a new one, or
-// is given back when the worker stops.
-func (w *Worker) ackEarly(j *job) bool {
-	early := transport.Settlement{Delivery: j.delivery, Verdict: transport.Ack, Undone: true}
-	lost, err := w.consumer.Settle(w.applying, []transport.Settlement{early})
-	if err != nil || lost > 0 {
-		w.log.Warn("task not begun: its message could not be acknowledged before", "task", j.request.Task,
-			"task_id", j.request.ID, "lost", lost, "error", err)
-		w.window.free(1)
-		return false
-	}
-	return true
 }

@@ -141,7 +141,7 @@ func (w *Worker) slot(ctx context.Context) {
 				continue
 			}
 			w.slots.busy.Add(1)
-			if !w.discarded(j) {
+			if !w.discarded(j) && (!j.delivery.Redelivered || w.resumes(ctx, j)) {
 				w.runJob(ctx, j)
 			}
 			w.rooms.ended(j)

@@ -68,6 +68,9 @@ func New(client *task.Client, mux *Mux, c Config) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := c.checkBackend(client.Backend()); err != nil {
+		return nil, err
+	}
 	accept, err := serialization.NewAccept(client.Config().AcceptContent...)
 	if err != nil {
 		return nil, fmt.Errorf("worker config: AcceptContent: %w", err)

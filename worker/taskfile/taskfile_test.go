@@ -124,7 +124,7 @@ func TestOptions(t *testing.T) {
 	t.Parallel()
 	d := one(t, `{"tasks": [{"name": "a", "command": ["sh"], "queue": "q", "rate_limit": "10/m", "concurrency": 3, "time_limit": "1m30s", "soft_time_limit": 1.5,
 		"acks": "early", "ignore_result": true, "track_started": true, "retry": {"max": 7, "backoff": 2, "backoff_max": 60, "jitter": false}}]}`).Defaults
-	if d.Queue != "q" || *d.RateLimit != "10/m" || d.Concurrency != 3 || d.TimeLimit.Seconds() != 90 || d.SoftTimeLimit.Seconds() != 1.5 || !d.AckEarly || !*d.IgnoreResult ||
+	if d.Queue != "q" || *d.RateLimit != "10/m" || d.Concurrency != 3 || d.TimeLimit.Seconds() != 90 || d.SoftTimeLimit.Seconds() != 1.5 || d.AckEarly == nil || !*d.AckEarly || !*d.IgnoreResult ||
 		!*d.TrackStarted || *d.MaxRetries != 7 ||
 		d.RetryPolicy.Backoff.Seconds() != 2 || d.RetryPolicy.BackoffMax.Seconds() != 60 || !d.RetryPolicy.NoJitter {
 		t.Errorf("%+v", d)

@@ -1,0 +1,103 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/gelery/gelery/backends"
+	"github.com/gelery/gelery/protocol"
+	"github.com/gelery/gelery/transport"
+)
+
+// resumes is asked right before the run of a job whose message was handed out before: by a worker that has gone since, or
+// that gave it back. False: the job is not to be run, and has been taken care of.
+func (w *Worker) resumes(ctx context.Context, j *job) bool {
+	if w.acksEarly(j) {
+		return true // it would be acknowledged if work on it had begun
+	}
+	return !w.succeededBefore(ctx, j) && w.begin(ctx, j)
+}
+
+// begin counts that work on the message begins once more, before it does: what ends its worker cannot count itself
+// afterwards. A message that has begun too often is put aside.
+func (w *Worker) begin(ctx context.Context, j *job) bool {
+	most := w.config.MaxDeliveries
+	if own := j.task.Defaults.MaxDeliveries; own != 0 {
+		most = own
+	}
+	if most < 0 {
+		return true
+	}
+	if n := j.request.Attempts(); n >= most {
+		w.overdelivered(j, n)
+		return false
+	}
+	limited, cancel := context.WithTimeout(ctx, settleGrace)
+	defer cancel()
+	again, err := w.consumer.Begin(limited, j.delivery)
+	switch {
+	case again: // its message comes again, counted
+		w.window.free(1)
+		return false
+	case errors.Is(err, transport.ErrTakenBack):
+		w.log.Warn("task not begun: its message was taken back", "task", j.request.Task, "task_id", j.request.ID)
+		w.window.free(1)
+		return false
+	case err == nil || errors.Is(err, errors.ErrUnsupported):
+		return true
+	case ctx.Err() != nil:
+		return false // the worker stops, and its message goes back
+	}
+	w.log.Warn("a message that comes again runs without being counted", "task", j.request.Task, "task_id", j.request.ID, "error", err)
+	return true
+}
+
+// overdelivered ends a job whose message has begun too often: the message is quarantined, with its history, and its task
+// has failed like one whose worker was lost.
+func (w *Worker) overdelivered(j *job, begun int) {
+	reason := fmt.Sprintf("work on it has begun %d times after it had been handed out before, and no worker has ended it "+
+		"(the limit, MaxDeliveries, is reached)", begun)
+	x := &protocol.Exception{Type: "WorkerLostError", Module: "billiard.exceptions", Args: []any{"Worker exited prematurely: " + reason}}
+	o := &outcome{delivery: j.delivery, request: j.request, state: protocol.Failure, verdict: transport.Quarantine, reason: reason}
+	if w.storesError(j) {
+		o.meta = w.meta(j, protocol.Failure, x, "")
+	}
+	w.log.Error("message quarantined: "+reason, "task", j.request.Task, "task_id", j.request.ID, "queue", j.delivery.Queue)
+	w.tellQuarantined(j.delivery, j.request, x, reason)
+	w.quarantined.Add(1)
+	w.report(o)
+}
+
+// succeededBefore ends a job whose SUCCESS is stored already, if the worker is to look. What follows the task was sent
+// before its message could be acknowledged, or not, if its worker was lost in between: the door for workflows, which must
+// then be continued from the stored result.
+func (w *Worker) succeededBefore(ctx context.Context, j *job) bool {
+	if !w.config.Deduplicate || w.ignoresResult(j) {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, settleGrace)
+	defer cancel()
+	meta, err := w.backend.Get(ctx, j.request.ID)
+	switch {
+	case err != nil:
+		w.log.Warn("whether a task has succeeded before is not known", "task", j.request.Task, "task_id", j.request.ID, "error", err)
+		return false
+	case meta.Status != protocol.Success:
+		return false
+	}
+	w.logSucceededBefore(j)
+	w.report(&outcome{delivery: j.delivery, request: j.request, state: protocol.Success})
+	return true
+}
+
+// checkBackend refuses settings that need a backend of another kind.
+func (c *Config) checkBackend(b backends.Backend) error {
+	if !c.Deduplicate {
+		return nil
+	}
+	if _, sends := b.(backends.Replier); b == nil || sends {
+		return errors.New("worker config: Deduplicate: it needs a result backend that keeps results; there is none, or rpc://, which sends them")
+	}
+	return nil
+}
