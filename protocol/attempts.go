@@ -6,14 +6,30 @@ import (
 	"strconv"
 )
 
-// AttemptsHeader counts how often work on a message has begun after it had been handed out before: what a delivery cap is
-// compared with. Gelery's own; a message that is handed out once has none.
-const AttemptsHeader = "x-gelery-attempts"
+// Headers of Gelery's own that count; a message without one has a count of 0.
+const (
+	// AttemptsHeader counts how often work on a message has begun after it had been handed out before: what a delivery
+	// cap is compared with.
+	AttemptsHeader = "x-gelery-attempts"
+	// HopsHeader counts how often a message was handed back by workers that do not know its task.
+	HopsHeader = "x-gelery-hops"
+)
 
 // Attempts is the count in AttemptsHeader, 0 without one or with one that is no count.
-func (h *Headers) Attempts() int {
+func (h *Headers) Attempts() int { return h.count(AttemptsHeader) }
+
+// SetAttempts replaces the count; 0 removes the header. It does not change the Extra that other Headers share with these.
+func (h *Headers) SetAttempts(n int) { h.setCount(AttemptsHeader, n) }
+
+// Hops is the count in HopsHeader, 0 without one or with one that is no count.
+func (h *Headers) Hops() int { return h.count(HopsHeader) }
+
+// SetHops replaces the count, as SetAttempts does.
+func (h *Headers) SetHops(n int) { h.setCount(HopsHeader, n) }
+
+func (h *Headers) count(name string) int {
 	for _, e := range h.Extra {
-		if e.Name == AttemptsHeader {
+		if e.Name == name {
 			n, err := strconv.Atoi(string(e.Value))
 			if err != nil || n < 0 {
 				return 0
@@ -24,11 +40,10 @@ func (h *Headers) Attempts() int {
 	return 0
 }
 
-// SetAttempts replaces the count; 0 removes the header. It does not change the Extra that other Headers share with these.
-func (h *Headers) SetAttempts(n int) {
-	extra := slices.DeleteFunc(slices.Clone(h.Extra), func(e Header) bool { return e.Name == AttemptsHeader })
+func (h *Headers) setCount(name string, n int) {
+	extra := slices.DeleteFunc(slices.Clone(h.Extra), func(e Header) bool { return e.Name == name })
 	if n > 0 {
-		extra = append(extra, Header{AttemptsHeader, json.RawMessage(strconv.Itoa(n))})
+		extra = append(extra, Header{name, json.RawMessage(strconv.Itoa(n))})
 	}
 	h.Extra = extra
 }

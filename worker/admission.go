@@ -30,8 +30,7 @@ func (w *Worker) admit(ctx context.Context, d *transport.Delivery) {
 	}
 	definition := w.tasks[r.Task]
 	if definition == nil {
-		x := &protocol.Exception{Type: "NotRegistered", Module: "celery.exceptions", Args: []any{r.Task}}
-		w.refuse(d, r, x, "task is not registered: "+r.Task)
+		w.unknown(d, r)
 		return
 	}
 	if what := continuation(&r.Embed); what != "" {
@@ -57,6 +56,10 @@ func (w *Worker) discarded(j *job) bool { return w.expired(j) }
 
 // due takes a job whose time has come: what must wait for more than a slot waits here.
 func (w *Worker) due(ctx context.Context, j *job) {
+	if j.task == nil {
+		w.handBack(j)
+		return
+	}
 	if r := w.rooms.of(j); r != nil {
 		r.enter(ctx, j)
 		return
@@ -117,15 +120,19 @@ func (w *Worker) expired(j *job) bool {
 
 // refuse sends a delivery to quarantine.
 func (w *Worker) refuse(d *transport.Delivery, r *protocol.Request, x *protocol.Exception, reason string) {
-	o := &outcome{delivery: d, request: r, verdict: transport.Quarantine, reason: reason}
-	if r.ID != "" && (w.config.StoreErrorsEvenIfIgnored || r.IgnoreResult == nil || !*r.IgnoreResult) {
-		o.meta = &protocol.ResultMeta{TaskID: r.ID, Status: protocol.Failure, Exception: x, DateDone: time.Now(),
-			GroupID: r.Group, ParentID: r.ParentID, ReplyTo: r.Properties.ReplyTo, CorrelationID: r.Properties.CorrelationID}
-	}
 	w.logRefused(d, r, x, reason)
 	w.tellQuarantined(d, r, x, reason)
 	w.quarantined.Add(1)
-	w.report(o)
+	w.report(&outcome{delivery: d, request: r, verdict: transport.Quarantine, reason: reason, meta: w.refusal(r, x)})
+}
+
+// refusal is the FAILURE for whoever waits for a message that cannot be run; nil: there is nobody.
+func (w *Worker) refusal(r *protocol.Request, x *protocol.Exception) *protocol.ResultMeta {
+	if r.ID == "" || r.IgnoreResult != nil && *r.IgnoreResult && !w.config.StoreErrorsEvenIfIgnored {
+		return nil
+	}
+	return &protocol.ResultMeta{TaskID: r.ID, Status: protocol.Failure, Exception: x, DateDone: time.Now(),
+		GroupID: r.Group, ParentID: r.ParentID, ReplyTo: r.Properties.ReplyTo, CorrelationID: r.Properties.CorrelationID}
 }
 
 // refusalException is what a client that waits for an unreadable task sees, under the names Python knows.

@@ -74,6 +74,13 @@ type Config struct {
 	// Deduplicate looks the result of a message up that was handed out before, and does not run its task again if that is
 	// SUCCESS. It needs a result backend that keeps results. Default false. worker_deduplicate_successful_tasks.
 	Deduplicate bool
+	// UnknownTask is what becomes of the message of a task that is not registered: "fail" puts it in quarantine, "reject"
+	// drops or dead-letters it, as Celery does, both with a FAILURE NotRegistered; "requeue" hands it back to its queue
+	// after a while, from 0.1 s growing to 30 s, for workers that know it, and at last fails it. Default "fail".
+	UnknownTask string
+	// UnknownTaskHops is how often a message is handed back by UnknownTask "requeue", all workers together. Default 100,
+	// which takes three quarters of an hour; negative: no limit.
+	UnknownTaskHops int
 	// Logger receives the worker's log. Default: the client's.
 	Logger *slog.Logger
 }
@@ -94,6 +101,12 @@ func (c Config) withDefaults(client task.Config) (Config, error) {
 	if c.PrefetchMultiplier == 0 {
 		c.PrefetchMultiplier = 4
 	}
+	if c.UnknownTask == "" {
+		c.UnknownTask = unknownFail
+	}
+	if c.UnknownTaskHops == 0 {
+		c.UnknownTaskHops = defaultHops
+	}
 	if c.MaxDeliveries == 0 {
 		c.MaxDeliveries = defaultMaxDeliveries
 	}
@@ -113,6 +126,8 @@ func (c Config) withDefaults(client task.Config) (Config, error) {
 		return c, fmt.Errorf("worker config: TimeLimit %v, SoftTimeLimit %v: a limit is not negative", c.TimeLimit, c.SoftTimeLimit)
 	case c.TimeLimit > 0 && c.SoftTimeLimit > c.TimeLimit:
 		return c, fmt.Errorf("worker config: SoftTimeLimit: %v is longer than TimeLimit, %v", c.SoftTimeLimit, c.TimeLimit)
+	case c.UnknownTask != unknownFail && c.UnknownTask != unknownReject && c.UnknownTask != unknownRequeue:
+		return c, fmt.Errorf("worker config: UnknownTask: %q is not fail, reject or requeue", c.UnknownTask)
 	case c.StopTimeout < 0:
 		return c, fmt.Errorf("worker config: StopTimeout: %v is negative", c.StopTimeout)
 	}
@@ -133,6 +148,7 @@ const (
 	maxPrefetch    = 1_000
 
 	defaultMaxDeliveries = 5
+	defaultHops          = 100
 )
 
 // UnlimitedPrefetch as PrefetchMultiplier stands for Celery's 0: the worker holds what it gets, up to 10,000 messages or

@@ -32,16 +32,17 @@ type Worker struct {
 	queues  []transport.Queue
 	log     *slog.Logger
 
-	consumer transport.Consumer
-	window   *window   // how many deliveries are held
-	ready    chan *job // admitted and due, waiting for a slot; closed when receiving has ended
-	parking  *parking  // admitted and not due
-	delaying *delaying // admitted, not due, and on their way back to the broker
-	rooms    *rooms    // admitted and due, but held back by a limit
-	pool     pool
-	slots    *slots
-	active   *active
-	outcomes chan *outcome
+	consumer  transport.Consumer
+	window    *window   // how many deliveries are held
+	ready     chan *job // admitted and due, waiting for a slot; closed when receiving has ended
+	parking   *parking  // admitted and not due
+	strangers *parking  // of tasks nobody knows here, until they are handed back
+	delaying  *delaying // admitted, not due, and on their way back to the broker
+	rooms     *rooms    // admitted and due, but held back by a limit
+	pool      pool
+	slots     *slots
+	active    *active
+	outcomes  chan *outcome
 
 	autoscaler *autoscaler // nil: the number of slots is fixed
 
@@ -89,6 +90,7 @@ func New(client *task.Client, mux *Mux, c Config) (*Worker, error) {
 		outcomes:  make(chan *outcome, held),
 		consuming: make(chan struct{}),
 	}
+	w.strangers = newParking(w)
 	w.parking, w.slots, w.autoscaler = newParking(w), newSlots(w, c.Concurrency), newAutoscaler(w)
 	if w.rooms, err = newRooms(w); err != nil {
 		return nil, err
@@ -132,6 +134,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	w.rooms.start = func(run func(context.Context)) { receiving.Go(func() { run(ctx) }) } // by who is among them
 	receiving.Go(func() { w.receive(ctx) })
 	receiving.Go(func() { w.parking.run(ctx) })
+	receiving.Go(func() { w.strangers.run(ctx) })
 	receiving.Go(func() { w.delaying.run(ctx) })
 	if w.autoscaler != nil {
 		receiving.Go(func() { w.autoscaler.run(ctx) })
