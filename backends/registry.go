@@ -30,9 +30,12 @@ type Options struct {
 	Persistent bool
 	// Logger receives what a driver does on its own. Default slog.Default().
 	Logger *slog.Logger
+	// Lazy opens a backend without asking whether it answers: for processes that may never use it, the children of a
+	// process pool.
+	Lazy bool
 }
 
-// Opener connects to the backend at a URL and verifies that it answers.
+// Opener connects to the backend at a URL and, unless it is to be lazy, verifies that it answers.
 type Opener func(ctx context.Context, url string, o Options) (Backend, error)
 
 var drivers = registry.New[Opener]("backends", "result backend", "redis://localhost:6379/1")

@@ -13,6 +13,7 @@ import (
 	"github.com/gelery/gelery/backends"
 	"github.com/gelery/gelery/backends/rpc"
 	"github.com/gelery/gelery/internal/brokerurl"
+	"github.com/gelery/gelery/internal/poolchild"
 	"github.com/gelery/gelery/protocol/serialization"
 	"github.com/gelery/gelery/task"
 	"github.com/gelery/gelery/transport"
@@ -80,7 +81,7 @@ func connect(ctx context.Context, c task.Config) (_ *task.Client, closeAll func(
 		if err := checkURL("broker", c.Broker, transport.Schemes()); err != nil {
 			return nil, nil, err
 		}
-		options := transport.Options{TransportOptions: c.TransportOptions, Logger: c.Logger}
+		options := transport.Options{TransportOptions: c.TransportOptions, Logger: c.Logger, Lazy: poolchild.Is()}
 		if tr, err = transport.Open(ctx, c.Broker, options); err != nil {
 			return nil, nil, connectFailure(ctx, "broker", c.Broker, err)
 		}
@@ -90,7 +91,7 @@ func connect(ctx context.Context, c task.Config) (_ *task.Client, closeAll func(
 			return nil, nil, err
 		}
 		options := backends.Options{Serializer: c.ResultSerializer, TransportOptions: c.BackendOptions, Broker: tr,
-			Persistent: c.ResultPersistent, Logger: c.Logger}
+			Persistent: c.ResultPersistent, Logger: c.Logger, Lazy: poolchild.Is()}
 		if options.Accept, err = serialization.NewAccept(firstOf(c.ResultSerializer, "json")); err != nil {
 			return nil, nil, usage("--result-serializer: "+err.Error(), "", "")
 		}

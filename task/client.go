@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/gelery/gelery/backends"
+	"github.com/gelery/gelery/internal/poolchild"
 	"github.com/gelery/gelery/protocol"
 	"github.com/gelery/gelery/transport"
 )
@@ -32,8 +33,8 @@ type Client struct {
 const maxDeclared = 10_000
 
 // Dial connects to the broker and the backend of the config and verifies that they answer. It tries for as long as ctx
-// lives: without a deadline it does not return while one of them is away. The client it returns outlives ctx. The
-// packages of the drivers must be imported:
+// lives: without a deadline it does not return while one of them is away. The client it returns outlives ctx. In a child
+// of a worker's process pool it connects when the client is first used. The packages of the drivers must be imported:
 //
 //	import (
 //		_ "github.com/gelery/gelery/backends/redis"
@@ -50,7 +51,7 @@ func Dial(ctx context.Context, c Config) (*Client, error) {
 	c = client.config
 	client.owned = true
 	client.transport, err = transport.Open(ctx, c.Broker,
-		transport.Options{TransportOptions: c.TransportOptions, Logger: c.Logger})
+		transport.Options{TransportOptions: c.TransportOptions, Logger: c.Logger, Lazy: poolchild.Is()})
 	if err != nil {
 		return nil, fmt.Errorf("broker: %w", err)
 	}

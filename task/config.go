@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gelery/gelery/backends"
+	"github.com/gelery/gelery/internal/poolchild"
 	"github.com/gelery/gelery/protocol/compression"
 	"github.com/gelery/gelery/protocol/serialization"
 	"github.com/gelery/gelery/transport"
@@ -168,6 +169,7 @@ func (c *Config) backendOptions(broker transport.Transport) (backends.Options, e
 		Broker:           broker,
 		Persistent:       c.ResultPersistent,
 		Logger:           c.Logger,
+		Lazy:             poolchild.Is(),
 	}, err
 }
 

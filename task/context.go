@@ -82,6 +82,13 @@ func (i *Info) Children() []protocol.ResultTuple {
 	return i.children
 }
 
+// SetChildren replaces the results of [Info.Children]: for a worker whose task runs in another process.
+func (i *Info) SetChildren(children []protocol.ResultTuple) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.children = children
+}
+
 func (i *Info) addChild(id string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()

@@ -63,6 +63,9 @@ type Defaults struct {
 	Handlers    Handlers // for the worker: what the task does beside its work
 	RateLimit   *string  // how often runs begin in a worker, as ParseRate reads it; nil: the worker's default
 	Concurrency int      // how many runs go on at once in a worker; 0: as many as there are slots
+
+	Isolated           bool  // run in a child process, whatever the worker's pool is
+	RejectOnWorkerLost *bool // give the message back when the process that ran the task is lost; nil: true
 }
 
 // settings collects the options of a definition or of a call.
@@ -289,6 +292,20 @@ func IgnoreResult(ignore bool) Option {
 // track_started.
 func TrackStarted(on bool) DefineOption {
 	return forDefine("TrackStarted", on, func(s *settings, v bool) error { s.TrackStarted = &v; return nil })
+}
+
+// Isolated runs the task in a child process of the worker, also where its pool is goroutines: it can be killed then, and
+// whatever it does to its process harms no other task. Celery has no equal.
+func Isolated() DefineOption {
+	return forDefine("Isolated", struct{}{}, func(s *settings, _ struct{}) error { s.Isolated = true; return nil })
+}
+
+// RejectOnWorkerLost says what becomes of the task when the child process that runs it is lost (killed, crashed, ended by
+// os.Exit). With true its message goes back and it runs again, here or elsewhere; with false it is a FAILURE with
+// WorkerLostError, which is Celery's default, but not ours. A message that was acknowledged early is a FAILURE in any
+// case. Celery: reject_on_worker_lost.
+func RejectOnWorkerLost(reject bool) DefineOption {
+	return forDefine("RejectOnWorkerLost", reject, func(s *settings, v bool) error { s.RejectOnWorkerLost = &v; return nil })
 }
 
 // Lenient drops unknown keyword arguments where Python would raise a TypeError: for the time when callers and workers

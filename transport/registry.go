@@ -14,6 +14,9 @@ type Options struct {
 	TransportOptions map[string]any
 	// Logger receives what a driver does on its own: reconnects, restores, quarantine. Default slog.Default().
 	Logger *slog.Logger
+	// Lazy connects when the transport is first used, not before Open returns: for processes that may never use it, the
+	// children of a process pool. Such a transport has none of the optional interfaces (Inspector and the like).
+	Lazy bool
 }
 
 // Opener connects to the broker at a URL. It verifies that the broker answers before it returns.
@@ -35,6 +38,9 @@ func Open(ctx context.Context, url string, o Options) (Transport, error) {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
+	}
+	if o.Lazy {
+		return newLazy(url, func(ctx context.Context) (Transport, error) { return open(ctx, url, o) }), nil
 	}
 	return open(ctx, url, o)
 }

@@ -81,6 +81,20 @@ type Config struct {
 	// UnknownTaskHops is how often a message is handed back by UnknownTask "requeue", all workers together. Default 100,
 	// which takes three quarters of an hour; negative: no limit.
 	UnknownTaskHops int
+	// Pool is where tasks run: "goroutine", in this process, or "process", in child processes, one task at a time each.
+	// A child is the same program, started with the same arguments; see IsChild. Celery's words are understood: prefork
+	// is process; threads, gevent and eventlet, which run many tasks in one process, are goroutine. Default "goroutine".
+	// worker_pool, -P.
+	Pool string
+	// MaxTasksPerChild is how many tasks a child process runs before it is replaced. Default: no bound.
+	// worker_max_tasks_per_child, --max-tasks-per-child.
+	MaxTasksPerChild int
+	// MaxMemoryPerChild is how many bytes a child process may have had resident before it is replaced, after the task in
+	// which it passed them. Default: no bound. worker_max_memory_per_child, --max-memory-per-child, which count KiB.
+	MaxMemoryPerChild int64
+	// MemoryLimitPerChild is how many bytes a child process may have resident: one with more is killed, and its task is a
+	// FAILURE with WorkerLostError. It is looked at every 100 ms, on Linux only. Default: no limit.
+	MemoryLimitPerChild int64
 	// Logger receives the worker's log. Default: the client's.
 	Logger *slog.Logger
 }
@@ -133,6 +147,9 @@ func (c Config) withDefaults(client task.Config) (Config, error) {
 	}
 	if c.DisablePrefetch {
 		c.PrefetchMultiplier = 1
+	}
+	if err := c.checkPool(); err != nil {
+		return c, err
 	}
 	if c.Hostname, err = NodeName(c.Hostname); err != nil {
 		return c, err

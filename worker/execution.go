@@ -179,6 +179,7 @@ type completion struct {
 	traceback string
 	timedOut  bool // FAILURE by a time limit
 	expected  bool // FAILURE by an error that the task is known to return
+	lost      bool // FAILURE because the process that ran it is gone
 
 	following []transport.Publication // to be sent once the result is stored
 	why       string                  // for the log: "Retry in 5s"

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"os"
 	"runtime/debug"
 )
 
@@ -37,5 +38,11 @@ func call(ctx context.Context, e *execution) (result any, stack []byte, err erro
 	return result, nil, err
 }
 
-// close implements pool.
-func (goroutines) close() {}
+// The other methods of pool have nothing to do: a goroutine is made where it is needed.
+
+func (goroutines) open()                              {}
+func (goroutines) reserve(context.Context, *job) bool { return true }
+func (goroutines) release(*job)                       {}
+func (goroutines) resize(int)                         {}
+func (goroutines) pids() []int                        { return []int{os.Getpid()} }
+func (goroutines) close()                             {}

@@ -10,9 +10,19 @@ import (
 
 // pool is where jobs run.
 type pool interface {
+	// open begins what the pool needs to run jobs. Nothing is run before.
+	open()
+	// reserve waits until there is where the job can run. False: ctx was done before, and the job has not begun.
+	reserve(ctx context.Context, j *job) bool
 	// run runs a job and returns what came of it. When e.givenUp is closed nobody waits for that any more: a pool that can
 	// kill kills, and returns. ctx is the task's, with a soft time limit as its deadline; it is cancelled with the cause.
 	run(ctx context.Context, e *execution) completion
+	// release gives back what was reserved for the job, once its code does not run any more.
+	release(j *job)
+	// resize follows a change of the number of slots.
+	resize(slots int)
+	// pids are those of the processes that jobs run in, sorted.
+	pids() []int
 	// close ends what the pool keeps. No slot runs a job then, but what a cold stop has left behind may still go on.
 	close()
 }
@@ -28,6 +38,9 @@ func (w *Worker) runJob(ctx context.Context, j *job) {
 	}
 	ignore := w.ignoresResult(j)
 	e, c, running := w.execute(j, ignore)
+	if c.lost {
+		c = lostProcess(j, c, o.settled)
+	}
 	if c.state != protocol.Success && w.terminated() {
 		if !o.settled {
 			return // a stop is not a failure: the message goes back and the task runs again

@@ -38,6 +38,7 @@ func (s *slots) start(ctx context.Context) {
 	for range s.size {
 		s.begin()
 	}
+	s.w.pool.resize(s.size)
 	s.fit() // the size may have been changed since the consumer was made
 }
 
@@ -71,6 +72,7 @@ func (s *slots) resize(size int) {
 	for ; s.size > size; s.size-- {
 		s.leave <- struct{}{} // which has room for all there can be
 	}
+	s.w.pool.resize(size)
 }
 
 // fit makes the window and the broker's prefetch fit the slots, or the most there may be. The caller holds mu.
@@ -141,8 +143,11 @@ func (w *Worker) slot(ctx context.Context) {
 				continue
 			}
 			w.slots.busy.Add(1)
-			if !w.discarded(j) && (!j.delivery.Redelivered || w.resumes(ctx, j)) {
-				w.runJob(ctx, j)
+			if w.pool.reserve(ctx, j) {
+				if !w.discarded(j) && (!j.delivery.Redelivered || w.resumes(ctx, j)) {
+					w.runJob(ctx, j)
+				}
+				w.pool.release(j)
 			}
 			w.rooms.ended(j)
 			w.slots.busy.Add(-1)

@@ -10,6 +10,9 @@ type Stats struct {
 	Prefetch    int              // most messages held that are not parked: prefetch_count
 	Total       map[string]int64 // runs begun, by the name of the task; those never run are left out: total
 
+	Processes        []int // pids of those that tasks run in, sorted: pool.processes
+	MaxTasksPerChild int   // 0: no bound
+
 	TimeLimit, SoftTimeLimit time.Duration // the worker's own: pool.timeouts, which has the soft one first
 
 	Autoscale *AutoscaleStats // nil: it is off
@@ -29,6 +32,7 @@ func (w *Worker) Stats() Stats {
 	s := Stats{
 		Running: int(w.slots.busy.Load()), Abandoned: int(w.abandoned.Load()), Prefetch: w.window.bound(), Total: map[string]int64{},
 		TimeLimit: w.config.TimeLimit, SoftTimeLimit: w.config.SoftTimeLimit,
+		Processes: w.pool.pids(), MaxTasksPerChild: w.config.MaxTasksPerChild,
 		Succeeded: w.succeeded.Load(), Failed: w.failed.Load(), Quarantined: w.quarantined.Load(),
 	}
 	for name, t := range w.tasks {

@@ -95,7 +95,10 @@ func New(client *task.Client, mux *Mux, c Config) (*Worker, error) {
 	if w.rooms, err = newRooms(w); err != nil {
 		return nil, err
 	}
-	w.pool, w.active = goroutines{w}, newActive()
+	w.active = newActive()
+	if w.pool, err = newPool(w); err != nil {
+		return nil, err
+	}
 	w.running, w.terminate = context.WithCancelCause(context.Background())
 	w.applying, w.abandon = context.WithCancel(context.Background())
 	return w, nil
@@ -105,9 +108,15 @@ func New(client *task.Client, mux *Mux, c Config) (*Worker, error) {
 // tasks, stores and acknowledges what they return, and gives everything it has not begun back to the front of its
 // queue. It returns nil after a warm stop, ErrTerminated after a cold one, ErrAbandoned if it stopped by itself, and an
 // error if it could not begin. A worker runs once.
+//
+// In a child of a process pool (see IsChild) it serves the parent instead, whatever ctx says, until the parent does not
+// need the child any more.
 func (w *Worker) Run(ctx context.Context) error {
 	if w.runs.Swap(true) {
 		return errors.New("the worker has run already")
+	}
+	if IsChild() {
+		return w.serve()
 	}
 	defer w.terminate(nil)
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -124,6 +133,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		return fmt.Errorf("worker %s: consume: %w", w.config.Hostname, err)
 	}
 	w.consumer = consumer
+	w.pool.open()
 	w.delaying = newDelaying(w)
 	w.log.Info("consuming", "worker", w.config.Hostname, "queues", w.config.Queues, "concurrency", w.config.Concurrency)
 	w.log.Info(w.config.Hostname + " ready.") // Celery's words, which scripts wait for

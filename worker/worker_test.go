@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -20,7 +21,12 @@ import (
 	_ "github.com/gelery/gelery/transport/memory"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if IsChild() {
+		os.Exit(childProgram()) // of the process pool of a test
+	}
+	goleak.VerifyTestMain(m)
+}
 
 type addArgs struct {
 	X int `task:"x"`

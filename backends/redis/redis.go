@@ -61,7 +61,7 @@ type Backend struct {
 // of the connection there is global_keyprefix, put before every key and channel, with "_" in between unless it ends in
 // one of ":_-.", which is the rule of Celery 5.5 and later (5.3 and 5.4 always put the "_").
 //
-// It tries until Redis answers or ctx is done.
+// It tries until Redis answers or ctx is done; with Lazy it does not ask.
 func Open(ctx context.Context, url string, o backends.Options) (backends.Backend, error) {
 	cfg, err := redisconn.Parse(url, o.TransportOptions, optionNames...)
 	if err != nil {
@@ -91,6 +91,9 @@ func Open(ctx context.Context, url string, o backends.Options) (backends.Backend
 	b.scriptTop = scriptTop(o.Expires, codec.Serializer.Name())
 	b.buffers.New = func() any { return new([]byte) }
 	b.listener = newListener(b)
+	if o.Lazy {
+		return b, nil // the client connects with its first command
+	}
 	err = redisconn.Do(ctx, b.log, "connect to result backend "+cfg.Redacted(), func(ctx context.Context) error {
 		return b.client.Ping(ctx).Err()
 	})
