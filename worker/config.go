@@ -95,6 +95,12 @@ type Config struct {
 	// MemoryLimitPerChild is how many bytes a child process may have resident: one with more is killed, and its task is a
 	// FAILURE with WorkerLostError. It is looked at every 100 ms, on Linux only. Default: no limit.
 	MemoryLimitPerChild int64
+	// Limits are limits that this worker shares with all others which are told of them. Default: none.
+	Limits []Limit
+	// LimitsURL is the Redis where Limits are kept; default: the broker if that is Redis, else the result backend. LimitsOptions
+	// are its connection's options, under kombu's names.
+	LimitsURL     string
+	LimitsOptions map[string]any
 	// Logger receives the worker's log. Default: the client's.
 	Logger *slog.Logger
 }
@@ -144,6 +150,9 @@ func (c Config) withDefaults(client task.Config) (Config, error) {
 		return c, fmt.Errorf("worker config: UnknownTask: %q is not fail, reject or requeue", c.UnknownTask)
 	case c.StopTimeout < 0:
 		return c, fmt.Errorf("worker config: StopTimeout: %v is negative", c.StopTimeout)
+	}
+	if err := c.checkLimits(); err != nil {
+		return c, err
 	}
 	if c.DisablePrefetch {
 		c.PrefetchMultiplier = 1

@@ -13,8 +13,8 @@ type limit interface {
 	ended(now time.Time, ran time.Duration) bool
 	// pace estimates when the next run may begin and how far those after it lie apart.
 	pace(now time.Time) (next, each time.Duration)
-	// exact tells whether pace is more than a guess.
-	exact() bool
+	// trust is how far ahead pace can be believed.
+	trust(now time.Time) time.Duration
 	// held is who waits for the limit.
 	held() *line
 }

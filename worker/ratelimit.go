@@ -35,7 +35,7 @@ func (b *bucket) ended(time.Time, time.Duration) bool { return false }
 
 func (b *bucket) pace(now time.Time) (next, each time.Duration) { return b.wait(now), b.interval }
 
-func (b *bucket) exact() bool { return true }
+func (b *bucket) trust(time.Time) time.Duration { return farthestTurn }
 
 // set changes the rate. The next run is not before it would be at the new rate.
 func (b *bucket) set(rate task.Rate) {
@@ -74,9 +74,5 @@ func (c *Config) rateLimit(d *task.Definition) (task.Rate, error) {
 		}
 		return r, err
 	}
-	r, err := task.ParseRate(c.DefaultRateLimit)
-	if err != nil {
-		err = fmt.Errorf("worker config: DefaultRateLimit: %w", err)
-	}
-	return r, err
+	return task.ParseRate(c.DefaultRateLimit)
 }

@@ -13,9 +13,9 @@ const (
 	roomSize  = 1_000            // jobs, and more if they run within
 	roomShort = 5 * time.Second  // up to
 	roomMost  = 10_000           // .
-	roomSoon  = 10 * time.Second // nobody who has to wait longer than this by a rate, which is known,
-	roomGuess = 5 * time.Minute  // or than this by how long runs took so far, or if there are only
-	roomFew   = 10
+	roomSoon  = 10 * time.Second // nobody who has to wait longer than this
+	roomFew   = 10               // or, if there are so few,
+	roomLater = 5 * time.Minute  // than this
 )
 
 // The times for which jobs are sent away.
@@ -32,7 +32,6 @@ const (
 type room struct {
 	rooms   *rooms
 	limits  []limit
-	guess   bool // one of them does not know its pace
 	jobs    []*job
 	leaving bool // one has been let out and is on its way to the pool
 	away    bookings
@@ -89,27 +88,29 @@ func times(d time.Duration, n int) time.Duration {
 func (r *room) full(j *job, wait time.Duration, now time.Time) bool {
 	n := len(r.jobs)
 	switch {
-	case r.guess:
-		return n >= roomSize || wait > roomGuess
 	case r.away.kept(j.request.ID):
 		return n >= roomMost
 	case r.away.last.Sub(now) > roomSoon: // others are away who came before
 		return n >= roomMost || wait > roomDry
 	case n < roomFew:
-		return wait > roomGuess
+		return wait > roomLater
 	}
 	return (n >= roomSize || wait > roomSoon) && (n >= roomMost || wait > roomShort)
 }
 
-// sendAway tells when a job should come back for which there is no room. Where the pace is a guess, half of the wait is
-// thought to be safe.
+// sendAway tells when a job should come back for which there is no room.
 func (r *room) sendAway(j *job, wait, each time.Duration, now time.Time) time.Time {
-	if r.guess {
-		at := r.away.book(j.request.ID, now.Add(wait), each, now, now.Add(2*roomGuess))
-		return now.Add(max(at.Sub(now)/2, time.Second))
+	at := r.away.book(j.request.ID, now.Add(wait), each, now, now.Add(r.trust(now)))
+	return now.Add(max(at.Sub(now)-roomLead, at.Sub(now)/2, leastDelay))
+}
+
+// trust is how far ahead it can be said when jobs will leave.
+func (r *room) trust(now time.Time) time.Duration {
+	trust := farthestTurn
+	for _, l := range r.limits {
+		trust = min(trust, l.trust(now))
 	}
-	at := r.away.book(j.request.ID, now.Add(wait), each, now, now.Add(farthestTurn))
-	return now.Add(max(at.Sub(now)-roomLead, at.Sub(now)/2, time.Second))
+	return trust
 }
 
 // append adds jobs at the end.
@@ -163,7 +164,7 @@ func (r *room) next(now time.Time) (*job, time.Duration) {
 	r.rooms.mu.Lock()
 	defer r.rooms.mu.Unlock()
 	if len(r.jobs) == 0 {
-		if r.guess && r.away.last.After(now) {
+		if r.away.last.After(now) && r.trust(now) < farthestTurn {
 			r.away.last = now // it went faster than was thought
 		}
 		return nil, time.Hour
@@ -187,13 +188,22 @@ func (r *room) leave(j *job) bool {
 	w := r.rooms.w
 	w.window.take(1)
 	gone := w.discarded(j) // before it uses up anything
-	now := time.Now()
+	if r.dismiss(j, gone, time.Now()) {
+		return true
+	}
+	if !gone {
+		w.window.free(1)
+	}
+	return false
+}
+
+// dismiss counts a job no more that next has taken out: it is gone, or begins. If it cannot begin it waits on (false).
+func (r *room) dismiss(j *job, gone bool, now time.Time) bool {
 	r.rooms.mu.Lock()
 	defer r.rooms.mu.Unlock()
 	if !gone && r.wait(now) != 0 {
 		r.jobs = append([]*job{j}, r.jobs...)
 		r.leaving = false
-		w.window.free(1)
 		return false
 	}
 	r.count(-1)
@@ -216,8 +226,8 @@ func (r *room) trim(now time.Time) {
 	r.rooms.mu.Lock()
 	limit := 2 * roomSoon
 	n := len(r.jobs)
-	if r.guess || n <= roomFew {
-		limit = 2 * roomGuess
+	if n <= roomFew {
+		limit = 2 * roomLater
 	}
 	if wait, each := r.expected(n, now); n > 1 && wait > limit && each > 0 {
 		n = max(1, n-int((wait-limit/2)/each))

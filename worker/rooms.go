@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gelery/gelery/internal/sharedlimit"
 	"github.com/gelery/gelery/protocol"
 	"github.com/gelery/gelery/task"
 )
@@ -24,6 +25,12 @@ type rooms struct {
 	rooms   map[roomKey]*room
 
 	start func(run func(context.Context)) // starts the actor of a room
+
+	shared []sharedLimit
+	redis  func() *sharedlimit.Limits // opens where these are
+	limits *sharedlimit.Limits        // which is nil if there are none
+	actors sync.WaitGroup             // of the shared limits
+	end    context.CancelFunc         // ends them
 }
 
 // roomKey names what has the limits: a task, a queue, or a task on a queue that both have some.
@@ -43,6 +50,9 @@ func newRooms(w *Worker) (*rooms, error) {
 		if n := d.Defaults.Concurrency; n > 0 {
 			rs.limit(name, &concurrencyLimit{most: n})
 		}
+	}
+	if err := rs.share(&w.config, w.client.Config()); err != nil {
+		return nil, err
 	}
 	rs.limiting.Store(len(rs.tasks)+len(rs.queues) > 0)
 	return rs, nil
@@ -100,7 +110,6 @@ func (rs *rooms) of(j *job) *room {
 		r = &room{rooms: rs, limits: limits, woken: make(chan struct{}, 1)}
 		rs.rooms[key] = r
 		for _, l := range limits {
-			r.guess = r.guess || !l.exact()
 			l.held().rooms = append(l.held().rooms, r)
 		}
 	}

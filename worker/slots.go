@@ -75,6 +75,13 @@ func (s *slots) resize(size int) {
 	s.w.pool.resize(size)
 }
 
+// count is how many slots there are to be.
+func (s *slots) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.size
+}
+
 // fit makes the window and the broker's prefetch fit the slots, or the most there may be. The caller holds mu.
 func (s *slots) fit() {
 	slots := s.size

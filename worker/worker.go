@@ -141,6 +141,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	w.tellReady()
 
 	var receiving, reporting sync.WaitGroup
+	w.rooms.open()
 	w.rooms.start = func(run func(context.Context)) { receiving.Go(func() { run(ctx) }) } // by who is among them
 	receiving.Go(func() { w.receive(ctx) })
 	receiving.Go(func() { w.parking.run(ctx) })
@@ -169,6 +170,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	w.awaitStop(finished)
 	w.abandon()
 	w.pool.close()
+	w.rooms.close()
 
 	closing, cancelClosing := context.WithTimeout(context.Background(), settleGrace)
 	defer cancelClosing()

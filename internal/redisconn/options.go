@@ -28,6 +28,17 @@ var optionReaders = map[string]func(*Config, any) error{
 
 func ignore(*Config, any) error { return nil }
 
+// Connection picks those of a driver's options that Parse reads by itself.
+func Connection(opts map[string]any) map[string]any {
+	own := map[string]any{}
+	for name, v := range opts {
+		if optionReaders[name] != nil {
+			own[name] = v
+		}
+	}
+	return own
+}
+
 func (c *Config) readOptions(opts map[string]any, known []string) error {
 	for name, v := range opts {
 		if v == nil || slices.Contains(known, name) {
