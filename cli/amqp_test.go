@@ -88,8 +88,8 @@ func TestQueuesOnRabbitMQ(t *testing.T) {
 	command(t, 0, "-b", s.URL, "amqp", "queue.declare", "_gelery.quarantine.mail")
 	s.Put("_gelery.quarantine.mail", []byte("not a task"))
 	steps(t, s.URL, alone, []step{
-		{"queues -Q celery,mail", 0, "celery\t2\t-\t0\t\nmail\t1\t-\t1\t\n", ""},
-		{"queues -Q none", exitFailed, "none\t-\t-\t0\t\n", "gelery: cannot read all of queue none\n  why: queue \"none\": not found\n"},
+		{"queues -Q celery,mail", 0, "celery\t2\t-\t-\t0\t\nmail\t1\t-\t-\t1\t\n", ""},
+		{"queues -Q none", exitFailed, "none\t-\t-\t-\t0\t\n", "gelery: cannot read all of queue none\n  why: queue \"none\": not found\n"},
 		{"queues", exitFailed, "", "gelery: cannot list the queues\n  why: the management plugin does not answer at http://127.0.0.1:1 ("},
 		{"queues --quarantine mail", 0, "\tmail\t\t" + `{} not a task` + "\n", ""},
 		{"queues --quarantine mail -o json", 0, `[{"time":"","queue":"mail","reason":"","text":"not a task","properties":{}}]` + "\n", ""},

@@ -48,10 +48,11 @@ func queuesCommand(a *app) *cobra.Command {
 		Short:   "Show what waits in the queues, and what is in quarantine",
 		Long: `Show what waits in the queues, and what is in quarantine
 
-Unacked are messages some worker holds. In quarantine is what no worker could handle. What the broker cannot tell is
+Unacked are messages some worker holds, delayed those that a worker has left with the broker until their eta (Redis; on
+RabbitMQ they wait in queues of their own for all others). In quarantine is what no worker could handle. What the broker cannot tell is
 "-", in JSON -1; an error says why where something is wrong, and the other queues are shown nevertheless. RabbitMQ tells
 all queues, unacked and priorities only with its management plugin, and these numbers are some seconds old. -o json
-prints [{"queue", "messages", "by_priority", "unacked", "quarantined", "error" if any}], with --quarantine
+prints [{"queue", "messages", "by_priority", "unacked", "delayed", "quarantined", "error" if any}], with --quarantine
 [{"time", "queue", "reason", "text" or "base64", "properties" on RabbitMQ}], with --purge-quarantine
 [{"queue", "purged"}].
 
@@ -130,7 +131,7 @@ func (a *app) showDepths(ctx context.Context, in transport.Inspector, f *queuesF
 		}
 		err = writeJSON(a.stdout, depths)
 	} else {
-		err = f.output.table(a.stdout, []string{"QUEUE", "MESSAGES", "UNACKED", "QUARANTINED", "BY PRIORITY"}, depthRows(depths))
+		err = f.output.table(a.stdout, []string{"QUEUE", "MESSAGES", "UNACKED", "DELAYED", "QUARANTINED", "BY PRIORITY"}, depthRows(depths))
 	}
 	if err != nil {
 		return err
@@ -151,7 +152,7 @@ func depthRows(depths []transport.Depth) [][]string {
 		for _, p := range slices.Sorted(maps.Keys(d.ByPriority)) {
 			steps = append(steps, fmt.Sprintf("%d:%d", p, d.ByPriority[p]))
 		}
-		rows[i] = []string{printable(d.Queue), number(d.Messages), number(d.Unacked), number(d.Quarantined), strings.Join(steps, " ")}
+		rows[i] = []string{printable(d.Queue), number(d.Messages), number(d.Unacked), number(d.Delayed), number(d.Quarantined), strings.Join(steps, " ")}
 	}
 	return rows
 }

@@ -51,10 +51,10 @@ func TestWrongTypeOfKey(t *testing.T) {
 			args           []string
 			stdout, stderr string
 		}{
-			{[]string{"queues", "-Q", "bad,good,b b"}, "bad\t-\t0\t-\t3:0 6:0 9:0\ngood\t1\t0\t0\t0:1 3:0 6:0 9:0\nb b\t-\t0\t0\t0:0 6:0 9:0\n", twoFailures},
-			{[]string{"queues", "-Q", "bad,good", "-o", "json"}, `[{"queue":"bad","messages":-1,"by_priority":{"3":0,"6":0,"9":0},"unacked":0,"quarantined":-1,` +
+			{[]string{"queues", "-Q", "bad,good,b b"}, "bad\t-\t0\t0\t-\t3:0 6:0 9:0\ngood\t1\t0\t0\t0\t0:1 3:0 6:0 9:0\nb b\t-\t0\t0\t0\t0:0 6:0 9:0\n", twoFailures},
+			{[]string{"queues", "-Q", "bad,good", "-o", "json"}, `[{"queue":"bad","messages":-1,"by_priority":{"3":0,"6":0,"9":0},"unacked":0,"delayed":0,"quarantined":-1,` +
 				`"error":"key \"bad\"` + wrong + `; key \"_gelery.quarantine.bad\"` + wrong + `"},` +
-				`{"queue":"good","messages":1,"by_priority":{"0":1,"3":0,"6":0,"9":0},"unacked":0,"quarantined":0}]` + "\n",
+				`{"queue":"good","messages":1,"by_priority":{"0":1,"3":0,"6":0,"9":0},"unacked":0,"delayed":0,"quarantined":0}]` + "\n",
 				twoFailures[:strings.Index(twoFailures, "gelery: cannot read all of queue b b")]},
 			{[]string{"queues", "--quarantine", "bad"}, "", "gelery: a key of the broker is not what it should be\n" +
 				`  why: key "_gelery.quarantine.bad"` + wrong + "\n" +

@@ -47,3 +47,15 @@ func (h *Headers) setCount(name string, n int) {
 	}
 	h.Extra = extra
 }
+
+// MarkAttempts returns the envelope with the count in AttemptsHeader. Every other byte stays as it is. Missing headers are
+// added. The error is an *EnvelopeError, for what is not an envelope.
+func MarkAttempts(raw []byte, n int) ([]byte, error) {
+	p, err := findPlaces(raw, AttemptsHeader)
+	if err != nil {
+		return nil, err
+	}
+	out := marking{raw: raw, out: make([]byte, 0, len(raw)+len(AttemptsHeader)+20)}
+	out.header(p, AttemptsHeader, strconv.Itoa(n))
+	return out.end(), nil
+}

@@ -469,6 +469,35 @@ func TestMarkRedelivered(t *testing.T) {
 	}
 }
 
+func TestMarkAttempts(t *testing.T) {
+	t.Parallel()
+	const properties = `"properties": {"delivery_info": {}}`
+	tests := []struct{ name, raw, want string }{
+		{"plain", `{"headers": {"id": "i", "x": 1.0}, ` + properties + `}`, `{"headers": {"id": "i", "x": 1.0, "x-gelery-attempts": 12}, ` + properties + `}`},
+		{"counted before", `{"headers": {"x-gelery-attempts": 11 ,"id":"\u00e9"}, ` + properties + `}`, `{"headers": {"x-gelery-attempts": 12 ,"id":"\u00e9"}, ` + properties + `}`},
+		{"no count", `{` + properties + `, "headers":{"x-gelery-attempts":["a"]}}`, `{` + properties + `, "headers":{"x-gelery-attempts":12}}`},
+		{"no headers", `{` + properties + ` }`, `{` + properties + ` , "headers": {"x-gelery-attempts": 12}}`},
+		{"empty headers", `{"headers":{},` + properties + `}`, `{"headers":{"x-gelery-attempts": 12},` + properties + `}`},
+		{"repeated", `{"headers":{"x-gelery-attempts":1,"x-gelery-attempts":2},` + properties + `}`, `{"headers":{"x-gelery-attempts":1,"x-gelery-attempts":12},` + properties + `}`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			for _, raw := range []string{tt.raw, tt.want} { // the second time changes nothing
+				got, err := protocol.MarkAttempts([]byte(raw), 12)
+				if err != nil || string(got) != tt.want {
+					t.Errorf("got  %s, %v\nwant %s", got, err, tt.want)
+				}
+			}
+		})
+	}
+	for _, raw := range []string{``, `{}`, `{"headers": null, ` + properties + `}`, `{"headers": {}, "properties": {}}`} {
+		if got, err := protocol.MarkAttempts([]byte(raw), 1); err == nil {
+			t.Errorf("%s became %s", raw, got)
+		}
+	}
+}
+
 func TestMarkRedeliveredOfGolden(t *testing.T) {
 	t.Parallel()
 	for _, version := range versions {

@@ -207,6 +207,43 @@ func FuzzMarkRedelivered(f *testing.F) {
 	})
 }
 
+func FuzzMarkAttempts(f *testing.F) {
+	addEnvelopes(f)
+	f.Add([]byte(`{"properties":{"delivery_info":{}}, "headers": {"x-gelery-attempts": 3} }`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		marked, err := protocol.MarkAttempts(raw, 7)
+		before, decodeErr := protocol.DecodeEnvelope(raw)
+		if err != nil {
+			if decodeErr == nil {
+				t.Fatalf("%q can be decoded but not marked: %v", raw, err)
+			}
+			return
+		}
+		if !json.Valid(standardJSON(marked)) {
+			t.Fatalf("%q became %q", raw, marked)
+		}
+		if twice, err := protocol.MarkAttempts(marked, 7); err != nil || string(twice) != string(marked) {
+			t.Fatalf("%q became %q and then %q, %v", raw, marked, twice, err)
+		}
+		if decodeErr != nil {
+			return
+		}
+		after, err := protocol.DecodeEnvelope(marked)
+		if err != nil {
+			t.Fatalf("%q became %q: %v", raw, marked, err)
+		}
+		if n := after.Headers.Attempts(); n != 7 {
+			t.Fatalf("%q says %d attempts", marked, n)
+		}
+		for _, m := range []*protocol.Message{before, after} {
+			m.Headers.Extra = without(m.Headers.Extra, protocol.AttemptsHeader)
+		}
+		if diff := cmp.Diff(before, after); diff != "" {
+			t.Fatalf("%q became %q: %s", raw, marked, diff)
+		}
+	})
+}
+
 func without(headers []protocol.Header, name string) (kept []protocol.Header) {
 	for _, h := range headers {
 		if h.Name != name {

@@ -12,7 +12,8 @@ type Inspector interface {
 	Depths(ctx context.Context, queues []string) ([]Depth, error)
 	// Queues lists the names of the queues the broker knows, sorted.
 	Queues(ctx context.Context) ([]string, error)
-	// Purge removes all waiting messages of a queue and tells how many there were.
+	// Purge removes all waiting messages of a queue, those that a Delayer's Delay has left with it included where they can
+	// be told, and tells how many there were.
 	Purge(ctx context.Context, queue string) (int64, error)
 	// Quarantined returns up to limit quarantined messages of a queue, newest first.
 	Quarantined(ctx context.Context, queue string, limit int) ([]QuarantinedMessage, error)
@@ -26,6 +27,7 @@ type Depth struct {
 	Messages    int64         `json:"messages"` // waiting, over all priorities
 	ByPriority  map[int]int64 `json:"by_priority,omitempty"`
 	Unacked     int64         `json:"unacked"` // received and not settled, by anyone; -1 where the broker cannot tell
+	Delayed     int64         `json:"delayed"` // left with the broker until their eta (see Delayer); -1 where it cannot tell
 	Quarantined int64         `json:"quarantined"`
 	// Error says in one line what could not be read, the key named, and why; the numbers that depend on it are -1.
 	Error string `json:"error,omitempty"`
@@ -50,8 +52,8 @@ type Administrator interface {
 	DeleteExchange(ctx context.Context, name string, ifUnused bool) error
 	Bind(ctx context.Context, queue string, b Binding) error
 	Unbind(ctx context.Context, queue string, b Binding) error
-	// DeleteQueue removes a queue with its messages and bindings and tells how many messages there were. With ifUnused
-	// not while somebody consumes from it, with ifEmpty not while messages wait.
+	// DeleteQueue removes a queue with its messages, delayed ones as in Purge, and its bindings, and tells how many
+	// messages there were. With ifUnused not while somebody consumes from it, with ifEmpty not while messages wait.
 	DeleteQueue(ctx context.Context, name string, ifUnused, ifEmpty bool) (int64, error)
 }
 

@@ -126,8 +126,9 @@ type Consumer interface {
 	// Begin notes with the broker, before its task runs, that work begins on a delivery that was handed out before
 	// (Redelivered), so that a message which ends every worker that begins it can be told from others: it counts in the
 	// header protocol.AttemptsHeader. A broker that cannot change what it holds gets a message anew: again is true then,
-	// the delivery is settled, and its message comes again with the new count and not Redelivered. With an error nothing
-	// has changed.
+	// the delivery is settled, and its message comes again with the new count and not Redelivered. Else d has
+	// the new count. One that the broker has taken back already is let go, with ErrTakenBack: it comes by itself, here or
+	// elsewhere, and must not be run. With any other error the delivery is held as before; the count may be there or not.
 	Begin(ctx context.Context, d *Delivery) (again bool, err error)
 
 	// Close stops receiving and gives everything unsettled back to the front of its queue.
@@ -188,9 +189,9 @@ type Prefetcher interface {
 // Delayer is a Consumer whose broker can keep a message until its time has come, so that the worker need not hold it.
 type Delayer interface {
 	// Delay gives the deliveries back to the broker, each to be received again from its own queue after its time, up to
-	// a second early and never late by more than the broker's own delay. They are settled then. Those it returns could
-	// not be delayed, and err says why; they are still held. One that the broker has taken back already is let go: it
-	// comes again by itself.
+	// a second early and never late by more than the broker's own delay. It is not Redelivered for that. They are settled
+	// then, and the consumer may close or die: they come all the same. Those it returns could not be delayed, and err says
+	// why; they are still held. One that the broker has taken back already is let go: it comes again by itself.
 	Delay(ctx context.Context, batch []Delayed) (kept []Delayed, err error)
 }
 

@@ -389,8 +389,8 @@ func TestStopGivesBackWaiting(t *testing.T) {
 		}
 		s.start(Config{Concurrency: 1, PrefetchMultiplier: 1})
 		let(time.Second)
-		if n := len(s.worker.Scheduled()); n != 29 {
-			t.Errorf("%d wait", n)
+		if held, delayed := len(s.worker.Scheduled()), int(s.depth().Delayed); held+delayed != 29 {
+			t.Errorf("%d wait here and %d in the broker", held, delayed)
 		}
 		s.checkRooms()
 	})

@@ -368,8 +368,8 @@ func TestETA(t *testing.T) {
 	if state, _ := far.State(s.context()); state != protocol.Pending {
 		t.Errorf("the task due in an hour is %s", state)
 	}
-	if d := s.depth(); d.Messages != 1 || d.Unacked != 0 {
-		t.Errorf("after the stop %+v; expected the parked task back", d)
+	if d := s.depth(); d.Delayed != 1 || d.Unacked != 0 {
+		t.Errorf("after the stop %+v; expected the task to be left with the broker", d)
 	}
 }
 

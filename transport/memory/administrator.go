@@ -74,7 +74,7 @@ func (t memoryTransport) DeleteQueue(_ context.Context, name string, ifUnused, i
 	if q == nil {
 		return 0, nil
 	}
-	n := len(q.waiting)
+	n := len(q.waiting) + len(q.delayed)
 	if ifEmpty && n > 0 {
 		return 0, fmt.Errorf("queue %q is not empty and was not deleted: %d messages wait in it", name, n)
 	}
@@ -85,7 +85,7 @@ func (t memoryTransport) DeleteQueue(_ context.Context, name string, ifUnused, i
 			}
 		}
 	}
-	q.waiting = nil
+	q.waiting, q.delayed = nil, nil
 	if q.unacked == 0 && len(q.quarantine) == 0 {
 		delete(t.b.queues, name)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/gelery/gelery/protocol"
 	"github.com/gelery/gelery/transport"
@@ -57,18 +58,31 @@ func (c *consumer) Receive(ctx context.Context, max int) ([]transport.Delivery, 
 			c.b.mu.Unlock()
 			return nil, context.Cause(ctx)
 		}
+		next := c.moveDue()
 		batch := c.take(max)
 		changed := c.b.changed
 		c.b.mu.Unlock()
 		if len(batch) > 0 {
 			return batch, nil
 		}
+		timer := time.NewTimer(next)
 		select {
 		case <-changed:
+		case <-timer.C:
 		case <-c.closed:
 		case <-ctx.Done():
 		}
+		timer.Stop()
 	}
+}
+
+// moveDue moves what is due in the consumer's queues, and tells how long the next one has. The caller holds mu.
+func (c *consumer) moveDue() (next time.Duration) {
+	next, now := time.Hour, time.Now()
+	for _, q := range c.queues {
+		next = min(next, c.b.moveDue(q, now))
+	}
+	return next
 }
 
 // take pops by priority over all queues, one queue after the other within a priority. The caller holds mu.

@@ -32,11 +32,12 @@ type broker struct {
 	queues      map[string]*queue
 	bindings    map[string]map[binding]bool // by exchange
 	subscribers map[*subscription]bool
-	changed     chan struct{} // closed and replaced when a message arrives
+	changed     chan struct{} // closed and replaced when a message arrives, or a consumer's queues change
 }
 
 type queue struct {
-	waiting    []item // sorted: lower priority number first, as on Redis, then order of arrival
+	waiting    []item    // sorted: lower priority number first, as on Redis, then order of arrival
+	delayed    []delayed // by eta
 	unacked    int64
 	quarantine []transport.QuarantinedMessage
 }
@@ -88,6 +89,11 @@ func (b *broker) put(name string, it item, front bool) {
 		return -1
 	})
 	q.waiting = slices.Insert(q.waiting, at, it)
+	b.wake()
+}
+
+// wake lets all Receives that wait look again. The caller holds mu.
+func (b *broker) wake() {
 	close(b.changed)
 	b.changed = make(chan struct{})
 }
@@ -221,8 +227,11 @@ func (t memoryTransport) Depths(_ context.Context, queues []string) ([]transport
 		q := t.b.queues[name]
 		if q == nil {
 			q = &queue{}
+		} else {
+			t.b.moveDue(name, time.Now())
 		}
-		d := transport.Depth{Queue: name, Messages: int64(len(q.waiting)), ByPriority: map[int]int64{}, Unacked: q.unacked, Quarantined: int64(len(q.quarantine))}
+		d := transport.Depth{Queue: name, Messages: int64(len(q.waiting)), ByPriority: map[int]int64{}, Unacked: q.unacked,
+			Delayed: int64(len(q.delayed)), Quarantined: int64(len(q.quarantine))}
 		for _, it := range q.waiting {
 			d.ByPriority[it.priority]++
 		}
@@ -243,8 +252,8 @@ func (t memoryTransport) Purge(_ context.Context, name string) (int64, error) {
 	t.b.mu.Lock()
 	defer t.b.mu.Unlock()
 	q := t.b.queue(name)
-	n := len(q.waiting)
-	q.waiting = nil
+	n := len(q.waiting) + len(q.delayed)
+	q.waiting, q.delayed = nil, nil
 	return int64(n), nil
 }
 

@@ -23,14 +23,14 @@ const attemptsRoom = 64
 // Nothing is lost at any moment. Twice comes a message whose channel or worker ends between the confirmation and the
 // acknowledgement, and one whose confirmation did not come in time: that is an error, though the copy may be there. A
 // queue that takes no more (x-overflow=reject-publish) is ErrRefused, and an alarm ErrBrokerFull. One whose channel was
-// lost before is let go, with again: it comes by itself, with the old count.
+// lost before is ErrTakenBack: it comes by itself, with the old count.
 func (c *consumer) Begin(ctx context.Context, d *transport.Delivery) (again bool, err error) {
 	if blocked, _ := c.t.publishes.flow(); blocked {
 		return false, transport.ErrBrokerFull
 	}
 	h := c.leave(d)
 	if h == nil {
-		return true, nil
+		return false, transport.ErrTakenBack
 	}
 	s := settling{transport.Settlement{Delivery: d}, h}
 	if raw, _ := rawTable(h.Headers); len(raw)+attemptsRoom > maxTable {

@@ -51,7 +51,7 @@ func (t *rabbitTransport) describe(ctx context.Context, names []string) (map[str
 }
 
 func depth(queue string, seen, quarantine look, told *queueInfo) transport.Depth {
-	d := transport.Depth{Queue: queue, Messages: seen.messages, Unacked: -1, Quarantined: quarantine.messages}
+	d := transport.Depth{Queue: queue, Messages: seen.messages, Unacked: -1, Delayed: -1, Quarantined: quarantine.messages}
 	var problems []string
 	if seen.err != nil {
 		d.Messages = -1

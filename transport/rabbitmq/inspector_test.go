@@ -122,10 +122,10 @@ func TestDepths(t *testing.T) {
 
 	names := []string{"mail", "none", "prio", "a/b ü%2f"}
 	want := []transport.Depth{
-		{Queue: "mail", Messages: 1, Unacked: 2, Quarantined: 1},
-		{Queue: "none", Messages: -1, Unacked: -1, Error: `queue "none": not found`},
-		{Queue: "prio", Messages: 2, ByPriority: map[int]int64{0: 1, 1: 0, 2: 0, 3: 1}},
-		{Queue: "a/b ü%2f"},
+		{Queue: "mail", Messages: 1, Unacked: 2, Delayed: -1, Quarantined: 1},
+		{Queue: "none", Messages: -1, Unacked: -1, Delayed: -1, Error: `queue "none": not found`},
+		{Queue: "prio", Messages: 2, Delayed: -1, ByPriority: map[int]int64{0: 1, 1: 0, 2: 0, 3: 1}},
+		{Queue: "a/b ü%2f", Delayed: -1},
 	}
 	check := func(tr *rabbitTransport) string {
 		got, err := tr.Depths(limited(t), names)

@@ -86,14 +86,18 @@ func (t *redisTransport) unbind(ctx context.Context, set string, match func(rout
 
 // deleteScript removes a queue's lists.
 //
-//	KEYS lists   ARGV 1 "1": only if all are empty   reply: how many messages there were, or -1 - that if they stay
+//	KEYS the lists, then as many sets of delayed messages   ARGV 1 "1": only if all are empty
+//	reply: how many messages there were in the lists, or -1 - the number in lists and sets if they stay
 //
-// LLEN fails on a list of another type before anything is removed.
+// LLEN and ZCARD fail on a key of another type before anything is removed.
 var deleteScript = goredis.NewScript(`
-local n = 0
-for _, list in ipairs(KEYS) do n = n + redis.call('LLEN', list) end
-if ARGV[1] == '1' and n > 0 then return -1 - n end
-for _, list in ipairs(KEYS) do redis.call('DEL', list) end
+local n, delayed = 0, 0
+for i = 1, #KEYS / 2 do
+  n = n + redis.call('LLEN', KEYS[i])
+  delayed = delayed + redis.call('ZCARD', KEYS[#KEYS / 2 + i])
+end
+if ARGV[1] == '1' and n + delayed > 0 then return -1 - n - delayed end
+for i = 1, #KEYS / 2 do redis.call('DEL', KEYS[i]) end
 return n
 `)
 
@@ -107,12 +111,17 @@ func (t *redisTransport) DeleteQueue(ctx context.Context, name string, ifUnused,
 	if ifEmpty {
 		condition = "1"
 	}
-	n, err := deleteScript.Run(ctx, t.commands, t.keys.lists(name), condition).Int64()
+	n, err := deleteScript.Run(ctx, t.commands, append(t.keys.lists(name), t.keys.delayedSets(name)...), condition).Int64()
 	if err != nil {
 		return 0, fmt.Errorf("delete queue %q: %w", name, err)
 	}
 	if n < 0 {
 		return 0, fmt.Errorf("queue %q is not empty and was not deleted: %d messages wait in it", name, -1-n)
+	}
+	delayed, err := t.forget(ctx, name)
+	n += delayed
+	if err != nil {
+		return n, err
 	}
 	if _, unbound := t.bindings.unbound.LoadAndDelete(name); unbound {
 		return n, nil // a reply queue: the whole keyspace need not be searched for bindings

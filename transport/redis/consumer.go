@@ -1,9 +1,7 @@
 package redis
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -32,24 +30,21 @@ type consumer struct {
 	log *slog.Logger
 	id  string // of this consumer's tags: "gelery:<uuid>"
 
-	queues   []string
-	suffixes [][]byte // how the unacked value of a queue ends: `,"","name"]`
-	waker    *waker
-
 	// Receive's own.
-	claims    uint64
-	doubtful  []doubt // claims whose replies were lost, to be asked for
-	rotate    int     // which queue stands first: round robin over calls
-	names     []any
-	complaint time.Time // when a list of the wrong type was last logged
+	claims     uint64
+	doubtful   []doubt // claims whose replies were lost, to be asked for
+	rotate     int     // which queue stands first: round robin over calls
+	complaints complaints
 
-	mu   sync.Mutex
-	held map[string]*claimed // by tag
+	mu      sync.Mutex
+	held    map[string]*claimed // by tag
+	sources *sources
 
 	ctx       context.Context // done when the consumer closes
 	cancel    context.CancelFunc
 	actors    sync.WaitGroup
-	receiving sync.Mutex // held by Receive, so that Close can wait for the last claim
+	receiving sync.Mutex    // held by Receive, so that Close can wait for the last claim
+	claiming  chan struct{} // capacity 1: holds a token during a claim, and while the sources are replaced
 }
 
 // doubt is a claim whose reply was lost, and the place from which to ask what it took.
@@ -60,8 +55,8 @@ type doubt struct {
 
 // claimed is a delivery under our lease.
 type claimed struct {
-	delivery *transport.Delivery
-	settling bool // a settlement is under way: its being gone from Redis is no loss
+	delivery transport.Delivery // our own copy: Begin changes the caller's
+	settling bool               // a settlement is under way: its being gone from Redis is no loss
 }
 
 // Consume implements transport.Transport.
@@ -69,28 +64,24 @@ func (t *redisTransport) Consume(ctx context.Context, o transport.ConsumeOptions
 	if len(o.Queues) == 0 {
 		return nil, errors.New("no queue to consume from")
 	}
-	c := &consumer{t: t, log: t.log, id: tagPrefix + uuid.NewString(), held: map[string]*claimed{}}
-	seen := map[string]bool{}
+	c := &consumer{t: t, log: t.log, id: tagPrefix + uuid.NewString(), held: map[string]*claimed{},
+		claiming: make(chan struct{}, 1)}
+	c.complaints.c = c
+	var queues []string
 	for _, q := range o.Queues {
-		if seen[q.Name] {
+		if slices.Contains(queues, q.Name) {
 			continue
 		}
-		seen[q.Name] = true
 		if err := t.Declare(ctx, q); err != nil {
 			return nil, err
 		}
-		literal, err := json.Marshal(q.Name)
-		if err != nil {
-			return nil, err
-		}
-		c.queues = append(c.queues, q.Name)
-		c.suffixes = append(c.suffixes, []byte(`,"",`+string(literal)+`]`))
-		c.names = append(c.names, string(literal))
+		queues = append(queues, q.Name)
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.waker = newWaker(c)
+	c.sources = c.newSources(queues)
 	c.actors.Go(c.renewLeases)
 	c.actors.Go(c.sweep)
+	c.actors.Go(c.keepTime)
 	return c, nil
 }
 
@@ -106,10 +97,13 @@ func (c *consumer) Receive(ctx context.Context, max int) ([]transport.Delivery, 
 		if err := ctx.Err(); err != nil {
 			return nil, context.Cause(ctx)
 		}
-		batch, err := c.claim(ctx, max)
+		c.claiming <- struct{}{}
+		s := c.source()
+		batch, err := c.claim(ctx, s, max)
+		<-c.claiming
 		switch {
 		case err != nil && ctx.Err() == nil && c.ctx.Err() == nil:
-			c.complain("receive", err)
+			c.complaints.about("receive", err)
 			if backoff.Wait(ctx) != nil {
 				return nil, context.Cause(ctx)
 			}
@@ -117,38 +111,47 @@ func (c *consumer) Receive(ctx context.Context, max int) ([]transport.Delivery, 
 			return batch, nil
 		case err == nil:
 			backoff = redisconn.Backoff{}
-			c.waker.wait(ctx)
+			s.waker.wait(ctx)
 		}
 	}
 }
 
-// complain logs trouble with receiving, at most every ten seconds: it may repeat many times a second.
-func (c *consumer) complain(what string, err error) {
-	if now := time.Now(); now.Sub(c.complaint) > 10*time.Second {
-		c.complaint = now
-		c.log.Error(what+" goes on trying", "broker", c.t.conn.Redacted(), "error", err)
+// complaints logs an actor's trouble, at most every ten seconds: it may repeat many times a second.
+type complaints struct {
+	c    *consumer
+	last time.Time
+}
+
+func (x *complaints) about(what string, err error) {
+	if now := time.Now(); now.Sub(x.last) > 10*time.Second {
+		x.last = now
+		x.c.log.Error(what+" goes on trying", "broker", x.c.t.conn.Redacted(), "error", err)
 	}
 }
 
 // claim runs the claim script once and registers what came.
-func (c *consumer) claim(ctx context.Context, max int) ([]transport.Delivery, error) {
+func (c *consumer) claim(ctx context.Context, s *sources, max int) ([]transport.Delivery, error) {
 	c.claims++
-	c.rotate++
-	nq, ns := len(c.queues), len(c.t.keys.steps)
-	order := make([]int, nq) // queue numbers as the script counts them → ours
+	share := 0
+	if c.t.options.strategy == roundRobin {
+		share = 1
+		c.rotate++
+	}
+	nq, ns := len(s.served), len(c.t.keys.steps)
+	order := make([]string, nq) // the queues as the script counts them
 	keys := make([]string, 2+nq*(ns+1))
 	claim := c.id + ":" + strconv.FormatUint(c.claims, 10)
-	args := make([]any, 4, 4+nq+2*len(c.doubtful))
-	args[0], args[1], args[2], args[3] = claim, min(max, maxClaim), nq, ns
+	args := make([]any, 5, 5+nq+2*len(c.doubtful))
+	args[0], args[1], args[2], args[3], args[4] = claim, min(max, maxClaim), nq, ns, share
 	keys[0], keys[1] = c.t.keys.unackedKey(), c.t.keys.unackedIndexKey()
 	for i := range nq {
 		q := (i + c.rotate) % nq
-		order[i] = q
-		for s, step := range c.t.keys.steps {
-			keys[2+s*nq+i] = c.t.keys.list(c.queues[q], step)
+		order[i] = s.served[q]
+		for n, step := range c.t.keys.steps {
+			keys[2+n*nq+i] = c.t.keys.list(order[i], step)
 		}
-		keys[2+ns*nq+i] = c.t.keys.quarantine(c.queues[q])
-		args = append(args, c.names[q])
+		keys[2+ns*nq+i] = c.t.keys.quarantine(order[i])
+		args = append(args, s.names[q])
 	}
 	for _, d := range c.doubtful {
 		args = append(args, d.claim, d.place)
@@ -174,7 +177,7 @@ func (c *consumer) claim(ctx context.Context, max int) ([]transport.Delivery, er
 }
 
 // register turns the script's reply into deliveries and puts them under the lease.
-func (c *consumer) register(reply []any, order []int) ([]transport.Delivery, error) {
+func (c *consumer) register(reply []any, order []string) ([]transport.Delivery, error) {
 	messages, _ := reply[0].([]any)
 	bad, _ := reply[1].([]any)
 	batch := make([]transport.Delivery, 0, len(messages))
@@ -187,14 +190,17 @@ func (c *consumer) register(reply []any, order []int) ([]transport.Delivery, err
 		n, _ := f[1].(int64)
 		raw, _ := f[2].(string)
 		if tag == "" {
-			c.log.Error("message quarantined", "queue", c.queues[order[n-1]], "reason", "not an envelope", "bytes", len(raw))
+			c.log.Error("message quarantined", "queue", order[n-1], "reason", "not an envelope", "bytes", len(raw))
 			continue
 		}
 		d := transport.Delivery{Tag: tag, Raw: []byte(raw)}
 		if n > 0 {
-			d.Queue = c.queues[order[n-1]]
-		} else if !c.unwrap(&d) {
-			continue
+			d.Queue = order[n-1]
+		} else { // the whole value, of a claim whose first reply was lost
+			var ok bool
+			if d.Raw, d.Queue, ok = splitRecord(d.Raw); !ok {
+				continue
+			}
 		}
 		d.Message, d.Err = protocol.DecodeEnvelope(d.Raw)
 		if d.Message != nil {
@@ -204,39 +210,31 @@ func (c *consumer) register(reply []any, order []int) ([]transport.Delivery, err
 	}
 	c.mu.Lock()
 	for i := range batch {
-		c.held[batch[i].Tag] = &claimed{delivery: &batch[i]}
+		c.held[batch[i].Tag] = &claimed{delivery: batch[i]}
 	}
 	c.mu.Unlock()
 	for _, b := range bad {
 		if f, _ := b.([]any); len(f) == 2 {
-			c.complain(fmt.Sprintf("receive from %v", f[0]), fmt.Errorf("%v", f[1]))
+			c.complaints.about(fmt.Sprintf("receive from %v", f[0]), fmt.Errorf("%v", f[1]))
 		}
 	}
 	return batch, nil
 }
 
-// unwrap finds message and queue in an unacked value, for claims whose first reply was lost.
-func (c *consumer) unwrap(d *transport.Delivery) bool {
-	for i, suffix := range c.suffixes {
-		if body, ok := bytes.CutSuffix(d.Raw, suffix); ok && len(body) > 1 && body[0] == '[' {
-			d.Queue, d.Raw = c.queues[i], body[1:]
-			return true
-		}
-	}
-	return false
-}
-
 // Close implements transport.Consumer.
 func (c *consumer) Close(ctx context.Context) error {
 	c.cancel()
-	c.waker.close()
+	c.claiming <- struct{}{} // nobody replaces the sources any more
+	c.source().waker.close()
+	<-c.claiming
 	c.receiving.Lock() // the last claim has been registered
 	defer c.receiving.Unlock()
 	c.actors.Wait()
 	c.mu.Lock()
 	batch := make([]transport.Settlement, 0, len(c.held))
 	for _, h := range c.held {
-		batch = append(batch, transport.Settlement{Delivery: h.delivery, Verdict: transport.Return})
+		d := h.delivery
+		batch = append(batch, transport.Settlement{Delivery: &d, Verdict: transport.Return})
 	}
 	c.mu.Unlock()
 	if len(batch) == 0 {

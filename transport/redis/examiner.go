@@ -54,12 +54,13 @@ func (t *redisTransport) examineClaims(ctx context.Context) transport.Finding {
 	if err != nil {
 		now = time.Now()
 	}
-	held := t.commands.HLen(ctx, t.keys.unackedKey())
+	all := t.commands.HLen(ctx, t.keys.unackedKey())
+	delayed := t.commands.ZCount(ctx, t.keys.unackedIndexKey(), strconv.FormatInt(now.Add(time.Second).Unix(), 10), "+inf")
 	old := t.commands.ZCount(ctx, t.keys.unackedIndexKey(), "-inf", strconv.FormatInt(now.Add(-t.options.visibilityTimeout-time.Minute).Unix(), 10))
 	for _, c := range []struct {
 		name string
 		err  error
-	}{{t.keys.unackedKey(), held.Err()}, {t.keys.unackedIndexKey(), old.Err()}} {
+	}{{t.keys.unackedKey(), all.Err()}, {t.keys.unackedIndexKey(), old.Err()}} {
 		if c.err != nil {
 			f.Health, f.Detail = transport.Broken, fmt.Sprintf("key %q: %v", c.name, c.err)
 			if !refused(c.err) {
@@ -68,7 +69,10 @@ func (t *redisTransport) examineClaims(ctx context.Context) transport.Finding {
 			return f
 		}
 	}
-	f.Detail = plural(held.Val(), "message") + " held by workers"
+	f.Detail = plural(max(0, all.Val()-delayed.Val()), "message") + " held by workers"
+	if n := delayed.Val(); n > 0 {
+		f.Detail += fmt.Sprintf(", %d delayed", n)
+	}
 	if n := old.Val(); n > 0 {
 		f.Health, f.Advice = transport.Doubtful, "start a worker, which gives them back to their queues"
 		f.Detail += fmt.Sprintf(", %d of them for longer than the visibility timeout of %v", n, t.options.visibilityTimeout)
@@ -81,13 +85,16 @@ func (t *redisTransport) neededCommands() [][]any {
 	const queue = "celery"
 	list, binding, quarantine := t.keys.list(queue, 0), t.keys.binding(queue), t.keys.quarantine(queue)
 	held, index, marker := t.keys.unackedKey(), t.keys.unackedIndexKey(), t.keys.publisher("client")
+	delayed := t.keys.delayed(list)
 	return [][]any{
 		{"PING"}, {"TIME"}, {"EVALSHA", "0", "1", list}, {"EVAL", "return 1", "1", list},
 		{"LPUSH", list, "m"}, {"RPUSH", list, "m"}, {"RPOP", list, "1"}, {"LLEN", list}, {"BLMOVE", list, list, "RIGHT", "RIGHT", "1"},
 		{"LPUSH", quarantine, "m"}, {"LLEN", quarantine},
 		{"HSET", held, "tag", "m"}, {"HGET", held, "tag"}, {"HDEL", held, "tag"}, {"HLEN", held},
 		{"ZADD", index, "1", "tag"}, {"ZREM", index, "tag"}, {"ZSCORE", index, "tag"}, {"ZCARD", index},
-		{"ZRANGEBYSCORE", index, "-inf", "1"},
+		{"ZRANGEBYSCORE", index, "-inf", "1"}, {"LINDEX", list, "-1"},
+		{"ZADD", delayed, "1", "tag"}, {"ZREM", delayed, "tag"}, {"ZCARD", delayed}, {"ZRANGE", delayed, "0", "0"},
+		{"ZRANGEBYSCORE", delayed, "-inf", "1"}, {"PTTL", delayed}, {"PEXPIRE", delayed, "1"},
 		{"SADD", binding, "m"}, {"SMEMBERS", binding},
 		{"GET", marker}, {"SET", marker, "1"}, {"UNLINK", marker},
 		{"PUBLISH", t.keys.channel("celery.pidbox", ""), "m"}, {"PSUBSCRIBE", t.keys.pattern("celery.pidbox", "")},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 
@@ -53,10 +54,13 @@ func TestExamine(t *testing.T) {
 	want(found, "quarantine of good", transport.Doubtful, "2 messages that no worker could handle")
 
 	rdb.HSet(ctx, "unacked", "old", `[{}, "", "good"]`, "new", `[{}, "", "good"]`)
-	rdb.ZAdd(ctx, "unacked_index", goredis.Z{Score: 1, Member: "old"}, goredis.Z{Score: 1e12, Member: "new"})
+	rdb.ZAdd(ctx, "unacked_index", goredis.Z{Score: 1, Member: "old"}, goredis.Z{Score: float64(time.Now().Unix()), Member: "new"})
 	found = findings()
 	want(found, "unacked", transport.Doubtful, "2 messages held by workers, 1 of them for longer than the visibility timeout of 1h0m0s")
 	want(found, "queue good", transport.Healthy, "1 waiting; 2 unacked")
+	rdb.HSet(ctx, "unacked", "later", `[{}, "", "good"]`)
+	rdb.ZAdd(ctx, "unacked_index", goredis.Z{Score: 1e12, Member: "later"})
+	want(findings(), "unacked", transport.Doubtful, "2 messages held by workers, 1 delayed, 1 of them for longer than")
 	if _, has := found["queue bad"]; has {
 		t.Error("a queue that nobody declared is listed")
 	}

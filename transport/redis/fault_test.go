@@ -74,7 +74,7 @@ func receive(t testing.TB, c transport.Consumer, n int) []transport.Delivery {
 // die ends a consumer as SIGKILL would: nothing is given back, nothing is renewed any more.
 func (c *consumer) die() {
 	c.cancel()
-	c.waker.close()
+	c.source().waker.close()
 	c.actors.Wait()
 	c.mu.Lock()
 	clear(c.held)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -20,16 +21,25 @@ import (
 
 var _ transport.Inspector = (*redisTransport)(nil)
 
-// Depths implements transport.Inspector. Unacked is counted over the whole hash, by the queue each entry goes back to.
+// Depths implements transport.Inspector. Unacked is counted over all that is held, by the queue each entry goes back to.
 // A key that cannot be read, of another type mostly, spoils the numbers of its own queue and no others.
 func (t *redisTransport) Depths(ctx context.Context, queues []string) ([]transport.Depth, error) {
-	unacked, err := t.unackedByQueue(ctx)
+	now, err := t.now(ctx)
+	if err != nil {
+		return nil, err
+	}
+	unacked, err := t.unackedByQueue(ctx, now)
 	if err != nil && !refused(err) {
 		return nil, err
 	}
 	pipe := t.commands.Pipeline()
 	lists, quarantines := make([][]*goredis.IntCmd, len(queues)), make([]*goredis.IntCmd, len(queues))
+	delayed, due := make([][]*goredis.IntCmd, len(queues)), make([][]*goredis.IntCmd, len(queues))
 	for i, q := range queues {
+		for _, set := range t.keys.delayedSets(q) {
+			delayed[i] = append(delayed[i], pipe.ZCard(ctx, set))
+			due[i] = append(due[i], pipe.ZCount(ctx, set, "-inf", now))
+		}
 		for _, list := range t.keys.lists(q) {
 			lists[i] = append(lists[i], pipe.LLen(ctx, list))
 		}
@@ -65,6 +75,16 @@ func (t *redisTransport) Depths(ctx context.Context, queues []string) ([]transpo
 		if note(err) {
 			d.Unacked = -1
 		}
+		for s, reply := range delayed[i] {
+			if note(keyed(reply, reply.Err())) {
+				d.Delayed = -1
+				break
+			}
+			d.Delayed += reply.Val()
+			if d.Unacked > 0 { // what is due and was not moved yet is no worker's
+				d.Unacked = max(0, d.Unacked-due[i][s].Val())
+			}
+		}
 		d.Error = strings.Join(problems, "; ")
 		out[i] = d
 	}
@@ -85,19 +105,49 @@ func keyed(c goredis.Cmder, err error) error {
 	return fmt.Errorf("key %q: %w", c.Args()[1], err)
 }
 
-// unackedByQueue reads the tail of each unacked value, where exchange and routing key stand. What Python took from a
-// named exchange is counted under every queue it would be restored to, and nowhere if none is bound.
-func (t *redisTransport) unackedByQueue(ctx context.Context) (map[string]int64, error) {
+// now is the server's time in unix seconds, as scores are.
+func (t *redisTransport) now(ctx context.Context) (string, error) {
+	now, err := t.commands.Time(ctx).Result()
+	return strconv.FormatFloat(float64(now.UnixMicro())/1e6, 'f', 6, 64), err
+}
+
+// clockSkew is by how much a Python worker's clock may be ahead, so that its claims are counted.
+const clockSkew = 60
+
+// unackedByQueue reads the tail of each unacked value, where exchange and routing key stand. What is delayed until later
+// than now is left out: it may be a million. What Python took from a named exchange is counted under every queue it would
+// be restored to, and nowhere if none is bound.
+func (t *redisTransport) unackedByQueue(ctx context.Context, now string) (map[string]int64, error) {
+	present, err := strconv.ParseFloat(now, 64)
+	if err != nil {
+		return nil, err
+	}
+	index := t.commands.ZRangeByScoreWithScores(ctx, t.keys.unackedIndexKey(),
+		&goredis.ZRangeBy{Min: "-inf", Max: strconv.FormatFloat(present+clockSkew, 'f', 6, 64)})
+	entries, err := index.Result()
+	if err != nil {
+		return nil, keyed(index, err)
+	}
+	if held := t.commands.HLen(ctx, t.keys.unackedKey()); held.Err() != nil {
+		return nil, keyed(held, held.Err()) // also with an empty index
+	}
+	var tags []string
+	for _, e := range entries {
+		if tag, _ := e.Member.(string); e.Score <= present || !strings.HasPrefix(tag, tagPrefix) {
+			tags = append(tags, tag)
+		}
+	}
 	type route struct{ exchange, key string }
 	counts, bound := map[string]int64{}, map[route][]string{}
-	for cursor := uint64(0); ; {
-		scan := t.commands.HScan(ctx, t.keys.unackedKey(), cursor, "", 500)
-		page, next, err := scan.Result()
+	for page := range slices.Chunk(tags, 500) {
+		get := t.commands.HMGet(ctx, t.keys.unackedKey(), page...)
+		values, err := get.Result()
 		if err != nil {
-			return nil, keyed(scan, err)
+			return nil, keyed(get, err)
 		}
-		for i := 1; i < len(page); i += 2 {
-			_, exchange, key, err := protocol.SplitUnacked([]byte(page[i]))
+		for _, v := range values {
+			text, _ := v.(string) // "" for one that has been settled meanwhile
+			_, exchange, key, err := protocol.SplitUnacked([]byte(text))
 			if err != nil {
 				continue
 			}
@@ -117,10 +167,8 @@ func (t *redisTransport) unackedByQueue(ctx context.Context) (map[string]int64, 
 				counts[q]++
 			}
 		}
-		if cursor = next; cursor == 0 {
-			return counts, nil
-		}
 	}
+	return counts, nil
 }
 
 // Queues implements transport.Inspector: the queues of all binding sets that have a list's key or were declared. Reply
@@ -166,7 +214,27 @@ func internalQueue(name string) bool {
 
 // Purge implements transport.Inspector.
 func (t *redisTransport) Purge(ctx context.Context, queue string) (int64, error) {
-	return t.drop(ctx, t.keys.lists(queue))
+	waiting, err := t.drop(ctx, t.keys.lists(queue))
+	delayed, forgetErr := t.forget(ctx, queue)
+	return waiting + delayed, errors.Join(err, forgetErr)
+}
+
+// forget removes what is delayed of a queue and counts it.
+func (t *redisTransport) forget(ctx context.Context, queue string) (n int64, err error) {
+	for _, set := range t.keys.delayedSets(queue) {
+		for {
+			reply, err := forgetScript.Run(ctx, t.commands, []string{t.keys.unackedKey(), t.keys.unackedIndexKey(), set},
+				settleChunk).Int64Slice()
+			if err != nil {
+				return n, fmt.Errorf("delayed messages of queue %q: %w", queue, err)
+			}
+			n += reply[0]
+			if reply[1] == 0 {
+				break
+			}
+		}
+	}
+	return n, nil
 }
 
 // PurgeQuarantine implements transport.Inspector.

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/gelery/gelery/internal/testservice"
 	"github.com/gelery/gelery/transport"
@@ -101,6 +103,7 @@ func TestDepthsOfWhatPythonHolds(t *testing.T) {
 		}
 		for i, route := range []string{`"topics", "a.b"`, `"topics", "a.b"`, `"topics", "c"`, `"direct", "k"`, `"direct", "one"`, `"", "plain"`, `null, "plain"`, `5`} {
 			rdb.HSet(t.Context(), "unacked", fmt.Sprint("tag", i), `[{"body": ""}, `+route+`]`)
+			rdb.ZAdd(t.Context(), "unacked_index", goredis.Z{Score: float64(time.Now().Unix()), Member: fmt.Sprint("tag", i)})
 		}
 		want := map[string]int64{"one": 2, "two": 3, "three": 1, "plain": 2, "a.b": 0, "k": 0, "c": 0, "": 0}
 		for q, n := range want {

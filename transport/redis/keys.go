@@ -13,7 +13,7 @@ const defaultSep = "\x06\x16"
 // tagPrefix marks the claims of Go workers among the tags in unacked: theirs are renewed, so a stale one is dead.
 const tagPrefix = "gelery:"
 
-// keys names every key of the transport. Python peers must agree on all of them but the last two, which are ours.
+// keys names every key of the transport. Python peers must agree on all of them but those that begin with _gelery, which are ours.
 type keys struct {
 	prefix       string // global_keyprefix
 	sep          string
@@ -65,6 +65,21 @@ func (k *keys) unackedIndexKey() string { return k.prefix + k.unackedIndex }
 
 // quarantine is the list of a queue's messages that could not be handled. Gelery's own.
 func (k *keys) quarantine(queue string) string { return k.prefix + "_gelery.quarantine." + queue }
+
+// delayed is the sorted set of what is to come back to a list later: tags of unacked by the time in unix seconds.
+// Gelery's own.
+func (k *keys) delayed(list string) string {
+	return k.prefix + "_gelery.delayed." + strings.TrimPrefix(list, k.prefix)
+}
+
+// delayedSets are the sets of all lists of a queue, in the order of lists.
+func (k *keys) delayedSets(queue string) []string {
+	sets := k.lists(queue)
+	for i := range sets {
+		sets[i] = k.delayed(sets[i])
+	}
+	return sets
+}
 
 // publisher is a client's marker, see publishScript. Gelery's own.
 func (k *keys) publisher(client string) string { return k.prefix + "_gelery.publisher." + client }

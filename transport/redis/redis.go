@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -47,16 +48,18 @@ type options struct {
 	lease time.Duration
 	// sweepInterval: how often a consumer looks for dead claims. Default 5 s.
 	sweepInterval time.Duration
+	// strategy: in which order the queues of a priority step are served. Default roundRobin.
+	strategy string
 }
 
 // knownOptions are kombu's names, and gelery_lease and gelery_sweep_interval, which are ours. The ignored ones have no
 // meaning here and are accepted so that one set of transport options serves both languages.
 var knownOptions = []string{
 	"visibility_timeout", "global_keyprefix", "sep", "priority_steps", "unacked_key", "unacked_index_key",
-	"fanout_prefix", "fanout_patterns", "gelery_lease", "gelery_sweep_interval",
+	"fanout_prefix", "fanout_patterns", "queue_order_strategy", "gelery_lease", "gelery_sweep_interval",
 	// ignored
 	"unacked_mutex_key", "unacked_mutex_expire", "unacked_restore_limit", "unacked_restore_interval",
-	"unacked_restore_throttle", "queue_order_strategy", "polling_interval", "ack_emulation", "body_encoding",
+	"unacked_restore_throttle", "polling_interval", "ack_emulation", "body_encoding",
 }
 
 func open(ctx context.Context, url string, o transport.Options) (transport.Transport, error) {
@@ -84,7 +87,7 @@ func open(ctx context.Context, url string, o transport.Options) (transport.Trans
 func (t *redisTransport) configure(o map[string]any) (err error) {
 	t.keys = keys{sep: defaultSep, steps: []int{0, 3, 6, 9}, unacked: "unacked", unackedIndex: "unacked_index",
 		fanoutPrefix: "/" + strconv.Itoa(t.conn.DB()) + ".", fanoutRoutes: true}
-	t.options = options{visibilityTimeout: time.Hour, lease: 15 * time.Second, sweepInterval: 5 * time.Second}
+	t.options = options{visibilityTimeout: time.Hour, lease: 15 * time.Second, sweepInterval: 5 * time.Second, strategy: roundRobin}
 	for name, v := range o {
 		switch name {
 		case "visibility_timeout":
@@ -95,6 +98,11 @@ func (t *redisTransport) configure(o map[string]any) (err error) {
 			t.options.sweepInterval, err = seconds(name, v)
 		case "global_keyprefix":
 			t.keys.prefix, err = text(name, v)
+		case "queue_order_strategy":
+			known := []string{roundRobin, byName, inOrder}
+			if t.options.strategy, err = text(name, v); err == nil && !slices.Contains(known, t.options.strategy) {
+				err = fmt.Errorf("transport option queue_order_strategy is %q; expected one of %s", v, strings.Join(known, ", "))
+			}
 		case "sep":
 			if t.keys.sep, err = text(name, v); err == nil && t.keys.sep == "" {
 				err = fmt.Errorf("transport option sep is empty")

@@ -42,7 +42,7 @@ func TestContractRedisWithPrefix(t *testing.T) {
 func realHarness(url string, o map[string]any) transporttest.Harness {
 	h := harness(url, o)
 	h.Waiting = func(t testing.TB, c transport.Consumer) {
-		rdb, want := client(t, url), len(c.(*consumer).waker.waiters)
+		rdb, want := client(t, url), len(c.(*consumer).source().waker.waiters)
 		blocked := regexp.MustCompile(`(?m) flags=\S*b\S* .* cmd=blmove `)
 		for ctx := deadline(t); ctx.Err() == nil; {
 			if len(blocked.FindAllString(rdb.ClientList(ctx).Val(), -1)) >= want {

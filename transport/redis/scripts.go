@@ -8,7 +8,8 @@ import goredis "github.com/redis/go-redis/v9"
 //
 //	KEYS  1 unacked, 2 unacked_index, then the lists, step by step and queue by queue within a step,
 //	      then one quarantine list a queue
-//	ARGV  1 claim id, 2 most messages, 3 number of queues, 4 number of steps, then each queue's name as a JSON literal,
+//	ARGV  1 claim id, 2 most messages, 3 number of queues, 4 number of steps, 5 "1": the queues of a step share what is
+//	      asked for, else the first is served first; then each queue's name as a JSON literal,
 //	      then pairs: the id of an earlier claim whose reply was lost, and the place in it to go on from
 //	reply {messages, errors, places}: messages are {tag, queue number, bytes}, with an empty tag for a quarantined one
 //	      and queue number 0 and the whole unacked value for one that an earlier claim took; errors are {list, text};
@@ -30,7 +31,7 @@ redis.call('HLEN', unacked)
 redis.call('ZCARD', index)
 for q = 1, nq do redis.call('LLEN', KEYS[2 + ns * nq + q]) end
 local out, bad, places, bytes, count = {}, {}, {}, 0, 0
-for a = 5 + nq, #ARGV, 2 do
+for a = 6 + nq, #ARGV, 2 do
   local place = tonumber(ARGV[a + 1])
   while place > 0 and #out < max and bytes < 4194304 do
     local tag = ARGV[a] .. ':' .. place
@@ -80,7 +81,7 @@ local function take(list, q, n)
         count = count + 1
         local tag = claim .. ':' .. count
         fields[#fields + 1] = tag
-        fields[#fields + 1] = '[' .. msg .. ',"",' .. ARGV[4 + q] .. ']'
+        fields[#fields + 1] = '[' .. msg .. ',"",' .. ARGV[5 + q] .. ']'
         scores[#scores + 1] = now
         scores[#scores + 1] = tag
         out[#out + 1] = {tag, q, msg}
@@ -101,7 +102,7 @@ local function take(list, q, n)
 end
 local left = max
 for s = 0, ns - 1 do
-  if nq > 1 then
+  if nq > 1 and ARGV[5] == '1' then
     local share = math.ceil(left / nq)
     for q = 1, nq do
       if left > 0 then left = left - take(KEYS[2 + s * nq + q], q, math.min(share, left)) end
@@ -145,7 +146,8 @@ return reply
 `)
 
 // renewScript moves held claims to now in unacked_index. It removes before it adds, and only adds what was there: a
-// lone ZADD is refused at maxmemory, and a claim that someone restored must not come back to life.
+// lone ZADD is refused at maxmemory, and a claim that someone restored must not come back to life. What lies in the
+// future has been delayed meanwhile and stays there.
 //
 //	KEYS 1 unacked_index   ARGV tags   reply: the numbers (from 1) of the tags that were gone
 var renewScript = goredis.NewScript(`
@@ -153,13 +155,153 @@ local t = redis.call('TIME')
 local now = t[1] .. '.' .. string.format('%06d', tonumber(t[2]))
 local lost = {}
 for i, tag in ipairs(ARGV) do
-  if redis.call('ZREM', KEYS[1], tag) == 1 then
-    redis.call('ZADD', KEYS[1], now, tag)
-  else
+  local score = redis.call('ZSCORE', KEYS[1], tag)
+  if not score then
     lost[#lost + 1] = i
+  elseif tonumber(score) <= tonumber(now) then
+    redis.call('ZREM', KEYS[1], tag)
+    redis.call('ZADD', KEYS[1], now, tag)
   end
 end
 return lost
+`)
+
+// delayScript lets held claims be until their time. Each stays in unacked, where Python's sweep leaves it alone until its
+// score is a visibility timeout old, and is noted in the set from which a timekeeper takes it. It removes before it adds,
+// as at maxmemory a lone ZADD is refused. Within a call, one millionth of a second keeps equal times in their order. The
+// sets live a day longer than what is in them, lest they outlive the last Go worker; without one its messages come back
+// late, by a sweep.
+//
+//	KEYS  1 unacked_index, 2… the set a claim goes to, one a claim
+//	ARGV  for each claim: tag, seconds from now
+//	reply the numbers (from 1) of the claims whose set is none; those that were gone are let go
+var delayScript = goredis.NewScript(`
+local t = redis.call('TIME')
+local now = tonumber(t[1]) + tonumber(t[2]) / 1000000
+local refused, longest = {}, {}
+for i = 1, #KEYS - 1 do
+  local set, tag, after = KEYS[i + 1], ARGV[2 * i - 1], tonumber(ARGV[2 * i])
+  if type(redis.pcall('ZCARD', set)) == 'table' then
+    refused[#refused + 1] = i
+  elseif redis.call('ZREM', KEYS[1], tag) == 1 then
+    local eta = string.format('%.6f', now + after + i / 1000000)
+    redis.call('ZADD', KEYS[1], eta, tag)
+    redis.call('ZADD', set, eta, tag)
+    longest[set] = math.max(longest[set] or 0, after)
+  end
+end
+for set, after in pairs(longest) do
+  local life = math.ceil(after) * 1000 + 86400000
+  if redis.call('PTTL', set) < life then redis.call('PEXPIRE', set, life) end
+end
+return refused
+`)
+
+// dueScript moves what is due from unacked to the front of its list, the oldest first in line, unmarked: a delay is no
+// failed delivery. While more than a few of them stand there already, what comes later waits behind them in its set, so
+// that it does not overtake them; what has waited for seconds, because more is due than is done, goes to the back of the
+// list instead, in its order. That a message stands in front for its eta is seen by its having one.
+//
+//	KEYS  1 unacked, 2 unacked_index, then for each list, step by step and queue by queue: its set of delayed, the list
+//	ARGV  1 most messages a list, 2 how many may stand in front, 3 seconds they may be held back, 4 number of queues,
+//	      then each queue's name as a JSON literal
+//	reply {how many were moved, seconds until the next is due ("" if there is none), 1 if some were held back or left,
+//	      {key, error, …}}
+//
+// What is in a set and not in unacked has been settled or restored; what is there in another form than a claim's is left
+// to the sweep.
+var dueScript = goredis.NewScript(`
+local unacked, index = KEYS[1], KEYS[2]
+local most, room, patience, nq = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+redis.call('HLEN', unacked)
+redis.call('ZCARD', index)
+local t = redis.call('TIME')
+local now = tonumber(t[1]) + tonumber(t[2]) / 1000000
+local moved, next, left, bad, bytes = 0, nil, 0, {}, 0
+local function move(set, list, suffix, upto, command)
+  local tags, gone, out = {}, {}, {}
+  local due = redis.call('ZRANGEBYSCORE', set, '-inf', string.format('%.6f', upto), 'LIMIT', 0, most)
+  for _, tag in ipairs(due) do
+    if bytes > 4194304 then break end
+    local value = redis.call('HGET', unacked, tag)
+    tags[#tags + 1] = tag
+    if not value then
+      gone[#gone + 1] = tag
+    elseif string.sub(value, 1, 1) == '[' and string.sub(value, -#suffix) == suffix then
+      gone[#gone + 1] = tag
+      out[#out + 1] = string.sub(value, 2, -#suffix - 1)
+      bytes = bytes + #value
+    end
+  end
+  if #tags == most or #tags < #due then left = 1 end
+  if #tags > 0 then redis.call('ZREM', set, unpack(tags)) end
+  if #gone > 0 then
+    redis.call('ZREM', index, unpack(gone))
+    redis.call('HDEL', unacked, unpack(gone))
+  end
+  if #out > 0 then
+    moved = moved + #out
+    if command == 'RPUSH' then
+      for i = 1, math.floor(#out / 2) do out[i], out[#out + 1 - i] = out[#out + 1 - i], out[i] end
+    end
+    redis.call(command, list, unpack(out))
+  end
+end
+for k = 3, #KEYS, 2 do
+  local set, list = KEYS[k], KEYS[k + 1]
+  local first = redis.pcall('ZRANGE', set, 0, 0, 'WITHSCORES')
+  local length = redis.pcall('LLEN', list)
+  if first.err then
+    bad[#bad + 1] = set
+    bad[#bad + 1] = first.err
+  elseif #first > 0 and tonumber(first[2]) <= now then
+    if type(length) == 'table' then
+      bad[#bad + 1] = list
+      bad[#bad + 1] = length.err
+    else
+      local suffix = ',"",' .. ARGV[5 + ((k - 3) / 2) % nq] .. ']'
+      local before = redis.call('LINDEX', list, -room)
+      if before and (string.find(before, '"eta": "', 1, true) or string.find(before, '"eta":"', 1, true)) then
+        left = 1
+        if tonumber(first[2]) <= now - patience then move(set, list, suffix, now - patience, 'LPUSH') end
+      else
+        move(set, list, suffix, now, 'RPUSH')
+      end
+      first = redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')
+    end
+  end
+  if not first.err and #first > 0 then next = math.min(next or math.huge, tonumber(first[2])) end
+end
+return {moved, next and string.format('%.6f', next - now) or '', left, bad}
+`)
+
+// forgetScript removes what is delayed, to come back to a list.
+//
+//	KEYS 1 unacked, 2 unacked_index, 3 the list's set of delayed   ARGV 1 most at once
+//	reply {how many messages were removed, how many are left in the set}
+var forgetScript = goredis.NewScript(`
+redis.call('ZCARD', KEYS[2])
+redis.call('HLEN', KEYS[1])
+local tags, n = redis.call('ZRANGE', KEYS[3], 0, tonumber(ARGV[1]) - 1), 0
+if #tags > 0 then
+  redis.call('ZREM', KEYS[3], unpack(tags))
+  redis.call('ZREM', KEYS[2], unpack(tags))
+  n = redis.call('HDEL', KEYS[1], unpack(tags))
+end
+return {n, redis.call('ZCARD', KEYS[3])}
+`)
+
+// beginScript replaces the envelope of a claim if it is still held as it was. It removes before it adds, as HSET alone is
+// refused at maxmemory.
+//
+//	KEYS 1 unacked   ARGV 1 tag, 2 value as recorded, 3 value to record   reply 1: it is recorded, 0: the claim is gone
+var beginScript = goredis.NewScript(`
+local value = redis.call('HGET', KEYS[1], ARGV[1])
+if value == ARGV[3] then return 1 end
+if value ~= ARGV[2] then return 0 end
+redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+return 1
 `)
 
 // expiredScript lists claims that nobody renews any more, oldest first: Go's own by the lease, all others by the

@@ -20,17 +20,7 @@ const settleChunk = 1000
 
 // Settle implements transport.Consumer. Reject has no dead-letter exchange to go to on Redis: it removes, like Ack.
 func (c *consumer) Settle(ctx context.Context, batch []transport.Settlement) (lost int, err error) {
-	acks := make([]any, 0, len(batch))
-	var gives []transport.Settlement
-	for _, s := range batch {
-		switch s.Verdict {
-		case transport.Ack, transport.Reject:
-			acks = append(acks, s.Delivery.Tag)
-		default:
-			gives = append(gives, s)
-		}
-	}
-	c.settling(batch)
+	acks, gives, lost := c.settling(batch)
 	unacked := []string{c.t.keys.unackedKey(), c.t.keys.unackedIndexKey()}
 	for chunk := range slices.Chunk(acks, settleChunk) {
 		var held int
@@ -146,15 +136,28 @@ func (c *consumer) until(ctx context.Context, what string, f func(context.Contex
 	}
 }
 
-// settling marks deliveries, so that the lease actor, which may have listed them before, does not miss them.
-func (c *consumer) settling(batch []transport.Settlement) {
+// settling sorts a batch into what is acknowledged and what is given somewhere, without what is held no more: that may
+// be in unacked nevertheless, delayed. It marks the deliveries, so that the lease actor, which may have listed them before,
+// does not miss them.
+func (c *consumer) settling(batch []transport.Settlement) (acks []any, gives []transport.Settlement, lost int) {
+	acks = make([]any, 0, len(batch))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, s := range batch {
-		if h := c.held[s.Delivery.Tag]; h != nil {
-			h.settling = true
+		h := c.held[s.Delivery.Tag]
+		if h == nil {
+			lost++
+			continue
+		}
+		h.settling = true
+		switch s.Verdict {
+		case transport.Ack, transport.Reject:
+			acks = append(acks, s.Delivery.Tag)
+		default:
+			gives = append(gives, s)
 		}
 	}
+	return acks, gives, lost
 }
 
 // release ends the lease of settled deliveries.

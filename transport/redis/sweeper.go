@@ -1,9 +1,7 @@
 package redis
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -127,11 +125,8 @@ func (u *unreadable) Error() string { return fmt.Sprintf("found unacked and not 
 
 // brokenClaim is an unacked value that is not JSON. Of one that Gelery recorded, the queue is known by how it ends.
 func brokenClaim(value []byte, why error) *unreadable {
-	if i := bytes.LastIndex(value, []byte(`,"",`)); i > 0 && value[0] == '[' && value[len(value)-1] == ']' {
-		var queue string
-		if json.Unmarshal(value[i+len(`,"",`):len(value)-1], &queue) == nil && queue != "" {
-			return &unreadable{queue, value[1:i], why}
-		}
+	if raw, queue, ok := splitRecord(value); ok {
+		return &unreadable{queue, raw, why}
 	}
 	return &unreadable{"unacked", value, why}
 }

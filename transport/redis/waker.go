@@ -42,21 +42,21 @@ type waiter struct {
 	blind bool          // its own
 }
 
-func newWaker(c *consumer) *waker {
+func newWaker(t *redisTransport, queues []string) *waker {
 	w := &waker{woken: make(chan struct{}, 1), all: true}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
-	steps := c.t.keys.steps
-	if len(c.queues)*len(steps) > maxWaiters {
+	steps := t.keys.steps
+	if len(queues)*len(steps) > maxWaiters {
 		steps, w.all = steps[:1], false
 	}
 	for _, step := range steps {
-		for _, q := range c.queues {
+		for _, q := range queues {
 			if len(w.waiters) < maxWaiters {
-				w.waiters = append(w.waiters, &waiter{list: c.t.keys.list(q, step), arm: make(chan struct{}, 1)})
+				w.waiters = append(w.waiters, &waiter{list: t.keys.list(q, step), arm: make(chan struct{}, 1)})
 			}
 		}
 	}
-	w.client = c.t.conn.Client(redisconn.ClientOptions{PoolSize: len(w.waiters), ReadTimeout: waiterBlock + 5*time.Second, Blocking: true})
+	w.client = t.conn.Client(redisconn.ClientOptions{PoolSize: len(w.waiters), ReadTimeout: waiterBlock + 5*time.Second, Blocking: true})
 	for _, x := range w.waiters {
 		w.wg.Go(func() { w.watch(x) })
 	}

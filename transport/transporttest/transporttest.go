@@ -32,7 +32,7 @@ type Harness struct {
 	LowFirst bool
 	// Virtual tells that the broker is not AMQP's but kombu's idea of one on something else (Redis, memory). Whoever
 	// publishes by a queue's name makes the queue; a message that a batch cannot route keeps the whole batch back; headers
-	// are JSON, with integers of any size; a queue declared in another way is no error; nothing is delayed by the broker,
+	// are JSON, with integers of any size; a queue declared in another way is no error; a Publication's Delay is ignored,
 	// and there are no broadcast queues.
 	Virtual bool
 	// Arguments are added to every queue that the suite declares and that outlives its consumers: "x-queue-type".
@@ -76,6 +76,12 @@ func Run(t *testing.T, newHarness func(t testing.TB) Harness) {
 		"BroadcastQueueIsForAll":   testBroadcastQueue,
 		"DelayedPublication":       testDelayedPublication,
 		"DelayerGivesBackInTime":   testDelayer,
+		"DelayedInTheirOrder":      testDelayOrder,
+		"DelayedSurvive":           testDelayedSurvive,
+		"DelayedAreShared":         testDelayedShared,
+		"DelayedAreCounted":        testDelayedCounted,
+		"BeginOfWhatIsLost":        testBeginLost,
+		"CancelOfAll":              testCancelAll,
 		"BroadcastReachesAll":      testBroadcast,
 		"DepthsAndPurge":           testDepths,
 		"ConcurrentUse":            testConcurrent,
