@@ -69,6 +69,9 @@ func runWorker(broker string, ledger Ledger) int {
 	worker.Handle(mux, state, func(context.Context, task.NoArgs) (task.NoResult, error) {
 		return task.NoResult{}, ledger.beside().Append(resources())
 	})
+	if path := os.Getenv("GELERY_FAULTS_RECEIVED"); path != "" {
+		mux.Hook(worker.Hooks{Received: func(_ context.Context, e worker.TaskReceived) { _ = Ledger{path}.Append(e.ID) }})
+	}
 	w, err := worker.New(client, mux, worker.Config{Concurrency: slots, PrefetchMultiplier: prefetch / slots})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

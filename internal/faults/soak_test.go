@@ -1,0 +1,389 @@
+//go:build unix
+
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/gelery/gelery/internal/testservice"
+	"github.com/gelery/gelery/interop"
+	"github.com/gelery/gelery/protocol"
+	"github.com/gelery/gelery/task"
+	"github.com/gelery/gelery/transport"
+)
+
+// What TestSoak sends, and who works.
+const (
+	soakRate       = 500 // tasks a second
+	soakPython     = 2   // slots of the Python worker
+	soakPrefetch   = 4   // of each of them
+	soakVisibility = 20 * time.Second
+	soakWorkers    = 3 // Go workers; the last one is never killed, so that its memory can be watched
+)
+
+// server is a broker to break.
+type server interface {
+	Kill()
+	Restart()
+	Freeze()
+	Thaw()
+}
+
+// soak is a queue that Go and Python workers share while everything breaks.
+type soak struct {
+	*rabbitScene
+	server server
+	cut    func() // closes all connections
+	empty  func() (waiting, held int)
+	random *rand.Rand
+
+	python  *interop.Process
+	restart func() *interop.Process
+	workers []*process
+	faults  map[string]int
+
+	brokerKills int
+}
+
+// TestSoak breaks something every few seconds while 500 tasks a second run on Go and Python workers, and accounts for every
+// one. Its time is that of GELERY_SOAK ("10m"), ten seconds without.
+func TestSoak(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		open func(t *testing.T) *soak
+	}{{"redis", soakRedis}, {"rabbitmq", soakRabbitMQ}} {
+		t.Run(c.name, func(t *testing.T) { c.open(t).run(soakTime(t)) })
+	}
+}
+
+func soakTime(t *testing.T) time.Duration {
+	text := os.Getenv("GELERY_SOAK")
+	if text == "" {
+		return 10 * time.Second
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		t.Fatalf("GELERY_SOAK: %v", err)
+	}
+	return d
+}
+
+func soakRedis(t *testing.T) *soak {
+	server := testservice.StartRedis(t, "--appendonly", "yes", "--appendfsync", "everysec")
+	o, err := goredis.ParseURL(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rdb := goredis.NewClient(o)
+	t.Cleanup(func() { _ = rdb.Close() })
+	s := newSoak(t, server.URL, "")
+	s.server = server
+	s.cut = func() { rdb.Do(context.Background(), "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes") }
+	s.empty = func() (waiting, held int) {
+		ctx := context.Background()
+		for _, list := range []string{"soak", "soak\x06\x163", "soak\x06\x166", "soak\x06\x169"} {
+			waiting += int(rdb.LLen(ctx, list).Val())
+		}
+		return waiting, int(rdb.HLen(ctx, "unacked").Val())
+	}
+	return s
+}
+
+func soakRabbitMQ(t *testing.T) *soak {
+	server := testservice.StartRabbitMQ(t)
+	s := newSoak(t, server.URL, "classic")
+	s.server = server
+	s.cut = func() { server.CloseConnections() }
+	s.empty = func() (waiting, held int) { return server.Depth("soak") }
+	return s
+}
+
+// newSoak connects a client. Kind is the queue's type on RabbitMQ, and empty on Redis.
+func newSoak(t *testing.T, url, kind string) *soak {
+	t.Helper()
+	dialing, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	client, err := task.Dial(dialing, task.Config{Broker: url, Queue: "soak", QueueType: kind, PublishTimeout: 2 * patient,
+		IgnoreResult: true, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		_ = client.Close(ctx)
+	})
+	seed := *seedFlag
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("seed %d", seed)
+	return &soak{faults: map[string]int{}, random: rand.New(rand.NewPCG(seed, 0)),
+		rabbitScene: &rabbitScene{TB: t, url: url, queue: "soak", kind: kind, client: client, accepted: map[string]bool{},
+			doubtful: map[string]bool{}, ledger: Ledger{filepath.Join(t.TempDir(), "ledger")}}}
+}
+
+// run breaks things for a time, lets everything heal, and draws up the account.
+func (s *soak) run(length time.Duration) {
+	s.begin()
+	ctx, cancel := context.WithTimeout(s.Context(), length)
+	defer cancel()
+	var producer sync.WaitGroup
+	producer.Go(func() { s.produce(ctx) })
+	var memory []int64
+	watch := time.NewTicker(max(length/20, time.Second))
+	defer watch.Stop()
+	pause := form(1500*time.Millisecond, 5*time.Second)
+	if length >= time.Minute {
+		pause = 5 * time.Second
+	}
+	for next := time.After(pause); ctx.Err() == nil; {
+		select {
+		case <-next:
+			s.breakSomething(ctx)
+			next = time.After(pause + rand.N(3*pause)) // every 5 to 20 s
+		case <-watch.C:
+			memory = append(memory, rss(s.TB, s.workers[soakWorkers-1].cmd.Process.Pid))
+		case <-ctx.Done():
+		}
+	}
+	producer.Wait()
+	recovered := s.heal()
+	s.account(length, recovered, memory)
+}
+
+// begin starts the workers.
+func (s *soak) begin() {
+	s.TB.(*testing.T).Setenv("GELERY_FAULTS_LEDGER", s.ledger.Path)
+	s.TB.(*testing.T).Setenv("GELERY_FAULTS_RECEIVED", s.ledger.beside().Path)
+	settings := interop.Settings{Broker: s.url, Queue: "soak", AckLate: true, Prefetch: soakPrefetch, Visibility: soakVisibility,
+		Conf: map[string]any{"task_ignore_result": true, "broker_connection_retry_on_startup": true, "task_reject_on_worker_lost": true}}
+	version := interop.FindVersion(s.TB, "5.6")
+	s.restart = func() *interop.Process { return version.StartWorker(s.TB, settings, "prefork", soakPython) }
+	s.python = s.restart()
+	for range soakWorkers {
+		s.workers = append(s.workers, s.startWorker())
+	}
+}
+
+// startWorker starts a Go worker. It keeps nothing at its backend.
+func (s *soak) startWorker() *process {
+	return startWorker(s.TB, s.url, s.ledger, "env", queueVariable+"=soak", queueTypeVariable+"="+s.kind)
+}
+
+// produce sends the tasks, ten times a second as one batch. One in twenty is not due for a second or three.
+func (s *soak) produce(ctx context.Context) {
+	ticker := time.NewTicker(time.Second / 10)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+		calls := make([]task.Call, soakRate/10)
+		ids := make([]string, len(calls))
+		for i := range calls {
+			ids[i] = protocol.NewID()
+			options := []task.SendOption{task.ID(ids[i])}
+			if i%20 == 0 {
+				options = append(options, task.Countdown(time.Second+time.Duration(i)*40*time.Millisecond))
+			}
+			calls[i] = note.Call(noteArgs{Milliseconds: i % 10}, options...)
+		}
+		_, err := s.client.SendBatch(s.Context(), calls)
+		s.mu.Lock()
+		for _, id := range ids {
+			var publish *transport.PublishError
+			switch {
+			case err == nil:
+				s.accepted[id] = true
+			case errors.As(err, &publish) && !publish.InDoubt:
+				s.refused = append(s.refused, err)
+			default:
+				s.doubtful[id] = true
+			}
+		}
+		s.mu.Unlock()
+	}
+}
+
+// breakSomething does one thing that no system should mind.
+func (s *soak) breakSomething(ctx context.Context) {
+	victim := s.random.IntN(soakWorkers - 1)
+	moment := time.Duration(1+s.random.IntN(4)) * time.Second
+	var name string
+	switch n := s.random.IntN(8); n {
+	case 0, 1, 2:
+		name = "Go worker killed"
+		s.workers[victim].kill()
+		s.workers[victim] = s.startWorker()
+	case 3:
+		name = "Go worker frozen"
+		s.workers[victim].freeze()
+		wait(ctx, 5*moment) // at times longer than its lease
+		_ = s.workers[victim].cmd.Process.Signal(syscall.SIGCONT)
+	case 4:
+		name = "Go worker stopped"
+		if err := s.workers[victim].stop(); err != nil {
+			s.Errorf("warm stop: %v: %s", err, s.workers[victim].log)
+		}
+		s.workers[victim] = s.startWorker()
+	case 5:
+		name = "connections closed"
+		s.cut()
+	case 6:
+		name = "broker frozen"
+		s.server.Freeze()
+		wait(ctx, moment)
+		s.server.Thaw()
+	case 7:
+		name = "broker killed"
+		s.brokerKills++
+		s.server.Kill()
+		wait(ctx, moment/2)
+		s.server.Restart()
+		if s.random.IntN(2) == 0 {
+			name += ", Python restarted"
+			s.python.Stop(s.TB, time.Minute)
+			s.python = s.restart()
+		}
+	}
+	s.faults[name]++
+}
+
+// wait is a time that is a part of a fault.
+func wait(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}
+
+// heal waits until all that the broker has is done, and returns how long that took. A Python worker that has lost a
+// connection keeps what it held from all others until its visibility timeout, or until it ends: so it ends first.
+func (s *soak) heal() time.Duration {
+	s.python.Stop(s.TB, time.Minute)
+	begun := time.Now()
+	ticker := time.NewTicker(100 * time.Millisecond)
+	defer ticker.Stop()
+	for limit := begun.Add(2*recovery + soakVisibility); ; <-ticker.C {
+		waiting, held := s.empty()
+		if waiting == 0 && held == 0 {
+			return time.Since(begun)
+		}
+		if time.Now().After(limit) {
+			s.Errorf("%v after the end %d wait and %d are held", time.Since(begun), waiting, held)
+			return time.Since(begun)
+		}
+	}
+}
+
+// account: nothing is lost that a Go worker had received, extra runs are within the bound, and the memory of the worker
+// that lived all the time has not grown. What no Go worker has ever seen, and is gone, kombu has lost between its BRPOP
+// and its entry in unacked: that is told apart, and can only be on Redis.
+func (s *soak) account(length, recovered time.Duration, memory []int64) {
+	for i, w := range s.workers {
+		if err := w.stop(); err != nil {
+			s.Errorf("warm stop of worker %d: %v: %s", i, err, w.log)
+		}
+	}
+	parked := s.parked()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	runs, received := s.ledger.Counts(s), s.ledger.beside().Counts(s)
+	doubtfulRan := 0
+	for id := range s.doubtful {
+		if runs[id] > 0 {
+			doubtfulRan++
+			delete(runs, id)
+		}
+	}
+	lostByPython := 0
+	for id := range s.accepted {
+		if runs[id] == 0 && received[id] == 0 {
+			lostByPython++
+			delete(s.accepted, id)
+		}
+	}
+	faults := 0
+	for _, n := range s.faults {
+		faults += n
+	}
+	bound := faults * (soakWorkers*prefetch + soakPython*(1+soakPrefetch))
+	if s.kind != "" {
+		bound += s.brokerKills * soakRate / 2 // a queue writes acknowledgements when it has time; what it has not is handed out again
+	}
+	a := Balance(s.accepted, runs)
+	fmt.Fprintf(os.Stderr, "soak of %v on %s: %v, in doubt %d (of them run %d), refused %d, parked %d, never seen by a Go worker %d; "+
+		"faults %d %v; bound on extra runs %d; done %v after the last; memory of the worker that lived: %s\n", length, strings.SplitN(s.url, ":", 2)[0], a,
+		len(s.doubtful), doubtfulRan, len(s.refused), parked, lostByPython, faults, s.faults, bound, recovered.Round(time.Millisecond), megabytes(memory))
+	if a.Lost != 0 || a.Ghosts != 0 || a.Extra > bound || parked != 0 {
+		s.Errorf("%v, parked %d; missing %v", a, parked, a.Missing)
+	}
+	if lostByPython > 0 && s.kind != "" {
+		s.Errorf("%d tasks are lost that nobody has received; RabbitMQ loses none", lostByPython)
+	}
+	if n := len(memory); n > 8 {
+		if early, late := average(memory[n/4:n/2]), average(memory[n-n/4:]); late > early+16<<20 {
+			s.Errorf("the worker that lived grew from %d MB to %d MB", early>>20, late>>20)
+		}
+	}
+}
+
+// parked counts what is in quarantine.
+func (s *soak) parked() int {
+	found, err := s.client.Transport().(transport.Inspector).Quarantined(s.Context(), "soak", 100)
+	if err != nil {
+		s.Errorf("quarantine: %v", err)
+	}
+	for _, q := range found {
+		s.Logf("in quarantine: %s", q.Reason)
+	}
+	return len(found)
+}
+
+func average(values []int64) int64 {
+	var sum int64
+	for _, v := range values {
+		sum += v
+	}
+	return sum / int64(len(values))
+}
+
+// megabytes shows at most ten of the values.
+func megabytes(values []int64) string {
+	var b strings.Builder
+	for i := 0; i < len(values); i += max(1, len(values)/10) {
+		fmt.Fprintf(&b, "%.1f ", float64(values[i])/(1<<20))
+	}
+	return b.String() + "MB"
+}
+
+// rss is a process's resident memory in bytes, 0 where there is no /proc.
+func rss(t testing.TB, pid int) int64 {
+	t.Helper()
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/statm")
+	if err != nil {
+		return 0
+	}
+	pages, err := strconv.ParseInt(strings.Fields(string(text))[1], 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pages * int64(os.Getpagesize())
+}
