@@ -52,6 +52,9 @@ func runWorker(broker string, ledger Ledger) int {
 	if queue := os.Getenv(queueVariable); queue != "" { // RabbitMQ, which keeps no results
 		config.Backend, config.Queue, config.QueueType = "", queue, os.Getenv(queueTypeVariable)
 	}
+	if seconds, err := strconv.ParseFloat(os.Getenv("GELERY_FAULTS_VISIBILITY"), 64); err == nil {
+		config.TransportOptions = map[string]any{"visibility_timeout": seconds}
+	}
 	client, err := task.Dial(context.Background(), config)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
