@@ -34,6 +34,9 @@ func run(ctx context.Context, mux *worker.Mux, c worker.Config, f func(context.C
 	if err != nil {
 		return err
 	}
+	if worker.IsChild() { // the same program, started by a worker with a process pool
+		return w.Run(ctx)
+	}
 	working, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() { ended <- w.Run(working) }()
