@@ -28,11 +28,7 @@ func runWorker(t testing.TB, config task.Config, queues ...string) (stop func())
 	mux.Func("go.add", func(_ context.Context, x, y int) (int, error) { return x + y, nil })
 	mux.Func("go.carried", carried)
 	mux.Func("go.stamped", stamped)
-	mux.Func("go.when", func(ctx context.Context) (map[string]any, error) {
-		at := time.Now()
-		info, _ := task.FromContext(ctx)
-		return map[string]any{"at": float64(at.UnixMicro()) / 1e6, "eta": info.ETA}, nil
-	})
+	mux.Func("go.when", tellsWhen)
 	mux.Func("py.touch", func(ctx context.Context, path string) error {
 		info, _ := task.FromContext(ctx)
 		f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
@@ -42,9 +38,15 @@ func runWorker(t testing.TB, config task.Config, queues ...string) (stop func())
 		_, err = f.WriteString(info.ID + "\n")
 		return errors.Join(err, f.Close())
 	})
+	return runMux(t, config, mux, worker.Config{Queues: queues, Concurrency: 2})
+}
+
+// runMux runs a Go worker in this process, with the tasks of a mux, as runWorker does.
+func runMux(t testing.TB, config task.Config, mux *worker.Mux, settings worker.Config) (stop func()) {
+	t.Helper()
 	client := connect(t, config)
-	w, err := worker.New(client, mux, worker.Config{Queues: queues, Concurrency: 2,
-		Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	settings.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
+	w, err := worker.New(client, mux, settings)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,6 +69,12 @@ func runWorker(t testing.TB, config task.Config, queues ...string) (stop func())
 		t.Fatalf("the Go worker does not receive after %v", patience)
 	}
 	return stop
+}
+
+func tellsWhen(ctx context.Context) (map[string]any, error) {
+	at := time.Now()
+	info, _ := task.FromContext(ctx)
+	return map[string]any{"at": float64(at.UnixMicro()) / 1e6, "eta": info.ETA}, nil
 }
 
 func carried(ctx context.Context, want map[string]any) (map[string]any, error) {

@@ -205,7 +205,7 @@ func about(d time.Duration) time.Duration { return d*3/4 + rand.N(d/2+1) }
 const (
 	rateHorizon = time.Second            // turns are reserved so long ahead
 	ratePause   = 100 * time.Millisecond // between two questions, when all turns are taken
-	rateLate    = time.Second            // turns that were not used so long after their time are gone
+	rateLate    = 250 * time.Millisecond // turns that were not used so long after their time are gone: no bursts
 	rateMost    = 10_000
 )
 

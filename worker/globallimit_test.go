@@ -138,7 +138,7 @@ func TestGlobalRate(t *testing.T) {
 	if float64(n) < want*(1-off) || float64(n) > want*(1+off) {
 		t.Errorf("%d ran in %v; expected %.0f", n, watch, want)
 	}
-	if peak > rate*5/4 {
+	if peak > rate*3/2 { // runs begin late when the machine is busy, and then closer together
 		t.Errorf("%d ran within a second", peak)
 	}
 	for i := range by {
