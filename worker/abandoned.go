@@ -17,7 +17,7 @@ const obedience = 2 * time.Second
 
 // awaitGivenUp waits for code whose outcome was decided without it, so that it keeps its slot, and the
 // slot's share of the window, as long as it runs. A stop does not wait for it: there is nothing to come from it.
-func (w *Worker) awaitGivenUp(ctx context.Context, e *execution, running <-chan completion) {
+func (w *Worker) awaitGivenUp(ctx context.Context, e *execution, running <-chan struct{}) {
 	since := time.Now()
 	share := max(1, w.config.PrefetchMultiplier) // what the slot will not run is for others
 	w.window.take(share)

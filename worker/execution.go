@@ -21,12 +21,17 @@ type execution struct {
 	ctx    context.Context         // the task's
 	cancel context.CancelCauseFunc // of ctx
 
-	mu      sync.Mutex
-	over    bool            // decided
-	reports int             // states on their way to the backend
-	quiet   chan struct{}   // closed when the last of them has arrived; nil: nobody waits for it
-	forced  chan completion // capacity 1: decided from outside
-	givenUp chan struct{}   // closed with it: a pool that can kill kills now
+	decided chan struct{} // capacity 1: the completion is there
+
+	mu         sync.Mutex
+	over       bool // decided
+	completion completion
+	ended      bool          // its code does not run any more
+	left       chan struct{} // closed when it does not; nil: nobody waits for it
+	lost       bool          // decided from outside
+	kill       chan struct{} // closed when it was; nil: nobody waits for it
+	reports    int           // states on their way to the backend
+	quiet      chan struct{} // closed when the last of them has arrived; nil: nobody waits for it
 }
 
 var errGoexit = task.AsPython(errors.New("task ended its goroutine (runtime.Goexit)"), "builtins", "RuntimeError")
@@ -36,8 +41,8 @@ var errGivenUp = errors.New("the task was given up before: its outcome is decide
 
 // execute runs a job until its outcome is decided. If its code still runs then, the channel tells when it has ended: a
 // goroutine cannot be killed.
-func (w *Worker) execute(j *job, ignore bool) (*execution, completion, <-chan completion) {
-	e := &execution{job: j, forced: make(chan completion, 1), givenUp: make(chan struct{})}
+func (w *Worker) execute(j *job, ignore bool) (e *execution, c completion, running <-chan struct{}) {
+	e = &execution{job: j, decided: make(chan struct{}, 1)}
 	e.info = &task.Info{Request: j.request, Hostname: w.config.Hostname, Queue: j.delivery.Queue, Client: w.client,
 		Logger: w.log}
 	ctx, cancel := context.WithCancelCause(task.NewContext(w.running, e.info))
@@ -65,52 +70,66 @@ func (w *Worker) execute(j *job, ignore bool) (*execution, completion, <-chan co
 		defer limit.Stop()
 	}
 	w.active.add(e)
-	ended := make(chan completion, 1)
-	go func() { // one made for this run only: runtime.Goexit, which no goroutine survives, ends no slot
-		returned := false
-		var c completion
-		defer func() {
-			if !returned {
-				c = failure(errGoexit, nil)
-			}
-			w.active.remove(e)
-			ended <- c
-		}()
-		c = w.pool.run(ctx, e)
-		returned = true
-	}()
-	var c completion
-	select {
-	case c = <-ended:
-		if !e.decide() {
-			c = <-e.forced
-		}
-		ended = nil
-	case c = <-e.forced:
-	}
+	w.dispatch(ctx, e)
+	<-e.decided
 	cancel(nil)
 	e.awaitReports()
-	return e, c, ended
-}
-
-// decide closes the execution to other decisions; false: somebody was first.
-func (e *execution) decide() bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	first := !e.over
-	e.over = true
-	return first
+	return e, e.completion, e.running()
 }
 
 // end decides the execution from outside and cancels the task's context with the cause. False: it was decided before.
 func (e *execution) end(c completion, cause error) bool {
-	if !e.decide() {
+	e.mu.Lock()
+	if e.over {
+		e.mu.Unlock()
 		return false
 	}
+	e.over, e.completion, e.lost = true, c, true
+	if e.kill != nil {
+		close(e.kill)
+	}
+	e.mu.Unlock()
 	e.cancel(cause)
-	e.forced <- c
-	close(e.givenUp)
+	e.decided <- struct{}{}
 	return true
+}
+
+// returned decides the execution by what came back, unless that comes too late.
+func (e *execution) returned(c completion) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.ended = true
+	switch {
+	case !e.over:
+		e.over, e.completion = true, c
+		e.decided <- struct{}{} // which has room
+	case e.left != nil:
+		close(e.left)
+	}
+}
+
+// running is closed when the code of a decided execution has ended; nil: it has ended already.
+func (e *execution) running() <-chan struct{} {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.lost || e.ended {
+		return nil
+	}
+	e.left = make(chan struct{})
+	return e.left
+}
+
+// givenUp is closed when the execution is decided from outside: a pool that can kill kills then.
+func (e *execution) givenUp() <-chan struct{} {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.kill == nil {
+		e.kill = make(chan struct{})
+		if e.lost {
+			close(e.kill)
+		}
+	}
+	return e.kill
 }
 
 // reporter stores the states that the running task reports.

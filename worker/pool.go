@@ -14,7 +14,7 @@ type pool interface {
 	open()
 	// reserve waits until there is where the job can run. False: ctx was done before, and the job has not begun.
 	reserve(ctx context.Context, j *job) bool
-	// run runs a job and returns what came of it. When e.givenUp is closed nobody waits for that any more: a pool that can
+	// run runs a job and returns what came of it. When e.givenUp() is closed nobody waits for that any more: a pool that can
 	// kill kills, and returns. ctx is the task's, with a soft time limit as its deadline; it is cancelled with the cause.
 	run(ctx context.Context, e *execution) completion
 	// release gives back what was reserved for the job, once its code does not run any more.

@@ -289,7 +289,7 @@ func (p *processes) follow(ctx context.Context, e *execution, c *child, run uint
 	c.kill(0, "") // if it lives it talks nonsense
 	text := c.lostText(fate)
 	select {
-	case <-e.givenUp: // as was wanted
+	case <-e.givenUp(): // as was wanted
 	default:
 		p.w.log.Error("a child process was lost", "pid", c.cmd.Process.Pid, "task", e.request.Task, "task_id", e.request.ID,
 			"error", text)
@@ -307,7 +307,7 @@ func (c *child) stop(cause error, e *execution, run uint64, ended <-chan struct{
 		c.cancel(run, cause)
 	}()
 	select {
-	case <-e.givenUp:
+	case <-e.givenUp():
 		c.kill(run, "")
 	case <-ended:
 	}

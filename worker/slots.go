@@ -48,12 +48,14 @@ func (s *slots) begin() {
 	s.group.Go(func() { s.w.slot(ctx) })
 }
 
-// wait waits until all slots have ended, because there are no more jobs. No more begin.
+// wait waits until all slots have ended, because there are no more jobs. No more begin, and what user code runs in ends
+// with it.
 func (s *slots) wait() {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
 	s.group.Wait()
+	s.w.runners.close()
 }
 
 // resize changes how many slots there are. Those too many end as they become free. The caller holds mu.

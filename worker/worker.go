@@ -42,6 +42,7 @@ type Worker struct {
 	pool      pool
 	slots     *slots
 	active    *active
+	runners   runners
 	outcomes  chan *outcome
 
 	autoscaler *autoscaler // nil: the number of slots is fixed
