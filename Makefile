@@ -41,6 +41,10 @@ lint: ## format, vet and golangci-lint (installed into .bin)
 fuzz: ## each fuzz target in turn, FUZZTIME=2m each, PKG=./... to choose
 	@FUZZTIME=$(FUZZTIME) PKG=$(PKG) scripts/fuzz.sh
 
+.PHONY: faults
+faults: ## every fault in its long form and the table of what came of it, FAULT=F21 to choose
+	@$(call limit,6000) scripts/faults.sh $(FAULT)
+
 .PHONY: bench
 bench: ## benchmarks; BENCH=regexp and PKG=./... to choose
 	@$(call limit,1800) go test -timeout 25m -run '^$$' -bench '$(BENCH)' -benchmem $(PKG)

@@ -1,3 +1,5 @@
+//go:build unix
+
 package faults
 
 import (
@@ -41,9 +43,9 @@ func TestBombs(t *testing.T) {
 	if testing.Short() {
 		t.Skip("making the bombs takes a while")
 	}
-	s := newScene(t)
+	s := onRedis(t, testservice.Redis(t))
 	prlimit := testservice.Program(t, "PRLIMIT", "prlimit") // of util-linux
-	w := startWorker(t, s.url, s.ledger, prlimit, "--as="+strconv.Itoa(addressSpace))
+	w := s.setup.start(t, prlimit, "--as="+strconv.Itoa(addressSpace))
 	before := resident(t, w)
 	bombs := bombs(t)
 	for name, m := range bombs {
@@ -118,8 +120,8 @@ func laughs() []byte {
 	return b.Bytes()
 }
 
-// fill writes size zero bytes to a compressor and closes it.
-func fill(t testing.TB, w interface {
+// inflate writes size zero bytes to a compressor and closes it.
+func inflate(t testing.TB, w interface {
 	Write([]byte) (int, error)
 	Close() error
 }, size int) {
@@ -136,7 +138,7 @@ func fill(t testing.TB, w interface {
 
 func deflated(t testing.TB, size int) []byte {
 	var b bytes.Buffer
-	fill(t, zlib.NewWriter(&b), size)
+	inflate(t, zlib.NewWriter(&b), size)
 	return b.Bytes()
 }
 
@@ -158,7 +160,7 @@ func xzed(t testing.TB) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fill(t, w, bombSize/8) // this writer is slow
+	inflate(t, w, bombSize/8) // this writer is slow
 	return b.Bytes()
 }
 
@@ -168,13 +170,13 @@ func zstded(t testing.TB) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fill(t, w, bombSize)
+	inflate(t, w, bombSize)
 	return b.Bytes()
 }
 
 func brotlied(t testing.TB) []byte {
 	var b bytes.Buffer
-	fill(t, brotli.NewWriterLevel(&b, 2), bombSize)
+	inflate(t, brotli.NewWriterLevel(&b, 2), bombSize)
 	return b.Bytes()
 }
 

@@ -1,184 +1,87 @@
+//go:build unix
+
 package faults
 
 import (
-	"context"
 	"flag"
-	"fmt"
 	"maps"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	goredis "github.com/redis/go-redis/v9"
-
 	"github.com/gelery/gelery/internal/testservice"
+	"github.com/gelery/gelery/protocol"
 	"github.com/gelery/gelery/task"
 )
 
-var (
-	kills    = flag.Int("kills", 200, "how many workers TestKilledUnderLoad kills; a tenth with -short")
-	idle     = flag.Int("idle-kills", 50, "how many workers TestKilledWhileWaiting kills; a tenth with -short")
-	seedFlag = flag.Uint64("seed", 0, "seed of the random instants; 0: a new one")
-)
+var seedFlag = flag.Uint64("seed", 0, "seed of the random instants; 0: a new one")
 
-func count(n int) int {
-	if testing.Short() {
-		return max(1, n/10)
-	}
-	return n
-}
-
-// recovery is within what a dead Go worker's tasks must be running again.
-const recovery = 30 * time.Second
-
-// scene is a broker, a client, a ledger and the record of what was accepted.
-type scene struct {
-	testing.TB
-	url    string
-	client *task.Client
-	rdb    *goredis.Client
-	ledger Ledger
-
-	mu       sync.Mutex
-	accepted map[string]bool
-}
-
-func newScene(t *testing.T) *scene {
-	url := testservice.Redis(t)
-	client, err := task.Dial(t.Context(), task.Config{Broker: url, Backend: url})
-	if err != nil {
-		t.Fatal(err)
-	}
-	o, err := goredis.ParseURL(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	rdb := goredis.NewClient(o)
-	t.Cleanup(func() { _ = client.Close(context.Background()); _ = rdb.Close() })
-	return &scene{TB: t, url: url, client: client, rdb: rdb, accepted: map[string]bool{},
-		ledger: Ledger{filepath.Join(t.TempDir(), "ledger")}}
-}
-
-// send publishes a batch and records it as accepted when the call returned.
-func (s *scene) send(ctx context.Context, n, ms int) {
-	batch := make([]noteArgs, n)
-	for i := range batch {
-		batch[i].Milliseconds = ms
-	}
-	results, err := note.SendBatch(ctx, s.client, batch)
-	if err != nil {
-		s.Errorf("send: %v", err)
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, r := range results {
-		s.accepted[r.ID()] = true
+// TestF01WorkerKilled kills workers of RabbitMQ at random instants.
+func TestF01WorkerKilled(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"classic", "quorum"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			server := testservice.RabbitMQ(t)
+			killedUnderLoad(t, onRabbitMQ(t, server, server.URL, "killed", kind), form(6, 20), comeback)
+		})
 	}
 }
 
-// drained waits until nothing waits and nothing is held, and returns how long that took.
-func (s *scene) drained(limit time.Duration) time.Duration {
-	s.Helper()
-	start := time.Now()
-	ticker := time.NewTicker(50 * time.Millisecond)
-	defer ticker.Stop()
-	for range ticker.C {
-		waiting, held := s.rdb.LLen(s.Context(), "celery").Val(), s.rdb.HLen(s.Context(), "unacked").Val()
-		if waiting == 0 && held == 0 {
-			return time.Since(start)
-		}
-		if time.Since(start) > limit {
-			s.Fatalf("after %v %d wait and %d are unacked", limit, waiting, held)
-		}
-	}
-	return 0
+// TestF02WorkerKilled kills workers of Redis at random instants.
+func TestF02WorkerKilled(t *testing.T) {
+	t.Parallel()
+	killedUnderLoad(t, onRedis(t, testservice.Redis(t)), form(30, 200), recovery)
 }
 
-// balance checks the account: nothing lost, no ghosts, extra runs within the bound.
-func (s *scene) balance(what string, kills, extra int) {
-	s.Helper()
-	a := Balance(s.accepted, s.ledger.Counts(s))
-	fmt.Fprintf(os.Stderr, "%s: %v, kills %d, bound on extra runs %d\n", what, a, kills, extra)
-	if a.Lost != 0 || a.Ghosts != 0 || a.Extra > extra {
-		s.Errorf("%s: %v; missing %v", what, a, a.Missing)
-	}
-	if n := s.rdb.ZCard(s.Context(), "unacked_index").Val(); n != 0 {
-		s.Errorf("%d tags are left in unacked_index", n)
-	}
-}
-
-// TestKilledUnderLoad kills workers at random instants while tasks stream in. Two run at any time; each kill is
-// followed by a new worker.
-func TestKilledUnderLoad(t *testing.T) {
-	s := newScene(t)
+// killedUnderLoad has two workers run while tasks stream in; each kill is followed by a new worker.
+func killedUnderLoad(t *testing.T, s *scene, kills int, limit time.Duration) {
 	seed := *seedFlag
 	if seed == 0 {
 		seed = rand.Uint64()
 	}
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	workers := []*process{startWorker(t, s.url, s.ledger), startWorker(t, s.url, s.ledger)}
-	ctx, stop := context.WithCancel(t.Context())
-	var producer sync.WaitGroup
-	producer.Go(func() {
-		for ctx.Err() == nil {
-			// Keep a few hundred waiting: under load, but not without bound.
-			if s.rdb.LLen(t.Context(), "celery").Val() < 200 {
-				s.send(t.Context(), 20, 1)
-			}
-		}
-	})
-	n := count(*kills)
-	for range n {
+	workers := []*process{s.worker(), s.worker()}
+	stop := s.stream(4, 100, milliseconds(5))
+	for range kills {
 		<-time.After(time.Duration(random.IntN(100_000)) * time.Microsecond) // the random instant
 		i := random.IntN(2)
 		workers[i].kill()
-		workers[i] = startWorker(t, s.url, s.ledger)
+		workers[i] = s.worker()
 	}
 	stop()
-	producer.Wait()
-	last := s.drained(recovery)
-	s.balance("killed under load", n, n*prefetch)
-	t.Logf("everything done %v after the last kill", last)
-	for _, w := range workers {
-		if err := w.stop(); err != nil {
-			t.Errorf("warm stop: %v: %s", err, w.log)
-		}
-	}
+	took := s.settled(limit + recovery)
+	stopped(t, workers...)
+	s.account(outcome{what: "worker killed under load", faults: kills, extra: kills * prefetch, recovery: took, limit: limit})
 }
 
-// TestKilledWhileWaiting freezes a worker that waits on the empty queue, sends a task, which kombu's BRPOP would put
+// TestF03KilledWhileWaiting freezes a worker that waits on the empty queue, sends a task, which kombu's BRPOP would put
 // into the frozen process, and kills. Kombu loses it every time; here it never leaves its list, so it does not even
 // run twice.
-func TestKilledWhileWaiting(t *testing.T) {
-	s := newScene(t)
-	n := count(*idle)
-	for range n {
+func TestF03KilledWhileWaiting(t *testing.T) {
+	t.Parallel()
+	s := onRedis(t, testservice.Redis(t))
+	kills := form(8, 50)
+	for range kills {
 		last := s.newestConnection()
-		w := startWorker(t, s.url, s.ledger)
+		w := s.worker()
 		s.waiting(last)
 		w.freeze()
-		s.send(t.Context(), 1, 0)
+		s.sendMany(1, 0)
 		// The round trip of a command after it: Redis has served whoever was blocked on the list by then.
 		if err := s.rdb.Ping(t.Context()).Err(); err != nil {
 			t.Fatal(err)
 		}
 		w.kill()
 	}
-	heir := startWorker(t, s.url, s.ledger)
-	last := s.drained(recovery)
-	s.balance("killed while waiting", n, 0)
-	t.Logf("everything done %v after the last kill", last)
-	if err := heir.stop(); err != nil {
-		t.Errorf("warm stop: %v: %s", err, heir.log)
-	}
+	heir := s.worker()
+	took := s.settled(recovery)
+	stopped(t, heir)
+	s.account(outcome{what: "worker frozen while it waits, a task sent, worker killed", faults: kills, recovery: took, limit: recovery})
 }
 
 // connections lists the clients of the broker: their ids, which only grow, and whether they wait for an empty list.
@@ -212,41 +115,84 @@ func (s *scene) newestConnection() int64 {
 // nothing in hand.
 func (s *scene) waiting(after int64) {
 	s.Helper()
-	ctx := deadlineOf(s.TB, recovery)
-	for ctx.Err() == nil {
+	s.await(recovery, "the worker waits on its empty queue", func() bool {
 		blocked := 0
 		for id, waits := range s.connections() {
 			if waits && id > after {
 				blocked++
 			}
 		}
-		if blocked == priorityLists && s.rdb.HLen(ctx, "unacked").Val() == 0 {
-			return
-		}
-	}
-	s.Fatalf("the worker did not wait on its empty queue within %v", recovery)
+		return blocked == priorityLists && s.rdb.HLen(s.Context(), "unacked").Val() == 0
+	})
 }
 
-// TestStoppedUnderLoad stops workers warm, which is no fault: nothing runs twice.
+// TestF04KillPoints has workers kill themselves between the result and the acknowledgement of a task, between RETRY and
+// the message of the next attempt, and between that and the acknowledgement of the old one.
+func TestF04KillPoints(t *testing.T) {
+	t.Parallel()
+	points := []struct {
+		name  string
+		what  string
+		point killPoint
+		retry bool
+		extra int // runs of a task for each kill
+	}{
+		{"Result", "worker killed between result and acknowledgement", beforeSettle, false, prefetch},
+		{"Retry", "worker killed between RETRY and the next attempt's message", beforePublish, true, prefetch},
+		{"Retried", "worker killed between the next attempt's message and the acknowledgement", beforeSettle, true, prefetch},
+	}
+	for _, p := range points {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			onEach(t, func(t *testing.T, s *scene) {
+				kills := form(2, 20)
+				if s.rdb == nil {
+					kills = form(4, 20) // nobody waits for a lease there
+				}
+				for i := range kills {
+					if p.retry {
+						s.sendAgain(2)
+					} else {
+						s.sendMany(2, 5)
+					}
+					w := s.worker(func(told *setup) { told.Kill, told.KillAt = p.point, 1+i%2 })
+					if err := w.wait(recovery); err == nil || w.cmd.ProcessState.ExitCode() != -1 {
+						t.Fatalf("the worker did not kill itself: %v: %s", err, w.log)
+					}
+				}
+				heir := s.worker()
+				took := s.settled(2 * recovery)
+				stopped(t, heir)
+				s.account(outcome{what: p.what, faults: kills, extra: kills * p.extra, recovery: took, limit: recovery})
+			})
+		})
+	}
+}
+
+// sendAgain sends tasks that ask for a retry once, and note their second run.
+func (s *scene) sendAgain(n int) {
+	s.Helper()
+	for range n {
+		id := protocol.NewID()
+		_, err := again.Send(deadlineOf(s.TB, patient), s.client, task.NoArgs{}, task.ID(id))
+		s.record(err, id)
+	}
+}
+
+// TestStoppedUnderLoad stops workers warm one after the other, which is no fault: nothing runs twice.
 func TestStoppedUnderLoad(t *testing.T) {
-	s := newScene(t)
-	s.send(t.Context(), 500, 2)
-	for range 10 {
-		w := startWorker(t, s.url, s.ledger)
-		if err := w.stop(); err != nil {
-			t.Errorf("warm stop: %v: %s", err, w.log)
-		}
+	t.Parallel()
+	s := onRedis(t, testservice.Redis(t))
+	s.sendMany(500, 2)
+	for range form(4, 10) {
+		stopped(t, s.worker())
 	}
-	w := startWorker(t, s.url, s.ledger)
-	s.drained(recovery)
-	if err := w.stop(); err != nil {
-		t.Errorf("warm stop: %v: %s", err, w.log)
+	w := s.worker()
+	s.settled(recovery)
+	stopped(t, w)
+	a := Balance(s.accepted, s.ledger.Counts(s))
+	t.Logf("stopped under load: %v", a)
+	if a.Lost+a.Extra+a.Ghosts > 0 {
+		t.Error(a)
 	}
-	s.balance("stopped under load", 0, 0)
-}
-
-func deadlineOf(t testing.TB, d time.Duration) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), d)
-	t.Cleanup(cancel)
-	return ctx
 }

@@ -1,4 +1,4 @@
-// Package faults kills, starves and poisons real workers on a real Redis and accounts for every task: what was
+// Package faults kills, starves and poisons real workers on real brokers and accounts for every task: what was
 // accepted, what ran and how often, what was set aside. It holds tests and what they share; no product code.
 package faults
 
@@ -31,19 +31,28 @@ func (l Ledger) Append(fields ...string) error {
 func (l Ledger) Counts(t testing.TB) map[string]int {
 	t.Helper()
 	counts := map[string]int{}
+	for _, line := range l.lines(t) {
+		id, _, _ := strings.Cut(line, " ")
+		counts[id]++
+	}
+	return counts
+}
+
+// lines reads the whole ledger.
+func (l Ledger) lines(t testing.TB) (all []string) {
+	t.Helper()
 	f, err := os.Open(l.Path)
 	if os.IsNotExist(err) {
-		return counts
+		return nil
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = f.Close() }()
 	for s := bufio.NewScanner(f); s.Scan(); {
-		id, _, _ := strings.Cut(s.Text(), " ")
-		counts[id]++
+		all = append(all, s.Text())
 	}
-	return counts
+	return all
 }
 
 // Account compares what was accepted with what ran.

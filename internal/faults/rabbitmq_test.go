@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,36 +16,29 @@ import (
 	"github.com/gelery/gelery/transport"
 )
 
-// slack is what the bounds on time are multiplied by: the machine has others to serve. What was measured is printed.
-const slack = 2
-
-// comeback is within what work must go on after the broker's return.
-const comeback = 5 * time.Second
-
-func milliseconds(n int) func(int) int { return func(int) int { return n } }
-
 // TestRabbitMQ breaks one node again and again. GELERY_FAULTS_LONG=1 does it for as long as the promises say.
 func TestRabbitMQ(t *testing.T) {
 	t.Parallel()
 	server := testservice.StartRabbitMQ(t)
 	t.Run("ConnectionsClosed", func(t *testing.T) { connectionsClosed(t, server) })
-	t.Run("ConsumerTimeout", func(t *testing.T) { consumerTimeout(t, server) })
-	t.Run("Killed", func(t *testing.T) { brokerKilled(t, server) })
+	t.Run("F49ConsumerTimeout", func(t *testing.T) { consumerTimeout(t, server) })
 }
 
-// brokerKilled kills the node under load and has it down for three seconds.
-func brokerKilled(t *testing.T, server *testservice.RabbitMQServer) {
+// TestF43BrokerKilled kills the node under load and has it down for three seconds.
+func TestF43BrokerKilled(t *testing.T) {
+	t.Parallel()
+	server := testservice.StartRabbitMQ(t)
 	kinds := []string{"classic", "quorum"}
-	var scenes []*rabbitScene
+	var scenes []*scene
 	var workers []*process
 	var stops []func()
 	for _, kind := range kinds {
-		s := newRabbitScene(t, server.URL, "killed-"+kind, kind)
+		s := onRabbitMQ(t, server, server.URL, "killed-"+kind, kind)
 		scenes, workers = append(scenes, s), append(workers, s.worker())
 		stops = append(stops, s.stream(4, 50, milliseconds(5)))
 		<-s.grown()
 	}
-	rounds := form(1, 10)
+	rounds, recovered := form(1, 10), make([]time.Duration, len(kinds))
 	for range rounds {
 		<-time.After(time.Second) // of load
 		server.SyncQueues()
@@ -59,21 +53,16 @@ func brokerKilled(t *testing.T, server *testservice.RabbitMQServer) {
 		server.Restart()
 		back := time.Now()
 		for i := range scenes {
-			select {
-			case at := <-resumed[i]:
-				fmt.Fprintf(os.Stderr, "broker killed: %s queue served again %v after its return\n", kinds[i], max(0, at.Sub(back)).Round(time.Millisecond))
-			case <-time.After(slack * comeback):
-				t.Fatalf("%s: nothing ran within %v of the broker's return; the worker said: %s", kinds[i], slack*comeback, workers[i].log)
-			}
+			recovered[i] = max(recovered[i], scenes[i].resumed(resumed[i], back, comeback))
 		}
 	}
 	for i, s := range scenes {
 		stops[i]()
-		took := s.settled(server, recovery)
+		took := s.settled(recovery)
 		if err := workers[i].stop(); err != nil {
 			t.Errorf("warm stop: %v: %s", err, workers[i].log)
 		}
-		s.balance("broker killed, "+kinds[i], rounds, rounds*prefetch)
+		s.account(outcome{what: "broker killed, back after 3 s", faults: rounds, extra: rounds * prefetch, recovery: recovered[i], limit: comeback})
 		if n := len(s.doubtful) + len(s.refused); n > rounds {
 			t.Errorf("%s: %d calls failed; expected only those with a deadline before the broker's return", kinds[i], n)
 		}
@@ -83,7 +72,7 @@ func brokerKilled(t *testing.T, server *testservice.RabbitMQServer) {
 
 // callWhileDown sends while there is no broker, with a deadline before its return: the call ends on time. Those of the
 // streams, which have longer ones, are answered by the next broker.
-func callWhileDown(t *testing.T, s *rabbitScene) {
+func callWhileDown(t *testing.T, s *scene) {
 	t.Helper()
 	const short = time.Second
 	ctx, cancel := context.WithTimeout(t.Context(), short)
@@ -103,7 +92,7 @@ func callWhileDown(t *testing.T, s *rabbitScene) {
 
 // connectionsClosed closes every connection twice a second, while a task takes up to two.
 func connectionsClosed(t *testing.T, server *testservice.RabbitMQServer) {
-	s := newRabbitScene(t, server.URL, "closed", "classic")
+	s := onRabbitMQ(t, server, server.URL, "closed", "classic")
 	w := s.worker()
 	before, filesBefore := s.has()
 	lengths := []int{50, 2000, 100, 500, 50, 1000, 200, 50}
@@ -120,12 +109,12 @@ func connectionsClosed(t *testing.T, server *testservice.RabbitMQServer) {
 	closings := closeAgainAndAgain(server, form(10*time.Second, time.Minute))
 	progress := len(s.ledger.Counts(t)) - doneBefore
 	stop()
-	took := s.settled(server, recovery+time.Duration(len(s.accepted))*time.Second/slots)
+	took := s.settled(recovery + time.Duration(len(s.accepted))*time.Second/slots)
 	after, filesAfter := s.has()
 	if err := w.stop(); err != nil {
 		t.Errorf("warm stop: %v: %s", err, w.log)
 	}
-	s.balance("connections closed", closings, closings*prefetch)
+	s.account(outcome{what: "all connections closed every 500 ms", faults: closings, extra: closings * prefetch})
 	again := Balance(early, only(s.ledger.Counts(t), early)).Extra
 	fmt.Fprintf(os.Stderr, "connections closed: extra runs %d of tasks that were there before the fault\n", again)
 	if again > closings*slots {
@@ -177,7 +166,7 @@ func only(counts map[string]int, ids map[string]bool) map[string]int {
 func consumerTimeout(t *testing.T, server *testservice.RabbitMQServer) {
 	server.SetConsumerTimeout(5 * time.Second)
 	defer server.SetConsumerTimeout(0)
-	s := newRabbitScene(t, server.URL, "timeout", "classic")
+	s := onRabbitMQ(t, server, server.URL, "timeout", "classic")
 	w := s.worker()
 	length := form(13*time.Second, 20*time.Second)
 	id, err := s.send(deadlineOf(t, 20*time.Second), int(length.Milliseconds()))
@@ -187,12 +176,12 @@ func consumerTimeout(t *testing.T, server *testservice.RabbitMQServer) {
 	stop := s.stream(1, 20, milliseconds(5))
 	<-time.After(length + time.Second)
 	stop()
-	s.settled(server, recovery)
+	s.settled(recovery)
 	if err := w.stop(); err != nil {
 		t.Errorf("warm stop: %v: %s", err, w.log)
 	}
 	timeouts := strings.Count(w.log.String(), "consuming channel lost")
-	s.balance("consumer timeout", timeouts, timeouts*prefetch)
+	s.account(outcome{what: "consumer_timeout", faults: timeouts, extra: timeouts * prefetch})
 	if timeouts < 2 {
 		t.Errorf("the channel was lost %d times; expected a task of %v to outlast two timeouts", timeouts, length)
 	}
@@ -201,16 +190,16 @@ func consumerTimeout(t *testing.T, server *testservice.RabbitMQServer) {
 	}
 }
 
-// TestRabbitMQCluster kills nodes of a cluster of three under load.
-func TestRabbitMQCluster(t *testing.T) {
+// TestF56Cluster kills nodes of a cluster of three under load.
+func TestF56Cluster(t *testing.T) {
 	t.Parallel()
 	cluster := testservice.StartRabbitMQCluster(t, 3)
-	s := newRabbitScene(t, cluster.URL, "quorum", "quorum")
+	s := onRabbitMQ(t, cluster.Nodes[0], cluster.URL, "quorum", "quorum")
 	w := s.worker()
 	stop := s.stream(4, 50, milliseconds(2))
 	<-s.grown()
 
-	leader := cluster.Leader(s.queue)
+	leader := cluster.Leader(s.setup.Queue)
 	for _, n := range cluster.Nodes {
 		n.SyncQueues()
 	}
@@ -224,12 +213,13 @@ func TestRabbitMQCluster(t *testing.T) {
 		t.Errorf("nothing was accepted for %v; expected less than %v", gap, slack*2*time.Second)
 	}
 
-	second := cluster.Leader(s.queue)
+	second := cluster.Leader(s.setup.Queue)
 	if second == leader {
 		t.Fatal("the leader is on the node that was killed")
 	}
 	stop()
-	served := s.settled(second, recovery)
+	s.depth = func() (waiting, held int) { return second.Depth(s.setup.Queue) }
+	served := s.settled(recovery)
 	t.Logf("everything done %v after the leader's death", served)
 	second.Kill()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
@@ -244,18 +234,77 @@ func TestRabbitMQCluster(t *testing.T) {
 	stop = s.stream(4, 50, milliseconds(2))
 	grown := s.grown()
 	second.Restart()
-	back := time.Now()
-	select {
-	case at := <-grown:
-		fmt.Fprintf(os.Stderr, "majority restored: served again %v after it\n", max(0, at.Sub(back)).Round(time.Millisecond))
-	case <-time.After(slack * comeback):
-		t.Errorf("nothing ran within %v of the majority's return; the worker said: %s", slack*comeback, w.log)
-	}
+	back := s.resumed(grown, time.Now(), comeback)
 	<-time.After(time.Second)
 	stop()
-	s.settled(second, recovery)
+	s.settled(recovery)
 	if err := w.stop(); err != nil {
 		t.Errorf("warm stop: %v: %s", err, w.log)
 	}
-	s.balance("quorum cluster", 2, 2*prefetch)
+	s.account(outcome{what: "cluster of three: leader killed, then a second node", faults: 2, extra: 2 * prefetch, recovery: back, limit: comeback})
+}
+
+// TestF44AppStopped stops the broker's application and starts it again, as an operator does, while its node runs on.
+func TestF44AppStopped(t *testing.T) {
+	t.Parallel()
+	server := testservice.StartRabbitMQ(t)
+	s := onRabbitMQ(t, server, server.URL, "app", "classic")
+	w := s.worker()
+	stop := s.stream(4, 50, milliseconds(5))
+	<-s.grown()
+	long, err := s.send(deadlineOf(t, patient), int(form(6*time.Second, 12*time.Second).Milliseconds()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.await(recovery, "the long task has begun", func() bool { return s.ledger.Counts(t)[long] == 1 })
+	rounds, longest := form(1, 5), time.Duration(0)
+	for range rounds {
+		<-time.After(time.Second) // of load
+		server.Ctl("stop_app")
+		grown := s.grown()
+		server.Ctl("start_app")
+		longest = max(longest, s.resumed(grown, time.Now(), 3*time.Second))
+	}
+	stop()
+	s.settled(recovery)
+	stopped(t, w)
+	s.account(outcome{what: "rabbitmqctl stop_app and start_app", faults: rounds, extra: rounds * prefetch, recovery: longest, limit: 3 * time.Second})
+	if n := s.ledger.Counts(t)[long]; n != 1 {
+		t.Errorf("the task that ran meanwhile has run %d times; expected once, as its worker is the only one", n)
+	}
+}
+
+// TestF45BrokerFrozen has the broker stand still: it is noticed within two heartbeats, and calls end at their deadline.
+func TestF45BrokerFrozen(t *testing.T) {
+	t.Parallel()
+	server := testservice.StartRabbitMQ(t)
+	heartbeat := form(1, 5)
+	s := onRabbitMQ(t, server, server.URL, "frozen", "classic")
+	w := s.worker(func(told *setup) { told.Options = map[string]any{"heartbeat": heartbeat} })
+	stop := s.stream(4, 50, milliseconds(5))
+	<-s.grown()
+	<-time.After(time.Second) // of load
+	server.Freeze()
+	thaw := sync.OnceFunc(server.Thaw)
+	defer thaw()
+	start := time.Now()
+	over := time.After(form(5*time.Second, 30*time.Second))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	_, err := s.send(ctx, 0)
+	cancel()
+	var publish *transport.PublishError
+	if took := time.Since(start); !errors.As(err, &publish) || took > slack*time.Second {
+		t.Errorf("send to a frozen broker: %v after %v; expected a PublishError at its deadline of a second", err, took)
+	}
+	limit := 2 * time.Duration(heartbeat) * time.Second
+	noticed := s.await(slack*limit+time.Second, "the worker notices", func() bool { return strings.Contains(w.log.String(), "connection to RabbitMQ lost") })
+	t.Logf("noticed %v after the freeze", noticed+time.Since(start))
+	<-over
+	grown := s.grown()
+	thaw()
+	back := s.resumed(grown, time.Now(), comeback)
+	stop()
+	s.settled(recovery)
+	stopped(t, w)
+	s.account(outcome{what: fmt.Sprintf("broker frozen; noticed within two heartbeats of %d s", heartbeat), faults: 1, extra: prefetch, recovery: back, limit: comeback})
 }

@@ -78,22 +78,22 @@ func put(t *testing.T, ch *amqp.Channel, queue string, m amqp.Publishing) {
 func TestRabbitMQPoison(t *testing.T) {
 	t.Parallel()
 	server := testservice.RabbitMQ(t)
-	s := newRabbitScene(t, server.URL, "poison", "classic")
+	s := onRabbitMQ(t, server, server.URL, "poison", "classic")
 	w := s.worker()
 	ch := broker(t, server.URL)
 	bad := poison()
 	for _, m := range bad {
-		put(t, ch, s.queue, m)
+		put(t, ch, s.setup.Queue, m)
 		if _, err := s.send(deadlineOf(t, 20*time.Second), 1); err != nil {
 			t.Fatal(err)
 		}
 	}
-	s.settled(server, recovery)
+	s.settled(recovery)
 	if err := w.stop(); err != nil {
 		t.Errorf("warm stop: %v: %s", err, w.log)
 	}
-	s.balance("poison", 0, 0)
-	qs, err := s.client.Transport().(transport.Inspector).Quarantined(deadlineOf(t, 20*time.Second), s.queue, 100)
+	s.account(outcome{what: "hostile messages among good ones", faults: len(bad), parked: len(bad)})
+	qs, err := s.client.Transport().(transport.Inspector).Quarantined(deadlineOf(t, 20*time.Second), s.setup.Queue, 100)
 	if err != nil || len(qs) != len(bad) {
 		t.Errorf("%d in quarantine, %v; expected %d", len(qs), err, len(bad))
 	}
@@ -123,7 +123,7 @@ func TestRabbitMQPoisonHeld(t *testing.T) {
 	t.Cleanup(func() { server.Manage("DELETE", "/api/users/"+name, "") })
 	server.Manage("PUT", "/api/permissions/"+url.PathEscape(server.Vhost)+"/"+name,
 		`{"configure":"^(?!_gelery)","write":"^(?!_gelery)","read":".*"}`)
-	s := newRabbitScene(t, strings.Replace(server.URL, "guest:guest", name+":secret", 1), "held", "classic")
+	s := onRabbitMQ(t, server, strings.Replace(server.URL, "guest:guest", name+":secret", 1), "held", "classic")
 	w := s.worker()
 	ch := broker(t, server.URL)
 	bad := 0
@@ -131,7 +131,7 @@ func TestRabbitMQPoisonHeld(t *testing.T) {
 		if bad++; bad > prefetch-2 {
 			break
 		}
-		put(t, ch, s.queue, m)
+		put(t, ch, s.setup.Queue, m)
 	}
 	bad = min(bad, prefetch-2)
 	for range 50 {
@@ -155,7 +155,7 @@ func TestRabbitMQPoisonHeld(t *testing.T) {
 	}
 	t.Logf("warm stop in %v", time.Since(start))
 	for ctx := deadlineOf(t, recovery); ; <-ticker.C {
-		ready, unacked := server.Depth(s.queue)
+		ready, unacked := server.Depth(s.setup.Queue)
 		if ready == bad && unacked == 0 {
 			break
 		}
@@ -163,5 +163,5 @@ func TestRabbitMQPoisonHeld(t *testing.T) {
 			t.Fatalf("%d wait and %d are unacked; expected the %d bad ones back", ready, unacked, bad)
 		}
 	}
-	s.balance("poison held", 0, 0)
+	s.account(outcome{what: "hostile messages, no right to set them aside", faults: bad})
 }

@@ -6,10 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -45,10 +43,9 @@ type server interface {
 
 // soak is a queue that Go and Python workers share while everything breaks.
 type soak struct {
-	*rabbitScene
+	*scene
 	server server
 	cut    func() // closes all connections
-	empty  func() (waiting, held int)
 	random *rand.Rand
 
 	python  *interop.Process
@@ -90,10 +87,12 @@ func soakRedis(t *testing.T) *soak {
 	}
 	rdb := goredis.NewClient(o)
 	t.Cleanup(func() { _ = rdb.Close() })
-	s := newSoak(t, server.URL, "")
+	s := newSoak(t, setup{Broker: server.URL, Queue: "soak",
+		// Whoever sweeps counts by his own timeout, and in the end only Go workers are left.
+		Options: map[string]any{"visibility_timeout": soakVisibility.Seconds()}})
 	s.server = server
 	s.cut = func() { rdb.Do(context.Background(), "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes") }
-	s.empty = func() (waiting, held int) {
+	s.depth = func() (waiting, held int) {
 		ctx := context.Background()
 		for _, list := range []string{"soak", "soak\x06\x163", "soak\x06\x166", "soak\x06\x169"} {
 			waiting += int(rdb.LLen(ctx, list).Val())
@@ -105,36 +104,24 @@ func soakRedis(t *testing.T) *soak {
 
 func soakRabbitMQ(t *testing.T) *soak {
 	server := testservice.StartRabbitMQ(t)
-	s := newSoak(t, server.URL, "classic")
+	s := newSoak(t, setup{Broker: server.URL, Queue: "soak", QueueType: "classic"})
 	s.server = server
 	s.cut = func() { server.CloseConnections() }
-	s.empty = func() (waiting, held int) { return server.Depth("soak") }
+	s.depth = func() (waiting, held int) { return server.Depth("soak") }
 	return s
 }
 
-// newSoak connects a client. Kind is the queue's type on RabbitMQ, and empty on Redis.
-func newSoak(t *testing.T, url, kind string) *soak {
+// newSoak connects a client.
+func newSoak(t *testing.T, told setup) *soak {
 	t.Helper()
-	dialing, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	client, err := task.Dial(dialing, task.Config{Broker: url, Queue: "soak", QueueType: kind, PublishTimeout: 2 * patient,
-		IgnoreResult: true, Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		_ = client.Close(ctx)
-	})
 	seed := *seedFlag
 	if seed == 0 {
 		seed = rand.Uint64()
 	}
 	t.Logf("seed %d", seed)
-	return &soak{faults: map[string]int{}, random: rand.New(rand.NewPCG(seed, 0)),
-		rabbitScene: &rabbitScene{TB: t, url: url, queue: "soak", kind: kind, client: client, accepted: map[string]bool{},
-			doubtful: map[string]bool{}, ledger: Ledger{filepath.Join(t.TempDir(), "ledger")}}}
+	s := &soak{faults: map[string]int{}, random: rand.New(rand.NewPCG(seed, 0)), scene: newScene(t, told, told.Broker, nil)}
+	s.setup.Received = s.ledger.beside().Path
+	return s
 }
 
 // run breaks things for a time, lets everything heal, and draws up the account.
@@ -168,25 +155,15 @@ func (s *soak) run(length time.Duration) {
 
 // begin starts the workers.
 func (s *soak) begin() {
-	s.TB.(*testing.T).Setenv("GELERY_FAULTS_LEDGER", s.ledger.Path)
-	s.TB.(*testing.T).Setenv("GELERY_FAULTS_RECEIVED", s.ledger.beside().Path)
-	// Whoever sweeps counts by his own timeout, and in the end only Go workers are left.
-	if s.kind == "" {
-		s.TB.(*testing.T).Setenv("GELERY_FAULTS_VISIBILITY", strconv.Itoa(int(soakVisibility.Seconds())))
-	}
-	settings := interop.Settings{Broker: s.url, Queue: "soak", AckLate: true, Prefetch: soakPrefetch, Visibility: soakVisibility,
+	s.TB.(*testing.T).Setenv("GELERY_FAULTS_LEDGER", s.ledger.Path) // of the Python workers
+	settings := interop.Settings{Broker: s.setup.Broker, Queue: "soak", AckLate: true, Prefetch: soakPrefetch, Visibility: soakVisibility,
 		Conf: map[string]any{"task_ignore_result": true, "broker_connection_retry_on_startup": true, "task_reject_on_worker_lost": true}}
 	version := interop.FindVersion(s.TB, "5.6")
 	s.restart = func() *interop.Process { return version.StartWorker(s.TB, settings, "prefork", soakPython) }
 	s.python = s.restart()
 	for range soakWorkers {
-		s.workers = append(s.workers, s.startWorker())
+		s.workers = append(s.workers, s.worker())
 	}
-}
-
-// startWorker starts a Go worker. It keeps nothing at its backend.
-func (s *soak) startWorker() *process {
-	return startWorker(s.TB, s.url, s.ledger, "env", queueVariable+"=soak", queueTypeVariable+"="+s.kind)
 }
 
 // produce sends the tasks, ten times a second as one batch. One in twenty is not due for a second or three.
@@ -235,7 +212,7 @@ func (s *soak) breakSomething(ctx context.Context) {
 	case 0, 1, 2:
 		name = "Go worker killed"
 		s.workers[victim].kill()
-		s.workers[victim] = s.startWorker()
+		s.workers[victim] = s.worker()
 	case 3:
 		name = "Go worker frozen"
 		s.workers[victim].freeze()
@@ -246,7 +223,7 @@ func (s *soak) breakSomething(ctx context.Context) {
 		if err := s.workers[victim].stop(); err != nil {
 			s.Errorf("warm stop: %v: %s", err, s.workers[victim].log)
 		}
-		s.workers[victim] = s.startWorker()
+		s.workers[victim] = s.worker()
 	case 5:
 		name = "connections closed"
 		s.cut()
@@ -286,7 +263,7 @@ func (s *soak) heal() time.Duration {
 	ticker := time.NewTicker(100 * time.Millisecond)
 	defer ticker.Stop()
 	for limit := begun.Add(2*recovery + soakVisibility); ; <-ticker.C {
-		waiting, held := s.empty()
+		waiting, held := s.depth()
 		if waiting == 0 && held == 0 {
 			return time.Since(begun)
 		}
@@ -329,17 +306,17 @@ func (s *soak) account(length, recovered time.Duration, memory []int64) {
 		faults += n
 	}
 	bound := faults * (soakWorkers*prefetch + soakPython*(1+soakPrefetch))
-	if s.kind != "" {
+	if s.setup.QueueType != "" {
 		bound += s.brokerKills * soakRate / 2 // a queue writes acknowledgements when it has time; what it has not is handed out again
 	}
 	a := Balance(s.accepted, runs)
 	fmt.Fprintf(os.Stderr, "soak of %v on %s: %v, in doubt %d (of them run %d), refused %d, parked %d, never seen by a Go worker %d; "+
-		"faults %d %v; bound on extra runs %d; done %v after the last; memory of the worker that lived: %s\n", length, strings.SplitN(s.url, ":", 2)[0], a,
+		"faults %d %v; bound on extra runs %d; done %v after the last; memory of the worker that lived: %s\n", length, strings.SplitN(s.setup.Broker, ":", 2)[0], a,
 		len(s.doubtful), doubtfulRan, len(s.refused), parked, lostByPython, faults, s.faults, bound, recovered.Round(time.Millisecond), megabytes(memory))
 	if a.Lost != 0 || a.Ghosts != 0 || a.Extra > bound || parked != 0 {
 		s.Errorf("%v, parked %d; missing %v", a, parked, a.Missing)
 	}
-	if lostByPython > 0 && s.kind != "" {
+	if lostByPython > 0 && s.setup.QueueType != "" {
 		s.Errorf("%d tasks are lost that nobody has received; RabbitMQ loses none", lostByPython)
 	}
 	if n := len(memory); n > 8 {

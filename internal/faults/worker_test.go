@@ -1,21 +1,26 @@
+//go:build unix
+
 package faults
 
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9/logging"
 
 	_ "github.com/gelery/gelery/backends/redis"
 	"github.com/gelery/gelery/task"
@@ -31,70 +36,78 @@ const (
 	priorityLists = 4 // of a queue on Redis, each watched by a connection of its own
 )
 
-// note is the task of these tests: it notes its run in the ledger, then takes a moment.
-var note = task.Define[noteArgs, task.NoResult]("faults.note")
-
-type noteArgs struct {
-	Milliseconds int `task:"ms"`
+// setup is what a worker process is told.
+type setup struct {
+	Broker, Backend  string
+	Queue, QueueType string
+	Ledger           string
+	Received         string         // a second ledger, of what was received; "": none
+	Options          map[string]any // of the transport
+	Slots, Prefetch  int
+	StopTimeout      time.Duration
+	TimeLimit        time.Duration
+	MaxDeliveries    int
+	Kill             killPoint // where it kills itself
+	KillAt           int       // the how manieth time it comes there
 }
 
-// TestMain makes this binary its own worker process: started with GELERY_FAULTS_BROKER it runs tasks until it is killed.
+const setupVariable = "GELERY_FAULTS_WORKER"
+
+// TestMain makes this binary its own worker process: started with GELERY_FAULTS_WORKER it runs tasks until it is killed.
 func TestMain(m *testing.M) {
-	if broker := os.Getenv("GELERY_FAULTS_BROKER"); broker != "" {
-		os.Exit(runWorker(broker, Ledger{os.Getenv("GELERY_FAULTS_LEDGER")}))
+	logging.Disable() // go-redis' own
+	if text := os.Getenv(setupVariable); text != "" {
+		var s setup
+		err := json.Unmarshal([]byte(text), &s)
+		if err == nil {
+			err = s.run()
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }
 
-func runWorker(broker string, ledger Ledger) int {
+// run is the worker process. SIGTERM stops it warm.
+func (s setup) run() error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	config := task.Config{Broker: broker, Backend: broker, Logger: log, AcceptContent: []string{"json", "msgpack", "yaml"}}
-	if queue := os.Getenv(queueVariable); queue != "" { // RabbitMQ, which keeps no results
-		config.Backend, config.Queue, config.QueueType = "", queue, os.Getenv(queueTypeVariable)
-	}
-	if seconds, err := strconv.ParseFloat(os.Getenv("GELERY_FAULTS_VISIBILITY"), 64); err == nil {
-		config.TransportOptions = map[string]any{"visibility_timeout": seconds}
-	}
-	client, err := task.Dial(context.Background(), config)
+	config := task.Config{Broker: s.Broker, Backend: s.Backend, Queue: s.Queue, QueueType: s.QueueType, TransportOptions: s.Options,
+		Logger: log, AcceptContent: []string{"json", "msgpack", "yaml"}}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	client, err := task.Dial(ctx, config)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+		return err
+	}
+	if s.Kill != "" {
+		client, err = task.NewClient(&deadly{Transport: client.Transport(), point: s.Kill, at: int64(s.KillAt)}, client.Backend(), config)
+		if err != nil {
+			return err
+		}
 	}
 	mux := worker.NewMux()
-	worker.Handle(mux, note, func(ctx context.Context, a noteArgs) (task.NoResult, error) {
-		info, _ := task.FromContext(ctx)
-		if err := ledger.Append(info.ID, strconv.Itoa(os.Getpid())); err != nil {
-			return task.NoResult{}, err
-		}
-		<-time.After(time.Duration(a.Milliseconds) * time.Millisecond) // the work
-		return task.NoResult{}, nil
-	})
-	worker.Handle(mux, state, func(context.Context, task.NoArgs) (task.NoResult, error) {
-		return task.NoResult{}, ledger.beside().Append(resources())
-	})
-	if path := os.Getenv("GELERY_FAULTS_RECEIVED"); path != "" {
-		mux.Hook(worker.Hooks{Received: func(_ context.Context, e worker.TaskReceived) { _ = Ledger{path}.Append(e.ID) }})
+	register(mux, client, Ledger{s.Ledger})
+	if s.Received != "" {
+		mux.Hook(worker.Hooks{Received: func(_ context.Context, e worker.TaskReceived) { _ = Ledger{s.Received}.Append(e.ID) }})
 	}
-	w, err := worker.New(client, mux, worker.Config{Concurrency: slots, PrefetchMultiplier: prefetch / slots})
+	w, err := worker.New(client, mux, worker.Config{Concurrency: s.Slots, PrefetchMultiplier: s.Prefetch / s.Slots, StopTimeout: s.StopTimeout,
+		TimeLimit: s.TimeLimit, MaxDeliveries: s.MaxDeliveries})
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+		return err
 	}
 	go func() {
 		<-w.Consuming()
 		_, _ = os.Stdout.WriteString("consuming\n")
 	}()
 	// A parent that dies closes standard input: no worker outlives its test.
-	ctx, stop := context.WithCancel(context.Background())
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		stop()
 	}()
-	if err := w.Run(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return 0
+	return w.Run(ctx)
 }
 
 // process is a worker process of a test.
@@ -103,20 +116,24 @@ type process struct {
 	cmd   *exec.Cmd
 	stdin io.Closer
 	log   *tail
-	once  sync.Once
+	ended chan struct{} // closed when it is gone
 	err   error
 }
 
-// startWorker starts a worker process and waits until it consumes. Before is put in front of the command, for limits.
-func startWorker(t testing.TB, broker string, ledger Ledger, before ...string) *process {
+// start starts a worker process and waits until it consumes. Before is put in front of the command, for limits.
+func (s setup) start(t testing.TB, before ...string) *process {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
+	text, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
 	args := append(before, exe)
-	p := &process{t: t, cmd: exec.Command(args[0], args[1:]...), log: &tail{}}
-	p.cmd.Env = append(os.Environ(), "GELERY_FAULTS_BROKER="+broker, "GELERY_FAULTS_LEDGER="+ledger.Path)
+	p := &process{t: t, cmd: exec.Command(args[0], args[1:]...), log: &tail{}, ended: make(chan struct{})}
+	p.cmd.Env = append(os.Environ(), setupVariable+"="+string(text))
 	p.cmd.Stderr = p.log
 	p.stdin, err = p.cmd.StdinPipe()
 	if err != nil {
@@ -129,13 +146,15 @@ func startWorker(t testing.TB, broker string, ledger Ledger, before ...string) *
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { p.kill() })
 	ready := make(chan bool, 1)
 	go func() {
 		s := bufio.NewScanner(out)
 		ready <- s.Scan() && s.Text() == "consuming"
 		_, _ = io.Copy(io.Discard, out)
+		p.err = p.cmd.Wait()
+		close(p.ended)
 	}()
+	t.Cleanup(p.kill)
 	select {
 	case ok := <-ready:
 		if !ok {
@@ -152,9 +171,7 @@ func startWorker(t testing.TB, broker string, ledger Ledger, before ...string) *
 // request.
 func (p *process) freeze() {
 	p.t.Helper()
-	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		p.t.Fatalf("SIGSTOP: %v", err)
-	}
+	p.signal(syscall.SIGSTOP)
 	if runtime.GOOS != "linux" {
 		return // nowhere to look
 	}
@@ -163,6 +180,13 @@ func (p *process) freeze() {
 		if ctx.Err() != nil {
 			p.t.Fatal("the worker does not stand still")
 		}
+	}
+}
+
+func (p *process) signal(sig syscall.Signal) {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(sig); err != nil {
+		p.t.Fatalf("%v: %v", sig, err)
 	}
 }
 
@@ -189,17 +213,36 @@ func (p *process) frozen() bool {
 // kill ends the process as nothing can prevent.
 func (p *process) kill() {
 	_ = p.cmd.Process.Kill()
-	p.wait()
+	<-p.ended
 }
 
 // stop ends it warm and returns its error.
 func (p *process) stop() error {
 	_ = p.stdin.Close()
-	p.wait()
-	return p.err
+	return p.wait(2 * recovery)
 }
 
-func (p *process) wait() { p.once.Do(func() { p.err = p.cmd.Wait() }) }
+// wait waits for the end of the process, and returns its error.
+func (p *process) wait(limit time.Duration) error {
+	p.t.Helper()
+	select {
+	case <-p.ended:
+		return p.err
+	case <-time.After(limit):
+		p.kill()
+		return fmt.Errorf("it did not end within %v and was killed", limit)
+	}
+}
+
+// alive tells whether the process is still there.
+func (p *process) alive() bool {
+	select {
+	case <-p.ended:
+		return false
+	default:
+		return true
+	}
+}
 
 // tail keeps the beginning of what a process wrote, where a crash says its reason, and the end.
 type tail struct {
@@ -222,4 +265,10 @@ func (l *tail) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return strings.TrimSpace(string(l.head) + string(l.buf))
+}
+
+func deadlineOf(t testing.TB, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
 }

@@ -35,7 +35,13 @@ func Redis(t testing.TB) string {
 // kernel if the test process dies before.
 func StartRedis(t testing.TB, args ...string) *RedisServer {
 	t.Helper()
-	return launch(t, redisserver.Config{Dir: t.TempDir(), Args: args})
+	return StartRedisIn(t, t.TempDir(), args...)
+}
+
+// StartRedisIn is StartRedis in a folder of the caller's.
+func StartRedisIn(t testing.TB, dir string, args ...string) *RedisServer {
+	t.Helper()
+	return launch(t, redisserver.Config{Dir: dir, Args: args})
 }
 
 // StartSentinel starts a Redis Sentinel that watches a master by a name, decides alone (quorum 1) and takes it for dead

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Faults in their long form, each with its ledger, and the table of what came of them: all of them, or those whose number
+# begins like that.
+#
+#   scripts/faults.sh        every fault, within the hour
+#   scripts/faults.sh F21    one
+#   scripts/faults.sh F4     F41 to F49
+source "$(dirname "$0")/common.sh"
+
+fault=${1:-F}
+[[ $fault =~ ^F[0-9]{0,2}$ ]] || die "no such fault: $fault" "a fault is a number, F01 to F56" "make faults FAULT=F21"
+
+[ -e .venv ] || scripts/setup.sh
+
+report=$(mktemp)
+trap 'rm -f "$report"' EXIT
+export GELERY_TEST_SERVERS=required GELERY_TEST_PYTHON=required GELERY_FAULTS_LONG=1 GELERY_FAULTS_REPORT=$report
+
+# One package after the other: what is measured is time, too.
+status=0
+limited 5400 go test -count=1 -p 1 -timeout 80m -run "^Test$fault[0-9]*[A-Z]" ./internal/faults ./interop || status=$?
+[ -s "$report" ] || die "nothing was reported" "no fault $fault, or its test failed before its end" "look at what go test said above"
+printf '\n| Fault | What was done (broker) | Faults | Sent | Done | Set aside | Lost | Extra runs (bound) | Recovery (bound) |\n'
+printf '|---|---|---|---|---|---|---|---|---|\n'
+sort "$report"
+exit "$status"
