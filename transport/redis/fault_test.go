@@ -358,7 +358,7 @@ func TestBadOptions(t *testing.T) {
 	url := testservice.Miniredis(t)
 	for name, v := range map[string]any{
 		"visibility_timeout": "soon", "gelery_lease": 0, "global_keyprefix": 5, "sep": "", "priority_steps": []any{3, 1},
-		"fanout_prefix": "no", "fanout_patterns": "yes", "no_such_option": 1,
+		"fanout_prefix": "no", "fanout_patterns": "yes", "no_such_option": 1, "queue_order_strategy": "fair",
 	} {
 		_, err := transport.Open(deadline(t), url, transport.Options{TransportOptions: map[string]any{name: v}})
 		if err == nil || !strings.Contains(err.Error(), name) {

@@ -198,9 +198,9 @@ return refused
 `)
 
 // dueScript moves what is due from unacked to the front of its list, the oldest first in line, unmarked: a delay is no
-// failed delivery. While more than a few of them stand there already, what comes later waits behind them in its set, so
-// that it does not overtake them; what has waited for seconds, because more is due than is done, goes to the back of the
-// list instead, in its order. That a message stands in front for its eta is seen by its having one.
+// failed delivery. Those that stand there already stay before them: they are lifted off and put back. While they are too
+// many for that, what comes later waits in its set; what has waited for seconds, because more is due than is done, goes to
+// the back of the list instead. That a message stands in front for its eta is seen by its having one.
 //
 //	KEYS  1 unacked, 2 unacked_index, then for each list, step by step and queue by queue: its set of delayed, the list
 //	ARGV  1 most messages a list, 2 how many may stand in front, 3 seconds they may be held back, 4 number of queues,
@@ -218,6 +218,9 @@ redis.call('ZCARD', index)
 local t = redis.call('TIME')
 local now = tonumber(t[1]) + tonumber(t[2]) / 1000000
 local moved, next, left, bad, bytes = 0, nil, 0, {}, 0
+local function timed(msg)
+  return string.find(msg, '"eta": "', 1, true) or string.find(msg, '"eta":"', 1, true)
+end
 local function move(set, list, suffix, upto, command)
   local tags, gone, out = {}, {}, {}
   local due = redis.call('ZRANGEBYSCORE', set, '-inf', string.format('%.6f', upto), 'LIMIT', 0, most)
@@ -241,10 +244,17 @@ local function move(set, list, suffix, upto, command)
   end
   if #out > 0 then
     moved = moved + #out
+    local front = {}
     if command == 'RPUSH' then
       for i = 1, math.floor(#out / 2) do out[i], out[#out + 1 - i] = out[#out + 1 - i], out[i] end
+      for i = 1, room do
+        local msg = redis.call('LINDEX', list, -1)
+        if not msg or not timed(msg) then break end
+        front[i] = redis.call('RPOP', list)
+      end
     end
     redis.call(command, list, unpack(out))
+    for i = #front, 1, -1 do redis.call('RPUSH', list, front[i]) end
   end
 end
 for k = 3, #KEYS, 2 do
@@ -261,7 +271,7 @@ for k = 3, #KEYS, 2 do
     else
       local suffix = ',"",' .. ARGV[5 + ((k - 3) / 2) % nq] .. ']'
       local before = redis.call('LINDEX', list, -room)
-      if before and (string.find(before, '"eta": "', 1, true) or string.find(before, '"eta":"', 1, true)) then
+      if before and timed(before) then
         left = 1
         if tonumber(first[2]) <= now - patience then move(set, list, suffix, now - patience, 'LPUSH') end
       else

@@ -32,6 +32,8 @@ type Order struct {
 	Concurrency int
 	Rate        int    // calls a second
 	Task        string // what to call; "": Add
+	From        int64  // Unix nanoseconds: when the first of tasks with an eta is due
+	Ledger      string // file in which a worker notes what it has run
 	Profile     string // file for a CPU profile; "": none
 }
 
