@@ -51,8 +51,33 @@ func (w *Worker) admit(ctx context.Context, d *transport.Delivery) {
 	w.due(ctx, j)
 }
 
-// discarded ends a job that must not run any more. It is asked when a message is admitted and again right before it runs.
-func (w *Worker) discarded(j *job) bool { return w.expired(j) }
+// discarded ends a job that must not run any more, as Celery does: REVOKED with "expired" or "revoked", acknowledged. It is
+// asked when a message is admitted and again right before it runs.
+func (w *Worker) discarded(j *job) bool {
+	why, by := "expired", ""
+	if !expired(j) {
+		stamp, yes := w.revoked.holds(j.request)
+		if !yes {
+			return false
+		}
+		if why = "revoked"; stamp != "" {
+			by = stampText(stamp)
+		}
+	}
+	w.logDiscarded(j, why, by)
+	w.tellRevoked(j, why)
+	o := &outcome{delivery: j.delivery, request: j.request, state: protocol.Revoked}
+	if w.storesError(j) {
+		o.meta = w.meta(j, protocol.Revoked, revokedException(why), "")
+	}
+	w.report(o)
+	return true
+}
+
+// revokedException says why a task was revoked: "expired", "revoked" or "terminated".
+func revokedException(why string) *protocol.Exception {
+	return &protocol.Exception{Type: "TaskRevokedError", Module: "celery.exceptions", Args: []any{why}}
+}
 
 // due takes a job whose time has come: what must wait for more than a slot waits here.
 func (w *Worker) due(ctx context.Context, j *job) {
@@ -98,24 +123,14 @@ func (w *Worker) enqueue(ctx context.Context, j *job) {
 	select {
 	case w.ready <- j:
 	case <-ctx.Done():
+		w.unbegun.add(j)
 	}
 }
 
-// expired ends a job whose expires has passed, as Celery does: REVOKED with "expired", acknowledged.
-func (w *Worker) expired(j *job) bool {
+// expired tells whether a job's expires has passed.
+func expired(j *job) bool {
 	expires, ok := j.request.ExpiresTime()
-	if !ok || time.Now().Before(expires) {
-		return false
-	}
-	w.logDiscarded(j, "expired")
-	w.tellRevoked(j, "expired")
-	o := &outcome{delivery: j.delivery, request: j.request}
-	if w.storesError(j) {
-		x := &protocol.Exception{Type: "TaskRevokedError", Module: "celery.exceptions", Args: []any{"expired"}}
-		o.meta = w.meta(j, protocol.Revoked, x, "")
-	}
-	w.report(o)
-	return true
+	return ok && !time.Now().Before(expires)
 }
 
 // refuse sends a delivery to quarantine.

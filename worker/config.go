@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/gelery/gelery/task"
-	"github.com/gelery/gelery/transport"
 )
 
 // Config is what a worker may be told beside the client's configuration. The zero value of a field means its default;
@@ -17,6 +16,11 @@ type Config struct {
 	// client, see [task.Client.Queue]. Default, as in Celery: all of the client's Queues, or its default queue if there
 	// are none. celery worker -Q.
 	Queues []string
+	// ExcludeQueues are left out of Queues. celery worker -X.
+	ExcludeQueues []string
+	// Direct serves one more queue, this node's own: "<node name>.dq2", bound to the exchange C.dq2. Default false.
+	// worker_direct.
+	Direct bool
 	// Concurrency is how many tasks run at once. With Autoscale that decides. Default: the number of CPUs.
 	// worker_concurrency, -c.
 	Concurrency int
@@ -39,6 +43,9 @@ type Config struct {
 	ResultExtended bool
 	// StopTimeout is how long a warm stop waits for running tasks before it turns cold. Default: for ever.
 	StopTimeout time.Duration
+	// SoftStopTimeout is how long running tasks may go on when the worker is told to stop cold, before their contexts are
+	// cancelled. It ends when they have ended. Default 0: not at all. worker_soft_shutdown_timeout.
+	SoftStopTimeout time.Duration
 	// TimeLimit is the hard limit of runs that have none of their own: FAILURE with TimeLimitExceeded, and what still runs
 	// counts no more. A goroutine cannot be killed, so its slot stays taken until the task returns. Default: none.
 	// task_time_limit, --time-limit.
@@ -101,6 +108,19 @@ type Config struct {
 	// are its connection's options, under kombu's names.
 	LimitsURL     string
 	LimitsOptions map[string]any
+	// DisableRemoteControl makes the worker deaf to remote control: to `celery control` and `celery inspect`, Flower, and
+	// Client.Revoke, of which it learns then on Redis only, within seconds. Default false. worker_enable_remote_control.
+	DisableRemoteControl bool
+	// RevokesMax is how many revoked ids the worker keeps in mind, and as many stamps. Default: the environment's
+	// CELERY_WORKER_REVOKES_MAX, else 50,000.
+	RevokesMax int
+	// RevokeExpires is how long it keeps one. Default: the environment's CELERY_WORKER_REVOKE_EXPIRES, in seconds, else three
+	// hours.
+	RevokeExpires time.Duration
+	// StateFile is where the worker writes what is revoked, within a second, to know it after a restart. On Redis the broker
+	// keeps it in any case. JSON, of Gelery's own: a Python worker's file is refused. Default: none. worker_state_db,
+	// --statedb.
+	StateFile string
 	// Logger receives the worker's log. Default: the client's.
 	Logger *slog.Logger
 }
@@ -148,6 +168,8 @@ func (c Config) withDefaults(client task.Config) (Config, error) {
 		return c, fmt.Errorf("worker config: SoftTimeLimit: %v is longer than TimeLimit, %v", c.SoftTimeLimit, c.TimeLimit)
 	case c.UnknownTask != unknownFail && c.UnknownTask != unknownReject && c.UnknownTask != unknownRequeue:
 		return c, fmt.Errorf("worker config: UnknownTask: %q is not fail, reject or requeue", c.UnknownTask)
+	case c.SoftStopTimeout < 0:
+		return c, fmt.Errorf("worker config: SoftStopTimeout: %v is negative", c.SoftStopTimeout)
 	case c.StopTimeout < 0:
 		return c, fmt.Errorf("worker config: StopTimeout: %v is negative", c.StopTimeout)
 	}
@@ -158,6 +180,9 @@ func (c Config) withDefaults(client task.Config) (Config, error) {
 		c.PrefetchMultiplier = 1
 	}
 	if err := c.checkPool(); err != nil {
+		return c, err
+	}
+	if err = c.revokeDefaults(); err != nil {
 		return c, err
 	}
 	if c.Hostname, err = NodeName(c.Hostname); err != nil {
@@ -201,16 +226,4 @@ func defaultQueues(client task.Config) []string {
 		names[i] = q.Name
 	}
 	return names
-}
-
-// queues resolves the names to the queues to consume from.
-func (c *Config) queues(client *task.Client) ([]transport.Queue, error) {
-	out := make([]transport.Queue, len(c.Queues))
-	for i, name := range c.Queues {
-		var err error
-		if out[i], err = client.Queue(name); err != nil {
-			return nil, fmt.Errorf("worker config: Queues: %w", err)
-		}
-	}
-	return out, nil
 }

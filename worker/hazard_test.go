@@ -50,23 +50,6 @@ func TestContextEndsWithTheTask(t *testing.T) {
 	}
 }
 
-func TestColdStopOfAnAcknowledgedTask(t *testing.T) {
-	t.Parallel()
-	s := newSite(t)
-	began := make(chan struct{})
-	s.mux.Func("early", func(ctx context.Context) error { close(began); <-ctx.Done(); return ctx.Err() }, task.AckEarly())
-	s.start(Config{Concurrency: 1})
-	r := s.send("early")
-	<-began
-	s.worker.Terminate()
-	if err := s.end(); !errors.Is(err, ErrTerminated) {
-		t.Fatal(err)
-	}
-	if e := s.failure(r); !errors.Is(e, task.ErrWorkerLost) {
-		t.Errorf("a task that cannot go back ended with %v", e)
-	}
-}
-
 // away is a backend that does not answer.
 type away struct {
 	backends.Backend

@@ -75,9 +75,14 @@ func (w *Worker) logReceived(j *job) {
 }
 
 // logDiscarded tells that a task ends without a run: revoked, or expired, for which Celery has the same words.
-func (w *Worker) logDiscarded(j *job, why string) {
+// By is the stamp by which it was revoked, if it was by one.
+func (w *Worker) logDiscarded(j *job, why, by string) {
 	if w.logs(slog.LevelInfo) {
-		w.logTask(slog.LevelInfo, "Discarding revoked task: "+fullName(j.request), j.request, TaskLog{State: protocol.Revoked, Error: why})
+		text := "Discarding revoked task: " + fullName(j.request)
+		if by != "" {
+			text += " (revoked by header: " + by + ")"
+		}
+		w.logTask(slog.LevelInfo, text, j.request, TaskLog{State: protocol.Revoked, Error: why})
 	}
 }
 

@@ -128,6 +128,7 @@ type parkedJobs []*parked
 func (h parkedJobs) Len() int           { return len(h) }
 func (h parkedJobs) Less(i, j int) bool { return h[i].eta.Before(h[j].eta) }
 func (h parkedJobs) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *parkedJobs) init()             { heap.Init(h) }
 func (h *parkedJobs) Push(x any)        { *h = append(*h, x.(*parked)) }
 func (h *parkedJobs) Pop() any {
 	old := *h

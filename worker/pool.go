@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/gelery/gelery/protocol"
-	"github.com/gelery/gelery/task"
 	"github.com/gelery/gelery/transport"
 )
 
@@ -41,12 +40,9 @@ func (w *Worker) runJob(ctx context.Context, j *job) {
 	if c.lost {
 		c = lostProcess(j, c, o.settled)
 	}
-	if c.state != protocol.Success && w.terminated() {
-		if !o.settled {
-			return // a stop is not a failure: the message goes back and the task runs again
-		}
-		// Nothing can go back that was acknowledged before it ran; whoever waits must not wait for ever.
-		c = failure(task.ErrWorkerLost, nil)
+	if c.state != protocol.Success && c.state != protocol.Revoked && w.terminated() {
+		w.runAgain(o, j) // a stop is not a failure
+		return
 	}
 	w.conclude(o, e, c, ignore)
 	w.logOutcome(e, c)

@@ -133,7 +133,7 @@ func (w *Worker) Shrink(n int) error {
 	return w.slots.change(-n)
 }
 
-// slot is one goroutine that runs one job after the other. Jobs still waiting when ctx is done are left held.
+// slot is one goroutine that runs one job after the other. Jobs still waiting when ctx is done go back to their queue.
 func (w *Worker) slot(ctx context.Context) {
 	for {
 		select {
@@ -149,6 +149,7 @@ func (w *Worker) slot(ctx context.Context) {
 				return
 			}
 			if ctx.Err() != nil {
+				w.unbegun.add(j)
 				continue
 			}
 			w.slots.busy.Add(1)

@@ -7,19 +7,12 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/gelery/gelery/backends"
 	"github.com/gelery/gelery/protocol/serialization"
 	"github.com/gelery/gelery/task"
 	"github.com/gelery/gelery/transport"
 )
-
-// ErrTerminated is the cause of a task's context when a cold stop ends it, and what Run then returns.
-var ErrTerminated = errors.New("worker was stopped cold")
-
-// settleGrace bounds how long a stop waits for the broker to take back what is held.
-const settleGrace = 10 * time.Second
 
 // Worker receives and runs tasks. It runs once: New, Run, gone.
 type Worker struct {
@@ -29,7 +22,7 @@ type Worker struct {
 	tasks   map[string]*registered
 	hooks   []Hooks
 	accept  serialization.Accept
-	queues  []transport.Queue
+	sources consuming
 	log     *slog.Logger
 
 	consumer  transport.Consumer
@@ -44,13 +37,19 @@ type Worker struct {
 	active    *active
 	runners   runners
 	outcomes  chan *outcome
+	revoked   *revoked
+	clock     atomic.Int64 // of remote control: Lamport's
 
 	autoscaler *autoscaler // nil: the number of slots is fixed
 
 	followers sync.WaitGroup // of what follows tasks and is not sent yet
 
 	runs      atomic.Bool
-	consuming chan struct{} // closed when the worker has begun to receive
+	consuming chan struct{}   // closed when the worker has begun to receive
+	stopping  context.Context // done when a stop has begun
+	hurry     atomic.Int32    // how often Terminate was called
+	hurried   chan struct{}   // capacity 1: it was called
+	unbegun   unbegun
 	terminate context.CancelCauseFunc
 	running   context.Context // of the tasks; done only on a cold stop
 	applying  context.Context // of storing and settling; done when a cold stop gives up on them
@@ -85,21 +84,27 @@ func New(client *task.Client, mux *Mux, c Config) (*Worker, error) {
 	held, worthwhile := c.window(max(c.Concurrency, c.Autoscale.Max))
 	w := &Worker{
 		config: c, client: client, backend: client.Backend(), tasks: register(tasks), hooks: hooks,
-		accept: accept, queues: queues, log: c.Logger,
+		accept: accept, log: c.Logger,
 		window:    newWindow(held, worthwhile),
 		ready:     make(chan *job, held),
 		outcomes:  make(chan *outcome, held),
 		consuming: make(chan struct{}),
+		hurried:   make(chan struct{}, 1),
 	}
 	w.strangers = newParking(w)
+	w.sources.queues = queues
 	w.parking, w.slots, w.autoscaler = newParking(w), newSlots(w, c.Concurrency), newAutoscaler(w)
 	if w.rooms, err = newRooms(w); err != nil {
 		return nil, err
 	}
-	w.active = newActive()
+	w.active, w.revoked = newActive(), newRevoked(w)
 	if w.pool, err = newPool(w); err != nil {
 		return nil, err
 	}
+	if err := w.loadState(); err != nil {
+		return nil, err
+	}
+	w.stopping, w.halt = context.WithCancelCause(context.Background())
 	w.running, w.terminate = context.WithCancelCause(context.Background())
 	w.applying, w.abandon = context.WithCancel(context.Background())
 	return w, nil
@@ -120,34 +125,29 @@ func (w *Worker) Run(ctx context.Context) error {
 		return w.serve()
 	}
 	defer w.terminate(nil)
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(w.running, func() { cancel(ErrTerminated) })() // a cold stop ends receiving too
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(w.stopping, cancel)()
 	w.tellInit()
 	defer w.tellStopped()
-	w.halt = cancel
-	consumer, err := w.client.Transport().Consume(ctx, transport.ConsumeOptions{Queues: w.queues, Prefetch: w.window.bound()})
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil // stopped before it began
-		}
-		return fmt.Errorf("worker %s: consume: %w", w.config.Hostname, err)
+	attend := w.attend(ctx)
+	if err := w.consume(ctx); err != nil {
+		return errors.Join(err, attend.close())
 	}
-	w.consumer = consumer
-	w.pool.open()
-	w.delaying = newDelaying(w)
-	w.log.Info("consuming", "worker", w.config.Hostname, "queues", w.config.Queues, "concurrency", w.config.Concurrency)
-	w.log.Info(w.config.Hostname + " ready.") // Celery's words, which scripts wait for
-	close(w.consuming)
+	if w.consumer == nil { // stopped before it began
+		return attend.close()
+	}
+	attend.begin()
 	w.tellReady()
 
-	var receiving, reporting sync.WaitGroup
+	var receiving, reporting, returning sync.WaitGroup
 	w.rooms.open()
 	w.rooms.start = func(run func(context.Context)) { receiving.Go(func() { run(ctx) }) } // by who is among them
 	receiving.Go(func() { w.receive(ctx) })
 	receiving.Go(func() { w.parking.run(ctx) })
 	receiving.Go(func() { w.strangers.run(ctx) })
 	receiving.Go(func() { w.delaying.run(ctx) })
+	receiving.Go(func() { w.revoked.dropWaiting(ctx) })
 	if w.autoscaler != nil {
 		receiving.Go(func() { w.autoscaler.run(ctx) })
 	}
@@ -157,9 +157,13 @@ func (w *Worker) Run(ctx context.Context) error {
 	reporting.Go(func() { w.settle(batches) })
 
 	finished := make(chan struct{})
-	go func() {
+	returning.Go(func() {
 		receiving.Wait()
 		close(w.ready)
+		w.giveBack()
+	})
+	go func() {
+		receiving.Wait()
 		w.slots.wait()
 		close(w.outcomes)
 		reporting.Wait()
@@ -167,57 +171,54 @@ func (w *Worker) Run(ctx context.Context) error {
 	}()
 	<-ctx.Done()
 	w.log.Info("stopping", "worker", w.config.Hostname)
+	w.halt(nil) // whoever has asked for it
 	w.tellStopping()
 	w.awaitStop(finished)
 	w.abandon()
 	w.pool.close()
 	w.rooms.close()
+	returning.Wait()
+	return w.end(attend)
+}
 
-	closing, cancelClosing := context.WithTimeout(context.Background(), settleGrace)
-	defer cancelClosing()
-	if err := consumer.Close(closing); err != nil {
+// consume begins to receive. Without an error and without a consumer, it was stopped before.
+func (w *Worker) consume(ctx context.Context) error {
+	consumer, err := w.client.Transport().Consume(ctx, transport.ConsumeOptions{Queues: w.consumed(), Prefetch: w.window.bound()})
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // stopped before it began
+		}
+		return fmt.Errorf("worker %s: consume: %w", w.config.Hostname, err)
+	}
+	w.consumer = consumer
+	w.pool.open()
+	w.delaying = newDelaying(w)
+	w.log.Info("consuming", "worker", w.config.Hostname, "queues", w.config.Queues, "concurrency", w.config.Concurrency)
+	w.log.Info(w.config.Hostname + " ready.") // Celery's words, which scripts wait for
+	close(w.consuming)
+	return nil
+}
+
+// end closes what a stop leaves open.
+func (w *Worker) end(attend *attendance) error {
+	if err := attend.close(); err != nil {
+		w.log.Error("remote control was not closed", "error", err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stopGrace)
+	defer cancel()
+	if err := w.consumer.Close(ctx); err != nil {
 		w.log.Error("held messages could not be given back; they return when their lease ends", "error", err)
 	}
 	w.log.Info("stopped", "worker", w.config.Hostname, "succeeded", w.succeeded.Load(), "failed", w.failed.Load(),
 		"quarantined", w.quarantined.Load(), "abandoned", w.abandoned.Load())
-	switch cause := context.Cause(ctx); {
-	case errors.Is(cause, ErrAbandoned):
+	switch {
+	case errors.Is(context.Cause(w.stopping), ErrAbandoned):
 		return ErrAbandoned
 	case w.terminated():
 		return ErrTerminated
 	}
 	return nil
 }
-
-// awaitStop waits for the running tasks and their outcomes. A cold stop, asked for or because StopTimeout has passed,
-// cancels the tasks and waits only a little longer for those that obey.
-func (w *Worker) awaitStop(finished <-chan struct{}) {
-	var timeout <-chan time.Time
-	if w.config.StopTimeout > 0 {
-		timer := time.NewTimer(w.config.StopTimeout)
-		defer timer.Stop()
-		timeout = timer.C
-	}
-	select {
-	case <-finished:
-		return
-	case <-timeout:
-		w.log.Warn("running tasks did not end in time, stopping cold", "timeout", w.config.StopTimeout)
-		w.Terminate()
-	case <-w.running.Done():
-	}
-	select {
-	case <-finished:
-	case <-time.After(2 * time.Second):
-		w.log.Warn("tasks still run after a cold stop; they go back to their queue and will run again")
-	}
-}
-
-// Terminate turns a warm stop cold, or stops a running worker cold: the contexts of running tasks are cancelled with cause
-// ErrTerminated, and what does not end at once is given back to its queue, to run again elsewhere.
-func (w *Worker) Terminate() { w.terminate(ErrTerminated) }
-
-func (w *Worker) terminated() bool { return w.running.Err() != nil }
 
 // Consuming is closed when the worker has begun to receive.
 func (w *Worker) Consuming() <-chan struct{} { return w.consuming }

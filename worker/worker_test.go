@@ -480,27 +480,6 @@ func TestWarmStop(t *testing.T) {
 	}
 }
 
-func TestColdStop(t *testing.T) {
-	t.Parallel()
-	s := newSite(t)
-	begun := make(chan struct{}, 1)
-	s.mux.Func("hold", func(ctx context.Context) error { begun <- struct{}{}; <-ctx.Done(); return context.Cause(ctx) })
-	s.start(Config{Concurrency: 1})
-	r := s.send("hold")
-	<-begun
-	s.stop()
-	s.worker.Terminate()
-	if err := s.end(); !errors.Is(err, ErrTerminated) {
-		t.Errorf("cold stop returned %v", err)
-	}
-	if state, _ := r.State(s.context()); state != protocol.Pending {
-		t.Errorf("a stopped task is %s; a stop is no failure", state)
-	}
-	if d := s.depth(); d.Messages != 1 || d.Unacked != 0 {
-		t.Errorf("after the stop %+v; expected the task back", d)
-	}
-}
-
 func TestMiddlewareOrder(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -571,7 +550,7 @@ func TestServedQueues(t *testing.T) {
 				t.Fatal(err)
 			}
 			var got []string
-			for _, q := range w.queues {
+			for _, q := range w.consumed() {
 				got = append(got, q.Name+" "+q.Exchange+" "+q.RoutingKey)
 			}
 			if strings.Join(got, ", ") != strings.Join(tt.want, ", ") {

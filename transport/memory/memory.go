@@ -32,7 +32,8 @@ type broker struct {
 	queues      map[string]*queue
 	bindings    map[string]map[binding]bool // by exchange
 	subscribers map[*subscription]bool
-	changed     chan struct{} // closed and replaced when a message arrives, or a consumer's queues change
+	kept        map[string]map[string]time.Time // the Keeper's sets
+	changed     chan struct{}                   // closed and replaced when a message arrives, or a consumer's queues change
 }
 
 type queue struct {
@@ -63,7 +64,7 @@ func open(_ context.Context, url string, o transport.Options) (transport.Transpo
 	b := brokers[name]
 	if b == nil {
 		b = &broker{queues: map[string]*queue{}, bindings: map[string]map[binding]bool{},
-			subscribers: map[*subscription]bool{}, changed: make(chan struct{})}
+			subscribers: map[*subscription]bool{}, kept: map[string]map[string]time.Time{}, changed: make(chan struct{})}
 		brokers[name] = b
 	}
 	return memoryTransport{b}, nil

@@ -82,6 +82,7 @@ func Run(t *testing.T, newHarness func(t testing.TB) Harness) {
 		"DelayedAreCounted":        testDelayedCounted,
 		"BeginOfWhatIsLost":        testBeginLost,
 		"CancelOfAll":              testCancelAll,
+		"KeeperRemembers":          testKeeper,
 		"BroadcastReachesAll":      testBroadcast,
 		"DepthsAndPurge":           testDepths,
 		"ConcurrentUse":            testConcurrent,

@@ -1,0 +1,326 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gelery/gelery/protocol"
+	"github.com/gelery/gelery/protocol/value"
+	"github.com/gelery/gelery/task"
+	"github.com/gelery/gelery/transport"
+)
+
+// controlCommand is what a worker does at a command of remote control, and what it answers: Celery's forms, texts included.
+// An error is answered as {"error": <its repr in Python>}.
+type controlCommand struct {
+	run  func(ctx context.Context, w *Worker, a arguments) (any, error)
+	slow bool // it waits for the broker
+}
+
+// controlCommands are the commands by their method.
+var controlCommands = map[string]controlCommand{
+	"ping":                      {run: func(context.Context, *Worker, arguments) (any, error) { return ok("pong"), nil }},
+	"revoke":                    {run: revokeCommand},
+	"terminate":                 {run: terminateCommand},
+	"revoke_by_stamped_headers": {run: revokeByStampedHeadersCommand},
+	"rate_limit":                {run: rateLimitCommand},
+	"time_limit":                {run: timeLimitCommand},
+	"add_consumer":              {run: addConsumerCommand, slow: true},
+	"cancel_consumer":           {run: cancelConsumerCommand, slow: true},
+	"active_queues":             {run: activeQueuesCommand},
+	"pool_grow":                 {run: poolGrowCommand},
+	"pool_shrink":               {run: poolShrinkCommand},
+	"autoscale":                 {run: autoscaleCommand},
+	"shutdown":                  {run: shutdownCommand},
+}
+
+// command carries out a request. What it does not know, and a command that panics, are errors.
+func (w *Worker) command(ctx context.Context, r *protocol.PidboxRequest) (reply any, err error) {
+	defer func() {
+		if x := recover(); x != nil {
+			reply, err = nil, panicError(x)
+		}
+	}()
+	command, known := controlCommands[r.Method]
+	if !known {
+		return nil, pythonError("KeyError", r.Method)
+	}
+	return command.run(ctx, w, arguments{r.Method, r.Arguments})
+}
+
+func ok(v any) map[string]any { return map[string]any{"ok": v} }
+
+// nok is an answer that something was not done.
+func nok(v any) map[string]any { return map[string]any{"error": v} }
+
+// pythonError is an error under the name of one of Python's own classes.
+func pythonError(class, text string) error {
+	return task.AsPython(errors.New(text), "builtins", class, text)
+}
+
+// arguments are the keyword arguments of a command. Those it does not know are ignored.
+type arguments struct {
+	method string
+	values map[string]any
+}
+
+// required is an argument that must be there.
+func (a arguments) required(name string) (any, error) {
+	v, given := a.values[name]
+	if !given {
+		return nil, pythonError("TypeError", fmt.Sprintf("%s() missing 1 required positional argument: '%s'", a.method, name))
+	}
+	return v, nil
+}
+
+// text is an argument that is text, "" if it is null or not there.
+func (a arguments) text(name string) (string, error) {
+	switch v := a.values[name].(type) {
+	case nil:
+		return "", nil
+	case string:
+		return v, nil
+	default:
+		return "", pythonError("TypeError", fmt.Sprintf("%s: %s is no text: %s", a.method, name, value.Repr(v, 100)))
+	}
+}
+
+// requiredText is an argument that must be text.
+func (a arguments) requiredText(name string) (string, error) {
+	if _, err := a.required(name); err != nil {
+		return "", err
+	}
+	s, err := a.text(name)
+	if err == nil && s == "" {
+		err = pythonError("TypeError", fmt.Sprintf("%s: %s is empty", a.method, name))
+	}
+	return s, err
+}
+
+// seconds is an argument that is a number of seconds, 0 if it is null or not there.
+func (a arguments) seconds(name string) (time.Duration, error) {
+	var s float64
+	switch v := a.values[name].(type) {
+	case nil:
+		return 0, nil
+	case int64:
+		s = float64(v)
+	case float64:
+		s = v
+	default:
+		return 0, pythonError("TypeError", fmt.Sprintf("%s: %s is no number: %s", a.method, name, value.Repr(v, 100)))
+	}
+	if !(s >= 0) {
+		return 0, pythonError("ValueError", fmt.Sprintf("%s: %s is not a number of seconds from 0: %v", a.method, name, s))
+	}
+	return time.Duration(min(s, maxLimit.Seconds()) * float64(time.Second)), nil
+}
+
+// truth is an argument's truth in Python's eyes; false if it is not there.
+func (a arguments) truth(name string) bool {
+	switch v := a.values[name].(type) {
+	case nil:
+		return false
+	case bool:
+		return v
+	case string:
+		return v != ""
+	case int64:
+		return v != 0
+	default:
+		return true
+	}
+}
+
+// names is an argument that is text or a list of texts.
+func (a arguments) names(name string) ([]string, error) {
+	v, err := a.required(name)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, x := range listOf(v) {
+		s, isText := x.(string)
+		if !isText {
+			return nil, pythonError("TypeError", fmt.Sprintf("%s: %s holds what is no text: %s", a.method, name, value.Repr(x, 100)))
+		}
+		if !slices.Contains(names, s) {
+			names = append(names, s)
+		}
+	}
+	return names, nil
+}
+
+// listOf is Celery's maybe_list: a list, or one value as a list; null is an empty one.
+func listOf(v any) []any {
+	switch v := v.(type) {
+	case nil:
+		return nil
+	case []any:
+		return v
+	default:
+		return []any{v}
+	}
+}
+
+func revokeCommand(_ context.Context, w *Worker, a arguments) (any, error) {
+	ids, err := a.names("task_id")
+	if err != nil {
+		return nil, err
+	}
+	number, err := signalNumber(a.values["signal"])
+	if err != nil {
+		return nil, err
+	}
+	w.revoked.heard(transport.RevokedSet, ids...)
+	if a.truth("terminate") {
+		return w.terminateIDs(ids, number), nil
+	}
+	texts := make([]string, len(ids))
+	for i, id := range ids {
+		texts[i] = value.Repr(id, longestRevoked)
+	}
+	w.log.Info("Tasks flagged as revoked: " + strings.Join(ids, ", "))
+	return ok("tasks {" + strings.Join(texts, ", ") + "} flagged as revoked"), nil
+}
+
+func terminateCommand(_ context.Context, w *Worker, a arguments) (any, error) {
+	ids, err := a.names("task_id")
+	if err != nil {
+		return nil, err
+	}
+	number, err := signalNumber(a.values["signal"])
+	if err != nil {
+		return nil, err
+	}
+	w.revoked.heard(transport.RevokedSet, ids...)
+	return w.terminateIDs(ids, number), nil
+}
+
+func (w *Worker) terminateIDs(ids []string, signal int) any {
+	meant := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		meant[id] = true
+	}
+	ended := w.terminateRuns(func(r *protocol.Request) bool { return meant[r.ID] }, signal)
+	if len(ended) == 0 {
+		return ok("terminate: tasks unknown")
+	}
+	return ok("terminate: " + strings.Join(ended, ", "))
+}
+
+func revokeByStampedHeadersCommand(_ context.Context, w *Worker, a arguments) (any, error) {
+	given, err := a.required("headers")
+	if err != nil {
+		return nil, err
+	}
+	headers, isMap := given.(map[string]any)
+	if !isMap { // `celery control` sends "name=value", or a list of such
+		headers = map[string]any{}
+		for _, x := range listOf(given) {
+			name, v, found := strings.Cut(fmt.Sprint(x), "=")
+			if !found {
+				return nil, pythonError("IndexError", "list index out of range")
+			}
+			headers[name] = v
+		}
+	}
+	number, err := signalNumber(a.values["signal"])
+	if err != nil {
+		return nil, err
+	}
+	stamps := map[string]bool{}
+	for header, values := range headers {
+		for _, v := range listOf(values) {
+			m, err := protocol.StampMember(header, v)
+			if err != nil {
+				return nil, err
+			}
+			stamps[m] = true
+		}
+	}
+	members := make([]string, 0, len(stamps))
+	for m := range stamps {
+		members = append(members, m)
+	}
+	w.revoked.heard(transport.RevokedStampsSet, members...)
+	said := value.Repr(headers, longestRevoked)
+	if !a.truth("terminate") {
+		return ok("headers " + said + " flagged as revoked, but not terminated"), nil
+	}
+	ended := w.terminateRuns(func(r *protocol.Request) bool {
+		for m := range stampMembers(r) {
+			if stamps[m] {
+				return true
+			}
+		}
+		return false
+	}, number)
+	if len(ended) == 0 {
+		return ok("headers " + said + " were not terminated"), nil
+	}
+	return ok("headers " + said + " revoked"), nil
+}
+
+func timeLimitCommand(_ context.Context, w *Worker, a arguments) (any, error) {
+	name, err := a.requiredText("task_name")
+	if err != nil {
+		return nil, err
+	}
+	var limits [2]time.Duration
+	for i, argument := range []string{"hard", "soft"} {
+		if limits[i], err = a.seconds(argument); err != nil {
+			return nil, err
+		}
+	}
+	if err := w.SetTimeLimit(name, limits[0], limits[1]); errors.Is(err, task.ErrNotRegistered) {
+		return nok("unknown task"), nil
+	} else if err != nil {
+		return nil, pythonError("ValueError", err.Error())
+	}
+	return ok("time limits set successfully"), nil
+}
+
+func addConsumerCommand(ctx context.Context, w *Worker, a arguments) (any, error) {
+	name, err := a.requiredText("queue")
+	if err != nil {
+		return nil, err
+	}
+	q := transport.Queue{Name: name}
+	for _, f := range []struct {
+		name string
+		to   *string
+	}{{"exchange", &q.Exchange}, {"exchange_type", &q.ExchangeType}, {"routing_key", &q.RoutingKey}} {
+		if *f.to, err = a.text(f.name); err != nil {
+			return nil, err
+		}
+	}
+	if known, err := w.client.Queue(name); err == nil && (q.Exchange == "" && q.RoutingKey == "" || w.configured(name)) {
+		q = known // its definition wins, as with Celery
+	}
+	if err := w.addQueue(ctx, q); err != nil {
+		return nil, err
+	}
+	return ok("add consumer " + name), nil
+}
+
+func cancelConsumerCommand(ctx context.Context, w *Worker, a arguments) (any, error) {
+	name, err := a.requiredText("queue")
+	if err != nil {
+		return nil, err
+	}
+	if err := w.CancelQueue(ctx, name); err != nil {
+		return nil, err
+	}
+	return ok("no longer consuming from " + name), nil
+}
+
+func shutdownCommand(_ context.Context, w *Worker, _ arguments) (any, error) {
+	w.log.Warn("Got shutdown from remote")
+	w.Stop()
+	return ok("shutting down"), nil
+}

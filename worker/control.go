@@ -1,0 +1,232 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/gelery/gelery/internal/fnmatch"
+	"github.com/gelery/gelery/protocol"
+	"github.com/gelery/gelery/protocol/serialization"
+	"github.com/gelery/gelery/task"
+	"github.com/gelery/gelery/transport"
+)
+
+const (
+	// controlBacklog is how many commands, and how many replies, may wait for the broker. More are dropped: who asked has
+	// given up by then.
+	controlBacklog = 1000
+	// controlTimeout bounds a command that waits for the broker, replyTimeout the sending of a reply.
+	controlTimeout = 30 * time.Second
+	replyTimeout   = 5 * time.Second
+	// What could not be subscribed to is tried again after a pause, which doubles from the first to the last.
+	firstSubscribePause = time.Second
+	lastSubscribePause  = time.Minute
+	// longestPattern bounds the pattern of a request, in bytes.
+	longestPattern = 1024
+)
+
+// control is remote control: kombu's pidbox, by which `celery control`, `celery inspect` and Flower talk to workers. It
+// hears commands that are broadcast, carries out those meant for this worker, and replies where a reply is wanted. Three
+// actors, so that no command waits for the broker but those that must: one hears and carries out what answers at once,
+// one carries out the rest in their order, one replies.
+type control struct {
+	w          *Worker
+	serializer serialization.Serializer
+	heard      transport.Subscription // what listen begins with; nil: none yet
+	slow       chan *protocol.PidboxRequest
+	replies    chan answer
+}
+
+// answer is a reply on its way.
+type answer struct {
+	to    *protocol.PidboxRequest
+	value any
+}
+
+// newControl subscribes, so that whoever is told that the worker is ready can talk to it. It does not insist: what fails is
+// tried again by listen.
+func newControl(ctx context.Context, w *Worker) *control {
+	s, ok := serialization.Lookup(w.client.Config().Serializer) // task.Config has checked it
+	if !ok {
+		s = serialization.JSON
+	}
+	c := &control{w: w, serializer: s, slow: make(chan *protocol.PidboxRequest, controlBacklog), replies: make(chan answer, controlBacklog)}
+	ctx, cancel := context.WithTimeout(ctx, replyTimeout)
+	defer cancel()
+	c.heard, _ = c.subscribe(ctx)
+	return c
+}
+
+func (c *control) subscribe(ctx context.Context) (transport.Subscription, error) {
+	s, err := c.w.client.Transport().Subscribe(ctx, protocol.PidboxExchange, "")
+	if err != nil && !errors.Is(err, context.Canceled) {
+		c.w.log.Warn("remote control is not heard, trying again", "error", err)
+	}
+	return s, err
+}
+
+// listen hears commands until ctx is done.
+func (c *control) listen(ctx context.Context) {
+	pause := firstSubscribePause
+	for ctx.Err() == nil {
+		if c.heard == nil {
+			var err error
+			if c.heard, err = c.subscribe(ctx); err != nil {
+				c.heard = nil
+				debounce(ctx, pause)
+				pause = min(2*pause, lastSubscribePause)
+				continue
+			}
+		}
+		pause = firstSubscribePause
+		for {
+			d, err := c.heard.Receive(ctx)
+			if err != nil {
+				break
+			}
+			c.hear(ctx, &d)
+		}
+		_ = c.heard.Close()
+		c.heard = nil
+	}
+}
+
+// hear takes in one message. What is no request is left out: it came by broadcast, and nobody waits for an answer.
+func (c *control) hear(ctx context.Context, d *transport.Delivery) {
+	var r *protocol.PidboxRequest
+	err := d.Err
+	if err == nil {
+		r, err = protocol.DecodePidbox(d.Message, c.w.accept)
+	}
+	if err != nil {
+		c.w.log.Error("remote control: a message is no command", "error", err)
+		return
+	}
+	c.w.clock.Store(max(c.w.clock.Load(), int64(r.Clock)) + 1)
+	mine, err := addressed(r, c.w.config.Hostname)
+	if err != nil {
+		c.w.log.Error("remote control: the command is for nobody", "method", r.Method, "error", err)
+	}
+	if !mine {
+		return
+	}
+	if command, ok := controlCommands[r.Method]; ok && command.slow {
+		select {
+		case c.slow <- r:
+		default:
+			c.w.log.Error("remote control: too many commands wait for the broker, one is dropped", "method", r.Method)
+		}
+		return
+	}
+	c.carryOut(ctx, r)
+}
+
+// addressed tells whether a request is meant for a node: it names it, or has a pattern that it matches, or neither.
+func addressed(r *protocol.PidboxRequest, node string) (bool, error) {
+	if len(r.Destination) > 0 {
+		return slices.Contains(r.Destination, node), nil
+	}
+	if r.Pattern == "" || r.Matcher == "" {
+		return true, nil
+	}
+	if len(r.Pattern) > longestPattern {
+		return false, fmt.Errorf("its pattern has more than %d bytes", longestPattern)
+	}
+	var re *regexp.Regexp
+	var err error
+	switch r.Matcher {
+	case "glob":
+		re, err = fnmatch.Compile(r.Pattern)
+	case "pcre": // Python's re.match: at the beginning
+		re, err = regexp.Compile(`\A(?:` + r.Pattern + `)`)
+	default:
+		err = fmt.Errorf("matcher %q is unknown; known are glob and pcre", r.Matcher)
+	}
+	return err == nil && re.MatchString(node), err
+}
+
+// obey carries out the commands that wait for the broker, one after the other, until ctx is done.
+func (c *control) obey(ctx context.Context) {
+	for {
+		select {
+		case r := <-c.slow:
+			limited, cancel := context.WithTimeout(ctx, controlTimeout)
+			c.carryOut(limited, r)
+			cancel()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// carryOut runs a command and hands on what it answers.
+func (c *control) carryOut(ctx context.Context, r *protocol.PidboxRequest) {
+	value, err := c.w.command(ctx, r)
+	if err != nil {
+		c.w.log.Error("pidbox command error: "+err.Error(), "method", r.Method)
+		value = nok(task.ExceptionOf(err).String())
+	}
+	if c.w.log.Enabled(ctx, slog.LevelDebug) {
+		c.w.log.Debug("pidbox received method "+r.Method, "reply_to", r.ReplyTo.RoutingKey, "ticket", r.Ticket)
+	}
+	if !r.WantsReply() {
+		return
+	}
+	if r.ReplyTo.Exchange != protocol.PidboxReplyExchange {
+		c.w.log.Error("remote control: replies go to "+protocol.PidboxReplyExchange+" only", "method", r.Method, "reply_to", r.ReplyTo.Exchange)
+		return
+	}
+	select {
+	case c.replies <- answer{r, value}:
+	default:
+		c.w.log.Warn("remote control: too many replies wait for the broker, one is dropped", "method", r.Method)
+	}
+}
+
+// reply sends what commands have answered until ctx is done, and then what still waits.
+func (c *control) reply(ctx context.Context) {
+	last, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	for {
+		select {
+		case a := <-c.replies:
+			c.send(ctx, a)
+			continue
+		default:
+		}
+		select {
+		case a := <-c.replies:
+			c.send(ctx, a)
+		case <-ctx.Done():
+			limited, cancel := context.WithTimeout(last, time.Second)
+			defer cancel()
+			for limited.Err() == nil && len(c.replies) > 0 {
+				c.send(limited, <-c.replies)
+			}
+			return
+		}
+	}
+}
+
+// send replies to one request, unless nobody waits any more.
+func (c *control) send(ctx context.Context, a answer) {
+	if !a.to.Expires.IsZero() && time.Now().After(a.to.Expires.Add(replyTimeout)) { // clocks differ
+		return
+	}
+	m, err := protocol.NewPidboxReply(c.w.config.Hostname, a.value, a.to.Ticket, int(c.w.clock.Add(1)), c.serializer)
+	if err != nil {
+		c.w.log.Error("remote control: no reply", "method", a.to.Method, "error", err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, replyTimeout)
+	defer cancel()
+	to := transport.Publication{Message: m, Exchange: a.to.ReplyTo.Exchange, RoutingKey: a.to.ReplyTo.RoutingKey, Optional: true}
+	if err := c.w.client.Transport().Publish(ctx, []transport.Publication{to}); err != nil {
+		c.w.log.Warn("remote control: a reply was not sent", "method", a.to.Method, "error", err)
+	}
+}
