@@ -9,7 +9,7 @@
 // # Actors
 //
 // One goroutine receives and admits (receiver.go, admission.go), one keeps tasks that are not due yet (parking.go),
-// Concurrency goroutines run tasks (pool.go, execution.go), one stores results and one settles deliveries (outcome.go).
+// Concurrency slots run tasks (slots.go, pool.go, execution.go), as many as there is work with Autoscale, one stores results and one settles deliveries (outcome.go).
 // Batches form by themselves where work piles up: each of the last two takes whatever has arrived while it was busy.
 //
 // # Delivery
