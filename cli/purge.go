@@ -33,7 +33,8 @@ func purgeCommand(a *app) *cobra.Command {
 		Short:   "Delete all waiting messages of queues",
 		Long: `Delete all waiting messages of queues
 
-What workers hold stays with them. There is no way back, so it asks first; where nobody can be asked, --force is needed.
+On Redis also those that workers have left with the broker until their eta. What workers hold stays with them. There is
+no way back, so it asks first; where nobody can be asked, --force is needed.
 -o json prints [{"queue", "purged"}].
 
 ` + exitCodes,

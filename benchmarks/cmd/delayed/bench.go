@@ -70,7 +70,7 @@ func measure(ctx context.Context, c config) (missed []string, err error) {
 
 // run sends the tasks, waits for all of their runs and judges them.
 func (b *bench) run(ctx context.Context) (err error) {
-	ledger, err := os.CreateTemp("", "gelery-delayed-")
+	ledger, err := os.CreateTemp("", "gelery-delayed-") // written by the worker
 	if err != nil {
 		return err
 	}

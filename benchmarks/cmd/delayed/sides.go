@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/gelery/gelery/benchmarks/internal/lab"
@@ -54,18 +56,50 @@ func send(ctx context.Context, o lab.Order, say func(lab.Report)) error {
 
 // work runs a worker that notes each run.
 func work(ctx context.Context, o lab.Order, say func(lab.Report)) error {
-	ledger, err := os.OpenFile(o.Ledger, os.O_APPEND|os.O_WRONLY, 0)
+	file, err := os.OpenFile(o.Ledger, os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = ledger.Close() }()
+	l := openLedger(file)
 	say(lab.Report{Started: time.Now().UnixNano()})
-	return lab.Work(ctx, o, func(mux *worker.Mux) {
+	err = lab.Work(ctx, o, func(mux *worker.Mux) {
 		worker.Handle(mux, due, func(_ context.Context, a dueArgs) (any, error) {
-			late := time.Now().UnixNano() - a.ETA
-			record := binary.LittleEndian.AppendUint64(make([]byte, 0, recordSize), uint64(a.N))
-			_, err := ledger.Write(binary.LittleEndian.AppendUint64(record, uint64(late)))
-			return nil, err
+			l.note(a.N, time.Since(time.Unix(0, a.ETA)))
+			return nil, nil
 		})
 	})
+	return errors.Join(err, l.close())
+}
+
+// ledger writes runs to a file, a moment later, so that no task waits for the disk.
+type ledger struct {
+	records chan [recordSize]byte
+	written sync.WaitGroup
+	err     error
+}
+
+func openLedger(file *os.File) *ledger {
+	l := &ledger{records: make(chan [recordSize]byte, 16_384)}
+	l.written.Go(func() {
+		for r := range l.records {
+			if l.err == nil {
+				_, l.err = file.Write(r[:])
+			}
+		}
+		l.err = errors.Join(l.err, file.Close())
+	})
+	return l
+}
+
+func (l *ledger) note(n int, late time.Duration) {
+	var r [recordSize]byte
+	binary.LittleEndian.PutUint64(r[:8], uint64(n))
+	binary.LittleEndian.PutUint64(r[8:], uint64(late))
+	l.records <- r
+}
+
+func (l *ledger) close() error {
+	close(l.records)
+	l.written.Wait()
+	return l.err
 }
