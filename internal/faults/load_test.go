@@ -47,9 +47,6 @@ func TestF13Spin(t *testing.T) {
 // the end.
 func TestF14Memory(t *testing.T) {
 	t.Parallel()
-	if !long() {
-		return // Redis' driver does not count yet
-	}
 	s := onRedis(t, testservice.Redis(t))
 	prlimit := testservice.Program(t, "PRLIMIT", "prlimit") // of util-linux
 	told := s.setup

@@ -90,9 +90,6 @@ func TestF10Goexit(t *testing.T) {
 func TestF11Exit(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, s *scene) {
-		if s.rdb != nil && !long() {
-			return // its driver does not count yet
-		}
 		most := 3
 		if s.rdb != nil {
 			most = form(1, 3) // each costs a lease

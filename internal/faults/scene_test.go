@@ -94,16 +94,21 @@ func onRedis(t *testing.T, url string, way ...string) *scene {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.rdb = goredis.NewClient(o)
-	t.Cleanup(func() { _ = s.rdb.Close() })
+	s.watch(goredis.NewClient(o))
+	return s
+}
+
+// watch makes a connection to Redis the one that the scene sees its queue by.
+func (s *scene) watch(rdb *goredis.Client) {
+	s.rdb = rdb
+	s.Cleanup(func() { _ = rdb.Close() })
 	s.depth = func() (waiting, held int) {
-		list, hash := s.rdb.LLen(s.Context(), s.setup.Queue), s.rdb.HLen(s.Context(), "unacked")
+		list, hash := rdb.LLen(s.Context(), s.setup.Queue), rdb.HLen(s.Context(), "unacked")
 		if list.Err() != nil || hash.Err() != nil {
 			return -1, -1
 		}
 		return int(list.Val()), int(hash.Val())
 	}
-	return s
 }
 
 // onRabbitMQ is a scene on a queue of a node of RabbitMQ, which keeps no results. Kind is "classic" or "quorum".
