@@ -58,6 +58,8 @@ func TestExamples(t *testing.T) {
 		"retry": "charge, attempt 1\ncharge, attempt 2\ncharge, attempt 3\ncharged 995 cents\n" +
 			"ship, attempt 1\nship, attempt 2\ngiven up: Exception: no van\n",
 		"exec-and-http": "words: 6 <nil>\nno such file: true\nhello Ada <nil> after 2 calls\n",
+		"rate-limit": "six mails took a second: true\nthe reports were built one after the other: true\n" +
+			"the page did not wait for the mails: true\n",
 		"time-limit": "jobs.polite returned: half of it is done, the rest is cleaned up\n" +
 			"jobs.stubborn was killed at its time limit\njobs.quick returned: quick\n",
 	} {
