@@ -15,9 +15,10 @@ type job struct {
 	request  *protocol.Request
 	task     *registered
 
-	limits []limit   // those that let it run, and hear of its end
-	let    time.Time // when they did
-	child  *child    // the process it runs in; nil: this one
+	entered time.Time // a room
+	limits  []limit   // those that let it run, and hear of its end
+	let     time.Time // when they did
+	child   *child    // the process it runs in; nil: this one
 }
 
 // receive is the actor that pulls deliveries into the window and admits them, until ctx is done.

@@ -23,7 +23,8 @@ const (
 	roomLead     = 2 * time.Second // they should be back so long before their turn, since a broker counts in seconds
 	roomDry      = time.Second     // with less than this to do, a room takes whoever comes
 	farthestTurn = time.Hour       // a changed rate must not find jobs that are away for days
-	roomPatience = 10 * time.Second
+	roomRenewal  = 15 * time.Minute
+	roomPatience = 10 * time.Second // a room looks so often whether those in it should go
 )
 
 // room is where the jobs of one task wait that a limit holds back; or those of one queue, if the limit is the queue's. They
@@ -221,25 +222,32 @@ func (r *room) arrived() {
 	r.leaving = false
 }
 
-// trim sends away who has to wait much longer than was thought.
+// trim sends away who has to wait much longer than was thought. Who has waited for long, few as they may be, goes once by way of the
+// broker, which else would take him back (RabbitMQ's consumer_timeout).
 func (r *room) trim(now time.Time) {
 	r.rooms.mu.Lock()
-	limit := 2 * roomSoon
-	n := len(r.jobs)
-	if n <= roomFew {
-		limit = 2 * roomLater
+	soon := roomSoon
+	if len(r.jobs) <= roomFew {
+		soon = roomLater
 	}
-	if wait, each := r.expected(n, now); n > 1 && wait > limit && each > 0 {
-		n = max(1, n-int((wait-limit/2)/each))
+	keep := len(r.jobs)
+	if next, each := r.expected(0, now); keep > 1 && each > 0 && next+times(each, keep-1) > 2*soon {
+		keep = max(1, int((soon-next)/each)+1)
 	}
-	out := slices.Clone(r.jobs[n:])
-	clear(r.jobs[n:])
-	r.jobs = r.jobs[:n]
+	old := 0
+	for old < keep && now.Sub(r.jobs[old].entered) > roomRenewal {
+		old++
+	}
+	out := append(slices.Clone(r.jobs[:old]), r.jobs[keep:]...)
+	r.jobs = slices.Delete(r.jobs, keep, len(r.jobs))
+	r.jobs = slices.Delete(r.jobs, 0, old)
 	r.count(-len(out))
 	back := make([]time.Time, len(out))
-	wait, each := r.expected(n, now)
+	wait, each := r.expected(len(r.jobs), now)
 	for i, j := range out {
-		back[i] = r.sendAway(j, wait, each, now)
+		if back[i] = now.Add(leastDelay); i >= old {
+			back[i] = r.sendAway(j, wait, each, now)
+		}
 	}
 	r.rooms.mu.Unlock()
 	r.rooms.w.window.take(len(out))

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -391,6 +392,65 @@ func TestStopGivesBackWaiting(t *testing.T) {
 		let(time.Second)
 		if held, delayed := len(s.worker.Scheduled()), int(s.depth().Delayed); held+delayed != 29 {
 			t.Errorf("%d wait here and %d in the broker", held, delayed)
+		}
+		s.checkRooms()
+	})
+}
+
+// TestRoomIsTrimmed: when runs turn out to take long, who waits for them is held no longer than they should be, and comes back.
+func TestRoomIsTrimmed(t *testing.T) {
+	in(t, func(t *testing.T, s *site) {
+		var r runs
+		var takes atomic.Int64
+		takes.Store(int64(time.Second))
+		s.mux.Func("t", func(ctx context.Context) error {
+			r.mu.Lock()
+			r.began = append(r.began, 0)
+			r.mu.Unlock()
+			select {
+			case <-time.After(time.Duration(takes.Load())):
+			case <-ctx.Done():
+			}
+			return nil
+		}, task.Concurrency(1))
+		s.start(Config{Concurrency: 2})
+		const n = 9
+		for range n {
+			s.send("t")
+		}
+		let(1500 * time.Millisecond)
+		takes.Store(int64(2 * time.Hour))
+		let(time.Second)
+		if r.count() != 3 {
+			t.Fatalf("%d ran", r.count())
+		}
+		held := func() (n int, oldest time.Duration) {
+			s.worker.rooms.mu.Lock()
+			defer s.worker.rooms.mu.Unlock()
+			for _, r := range s.worker.rooms.rooms {
+				for _, j := range r.jobs {
+					oldest = max(oldest, time.Since(j.entered))
+				}
+				n += len(r.jobs)
+			}
+			return n, oldest
+		}
+		if n, _ := held(); n != 6 {
+			t.Errorf("%d wait in the room", n)
+		}
+		for range 100 {
+			let(time.Minute)
+			if n, oldest := held(); oldest > roomRenewal+roomPatience {
+				t.Errorf("of %d in the room one is there since %v", n, oldest)
+			}
+		}
+		if n, _ := held(); n > 2 {
+			t.Errorf("%d wait in the room for runs of two hours", n)
+		}
+		takes.Store(int64(time.Second))
+		let(40 * time.Minute)
+		if r.count() != n {
+			t.Errorf("%d ran of %d", r.count(), n)
 		}
 		s.checkRooms()
 	})

@@ -133,6 +133,7 @@ func (r *room) enter(ctx context.Context, j *job) {
 		rs.w.postpone(j, back)
 		return
 	}
+	j.entered = now
 	r.append(j)
 	first := len(r.jobs) == 1
 	if !r.running {
