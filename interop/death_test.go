@@ -11,8 +11,8 @@ import (
 	"github.com/gelery/gelery/task"
 )
 
-// TestDeaths kills a worker of either language while it holds messages, with only the other language left to notice.
-func TestDeaths(t *testing.T) {
+// TestF41Deaths kills a worker of either language while it holds messages, with only the other language left to notice.
+func TestF41Deaths(t *testing.T) {
 	t.Parallel()
 	ForEachCrossing(t, []Stack{RedisStack, RabbitMQRPCStack}, func(t *testing.T, c Crossing) {
 		pythonDies, goDies := pythonDiesOnRedis, goDiesOnRedis
@@ -134,9 +134,9 @@ func wantAll(t *testing.T, results []*task.Result[any]) {
 	}
 }
 
-// TestLeaseUnderPython holds tasks in a Go worker for several visibility timeouts of a Python worker on the same
+// TestF42LeaseUnderPython holds tasks in a Go worker for several visibility timeouts of a Python worker on the same
 // database: Python must not take them for dead.
-func TestLeaseUnderPython(t *testing.T) {
+func TestF42LeaseUnderPython(t *testing.T) {
 	t.Parallel()
 	ForEachCrossing(t, []Stack{RedisStack}, func(t *testing.T, c Crossing) {
 		c.To(PythonToGo).Cell(t, "Go holds, Python sweeps", func(t *testing.T) {

@@ -4,7 +4,7 @@
 #
 #   scripts/faults.sh        every fault, within the hour
 #   scripts/faults.sh F21    one
-#   scripts/faults.sh F4     F41 to F49
+#   scripts/faults.sh F4     F41 to F45
 source "$(dirname "$0")/common.sh"
 
 fault=${1:-F}
@@ -19,7 +19,8 @@ export GELERY_TEST_SERVERS=required GELERY_TEST_PYTHON=required GELERY_FAULTS_LO
 # One package after the other: what is measured is time, too.
 status=0
 limited 5400 go test -count=1 -p 1 -timeout 80m -run "^Test$fault[0-9]*[A-Z]" ./internal/faults ./interop || status=$?
-[ -s "$report" ] || die "nothing was reported" "no fault $fault, or its test failed before its end" "look at what go test said above"
+# F41 and F42 are tests of interop, which look at results and at the broker, and write no line.
+[ -s "$report" ] || exit "$status"
 printf '\n| Fault | What was done (broker) | Faults | Sent | Done | Set aside | Lost | Extra runs (bound) | Recovery (bound) |\n'
 printf '|---|---|---|---|---|---|---|---|---|\n'
 sort "$report"

@@ -10,6 +10,7 @@ import (
 	"github.com/gelery/gelery/internal/testservice"
 	"github.com/gelery/gelery/protocol"
 	"github.com/gelery/gelery/task"
+	"github.com/gelery/gelery/worker"
 )
 
 // TestF13Spin has tasks never end: the hard limit marks them FAILURE, and when too many slots are taken by them the
@@ -41,6 +42,45 @@ func TestF13Spin(t *testing.T) {
 	s.settled(2 * recovery)
 	_ = heir.stop() // it may have been given a task that does not end
 	s.account(outcome{what: "tasks that do not end, hard limit 1 s", faults: slots + 1, extra: prefetch})
+}
+
+// TestF13SpinInChild has tasks of a process pool never end: the child is killed at the hard limit, and nothing else is
+// touched.
+func TestF13SpinInChild(t *testing.T) {
+	t.Parallel()
+	s := onRedis(t, testservice.Redis(t))
+	w := s.worker(func(told *setup) { told.TimeLimit, told.Pool = time.Second, worker.PoolProcess })
+	var results []*task.Result[task.NoResult]
+	for range 2 * slots {
+		results = append(results, s.offend("spin"))
+	}
+	s.sendMany(20, 5)
+	for _, r := range results {
+		if _, err := r.Get(deadlineOf(t, recovery)); err == nil || !strings.Contains(err.Error(), "TimeLimitExceeded") {
+			t.Errorf("the result is %v; expected TimeLimitExceeded", err)
+		}
+	}
+	s.settled(recovery)
+	stopped(t, w)
+	s.account(outcome{what: "tasks that do not end in a process pool, hard limit 1 s", faults: 2 * slots})
+}
+
+// TestF14MemoryOfChild has tasks of a process pool take more memory than a child may have: the child is killed, and
+// nothing else is touched.
+func TestF14MemoryOfChild(t *testing.T) {
+	t.Parallel()
+	s := onRedis(t, testservice.Redis(t))
+	w := s.worker(func(told *setup) { told.MemoryLimit, told.Pool = 200<<20, worker.PoolProcess })
+	const faults = 2
+	for range faults {
+		if _, err := s.offend("blow").Get(deadlineOf(t, recovery)); err == nil {
+			t.Error("no failure")
+		}
+		s.sendMany(10, 5)
+	}
+	s.settled(recovery)
+	stopped(t, w)
+	s.account(outcome{what: "out of memory in a process pool, 200 MB a child", faults: faults})
 }
 
 // TestF14Memory has a task take more memory than its process may have: the process is gone, and the task set aside in

@@ -47,6 +47,8 @@ type setup struct {
 	StopTimeout      time.Duration
 	TimeLimit        time.Duration
 	MaxDeliveries    int
+	Pool             string
+	MemoryLimit      int64     // of a child
 	Kill             killPoint // where it kills itself
 	KillAt           int       // the how manieth time it comes there
 }
@@ -94,7 +96,7 @@ func (s setup) run() error {
 		mux.Hook(worker.Hooks{Received: func(_ context.Context, e worker.TaskReceived) { _ = Ledger{s.Received}.Append(e.ID) }})
 	}
 	w, err := worker.New(client, mux, worker.Config{Concurrency: s.Slots, PrefetchMultiplier: s.Prefetch / s.Slots, StopTimeout: s.StopTimeout,
-		TimeLimit: s.TimeLimit, MaxDeliveries: s.MaxDeliveries})
+		TimeLimit: s.TimeLimit, MaxDeliveries: s.MaxDeliveries, Pool: s.Pool, MemoryLimitPerChild: s.MemoryLimit})
 	if err != nil {
 		return err
 	}
@@ -102,6 +104,9 @@ func (s setup) run() error {
 		<-w.Consuming()
 		_, _ = os.Stdout.WriteString("consuming\n")
 	}()
+	if worker.IsChild() {
+		return w.Run(ctx)
+	}
 	// A parent that dies closes standard input: no worker outlives its test.
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
