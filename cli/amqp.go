@@ -23,7 +23,6 @@ type amqpDocument struct {
 
 // entityFlags say what an exchange, queue or binding is like.
 type entityFlags struct {
-	connectionFlags
 	kind                  string
 	transient, autoDelete bool
 	arguments             []string
@@ -104,7 +103,7 @@ func (c *entityCommand) cobra(a *app, f *entityFlags) *cobra.Command {
 		c.flags(cmd)
 	}
 	f.output.add(cmd, outputPlain, outputJSON)
-	f.addBroker(cmd)
+	addBrokerFlags(cmd)
 	return cmd
 }
 
@@ -112,10 +111,7 @@ func (c *entityCommand) cobra(a *app, f *entityFlags) *cobra.Command {
 func (a *app) administer(ctx context.Context, f *entityFlags, args []string,
 	do func(ctx context.Context, b broker, args []string) (amqpDocument, string, error)) error {
 	url := a.brokerURL("WRITE")
-	config, err := f.config(url, "", quietLogger(a.stderr))
-	if err != nil {
-		return err
-	}
+	config := a.config(url, "", quietLogger(a.stderr))
 	client, closeClient, err := connectBriefly(ctx, config)
 	if err != nil {
 		return err

@@ -59,7 +59,6 @@ const (
 )
 
 type benchFlags struct {
-	connectionFlags
 	tasks, concurrency int
 	only               []string
 	output             output
@@ -105,8 +104,8 @@ it has stored. Results are stored in --result-backend, by default where the brok
 	flags.IntVarP(&f.concurrency, "concurrency", "c", benchConcurrency, "`number` of tasks the worker runs at once")
 	flags.StringSliceVar(&f.only, "only", benchMeasures, "`measures` to take, separated by commas")
 	f.output.add(cmd, outputTable, outputPlain, outputJSON)
-	f.addBroker(cmd)
-	f.addBackend(cmd)
+	addBrokerFlags(cmd)
+	addBackendFlags(cmd)
 	return cmd
 }
 
@@ -141,7 +140,7 @@ func (a *app) bench(ctx context.Context, f *benchFlags) (err error) {
 		broker = server.URL
 		fmt.Fprintln(a.stderr, "measuring a redis-server of its own on "+server.Addr)
 	}
-	b, err := newBench(ctx, f, broker, firstOf(a.backend, sameServer(broker)), quietLogger(a.stderr))
+	b, err := a.newBench(ctx, f, broker, firstOf(a.backend, sameServer(broker)), quietLogger(a.stderr))
 	if err != nil {
 		return err
 	}

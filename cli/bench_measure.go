@@ -49,17 +49,15 @@ type bench struct {
 	sent map[string]int // what was sent and not yet forgotten: id and x
 }
 
-func newBench(ctx context.Context, f *benchFlags, broker, backend string, log *slog.Logger) (*bench, error) {
+func (a *app) newBench(ctx context.Context, f *benchFlags, broker, backend string, log *slog.Logger) (*bench, error) {
 	if backend == "" {
 		return nil, usage("there is no result backend", "none is given, and the broker "+broker+" keeps no results", "give one with --result-backend")
 	}
-	config, err := f.config(broker, backend, log)
-	if err != nil {
-		return nil, err
-	}
+	config := a.config(broker, backend, log)
 	b := &bench{f: f, broker: broker, options: config.TransportOptions, log: log, sent: map[string]int{},
 		queue: "gelery-bench-" + uuid.NewString()[:8]}
 	config.Queue = b.queue
+	var err error
 	b.client, b.shut, err = connectBriefly(ctx, config)
 	return b, err
 }

@@ -9,23 +9,22 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/gelery/gelery/protocol/serialization"
+	"github.com/gelery/gelery/settings"
 	"github.com/gelery/gelery/task"
 	"github.com/gelery/gelery/transport"
 )
 
 type callFlags struct {
-	connectionFlags
-	declare                         queueFlags
-	args, kwargs                    string
-	queue, exchange, routingKey     string
-	eta, expires                    string
-	countdown                       seconds
-	serializer, compression, taskID string
-	priority                        int
-	wait                            bool
-	timeout                         seconds
-	output                          output
-	given                           func(flag string) bool
+	args, kwargs                string
+	queue, exchange, routingKey string
+	eta, expires                string
+	countdown                   seconds
+	taskID                      string
+	priority                    int
+	wait                        bool
+	timeout                     seconds
+	output                      output
+	given                       func(flag string) bool
 }
 
 func callCommand(a *app) *cobra.Command {
@@ -63,16 +62,16 @@ its traceback on standard error and exit code 1. -o json prints {"task_id"}, wit
 	flags.Var(&f.countdown, "countdown", "start no earlier than this after now")
 	flags.StringVar(&f.eta, "eta", "", "start no earlier than this `time`: ISO 8601, Unix seconds or +10m")
 	flags.StringVar(&f.expires, "expires", "", "do not start after this `time`: seconds from now, ISO 8601 or +10m")
-	flags.StringVar(&f.serializer, "serializer", "json", "`name` of the serializer: json, msgpack, yaml")
-	flags.StringVar(&f.compression, "compression", "", "`name` of the compression: gzip, zstd, brotli, ...")
+	addSetting(cmd, "serializer", "", "`name` of the serializer: json, msgpack, yaml", "task_serializer")
+	addSetting(cmd, "compression", "", "`name` of the compression: gzip, zstd, brotli, ...", "task_compression")
 	flags.IntVar(&f.priority, "priority", 0, "0 to 255; on Redis 0 to 9, the lowest first")
 	flags.StringVar(&f.taskID, "task-id", "", "`id` of the task (default a random UUID)")
 	flags.BoolVar(&f.wait, "wait", false, "wait for the result and print it")
 	flags.Var(&f.timeout, "timeout", "with --wait: how long (default for ever)")
 	f.output.add(cmd, outputPlain, outputJSON)
-	f.addBroker(cmd)
-	f.addBackend(cmd)
-	f.declare.add(cmd)
+	addBrokerFlags(cmd)
+	addBackendFlags(cmd)
+	addQueueFlags(cmd)
 	return cmd
 }
 
@@ -101,12 +100,8 @@ func (a *app) call(ctx context.Context, f *callFlags, name string) error {
 			return noBackend("--wait needs a result backend")
 		}
 	}
-	config, err := f.config(a.brokerURL("WRITE"), backend, quietLogger(a.stderr))
-	if err != nil {
-		return err
-	}
-	config.Serializer, config.PublishTimeout = f.serializer, connectTimeout
-	a.configureQueues(&config, &f.declare)
+	config := a.config(a.brokerURL("WRITE"), backend, quietLogger(a.stderr))
+	config.PublishTimeout = connectTimeout
 	client, closeClient, err := connectBriefly(ctx, config)
 	if err != nil {
 		return err
@@ -185,7 +180,7 @@ func (f *callFlags) options(now time.Time) ([]task.SendOption, error) {
 	for _, o := range []struct {
 		value string
 		make  func(string) task.Option
-	}{{f.queue, task.Queue}, {f.exchange, task.Exchange}, {f.routingKey, task.RoutingKey}, {f.compression, task.Compression}} {
+	}{{f.queue, task.Queue}, {f.exchange, task.Exchange}, {f.routingKey, task.RoutingKey}} {
 		if o.value != "" {
 			options = append(options, o.make(o.value))
 		}
@@ -221,7 +216,7 @@ func (f *callFlags) options(now time.Time) ([]task.SendOption, error) {
 
 // parseExpires is parseMoment, but a bare number is seconds from now, as in Celery.
 func parseExpires(text string, now time.Time) (time.Time, error) {
-	if d, err := parseSeconds(text); err == nil {
+	if d, err := settings.ParseSeconds(text); err == nil {
 		return now.Add(d), nil
 	}
 	return parseMoment(text, now)

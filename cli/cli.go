@@ -11,9 +11,10 @@
 //
 // # Settings
 //
-// A flag wins over its environment variable, that over the default. Every flag of a command has the variable Celery's
-// command line gives it: CELERY_WORKER_CONCURRENCY, CELERY_CALL_QUEUE. The URLs are CELERY_BROKER_URL and
-// CELERY_RESULT_BACKEND; workers prefer CELERY_BROKER_READ_URL, producers CELERY_BROKER_WRITE_URL.
+// A flag wins over its environment variable, that over a file of settings (see package settings), that over the default.
+// Every flag of a command has the variable Celery's command line gives it: CELERY_WORKER_CONCURRENCY, CELERY_CALL_QUEUE;
+// every setting has one too: CELERY_TASK_DEFAULT_QUEUE. Workers prefer CELERY_BROKER_READ_URL to CELERY_BROKER_URL,
+// producers CELERY_BROKER_WRITE_URL.
 package cli
 
 import (
@@ -29,6 +30,7 @@ import (
 	"github.com/redis/go-redis/v9/logging"
 	"github.com/spf13/cobra"
 
+	"github.com/gelery/gelery/settings"
 	"github.com/gelery/gelery/worker"
 
 	// The drivers of the stock command; a program that calls Main has them all.
@@ -66,9 +68,11 @@ type app struct {
 	env            func(string) string
 	signals        <-chan os.Signal // nil: none
 
-	args    []string
-	broker  string // -b as given
-	backend string // --result-backend as given
+	args       []string
+	broker     string // -b as given
+	backend    string // --result-backend as given
+	configFile string // --config as given
+	settings   *settings.Settings
 }
 
 const (
@@ -82,7 +86,7 @@ var commands = []func(*app) *cobra.Command{
 	devCommand, workerCommand,
 	callCommand, resultCommand,
 	queuesCommand, purgeCommand, amqpCommand, doctorCommand,
-	versionCommand,
+	configCommand, versionCommand,
 }
 
 // run parses and executes, and turns what came of it into an exit code.
@@ -114,7 +118,8 @@ func (a *app) root() *cobra.Command {
 		Long: `Run, call and watch Celery tasks in Go
 
 Options may stand before or after the command. Each one of a command has an environment variable, as with celery:
-CELERY_<COMMAND>_<OPTION>, for example CELERY_WORKER_CONCURRENCY. An option wins over its variable.
+CELERY_<COMMAND>_<OPTION>, for example CELERY_WORKER_CONCURRENCY. An option wins over its variable. Celery's settings
+are read from a file and from variables too, which are weaker: see "config --help".
 
 ` + exitCodes,
 		Example: `  ` + a.name + ` dev
@@ -147,6 +152,7 @@ CELERY_<COMMAND>_<OPTION>, for example CELERY_WORKER_CONCURRENCY. An option wins
 	flags.SortFlags = false
 	flags.StringVarP(&a.broker, "broker", "b", "", "broker URL (CELERY_BROKER_URL; default "+defaultBroker+")")
 	flags.StringVar(&a.backend, "result-backend", "", "result backend URL (CELERY_RESULT_BACKEND; default none)")
+	flags.StringVar(&a.configFile, "config", "", "`path` of a file of settings, YAML or JSON ("+settings.FileVariable+")")
 	addForeignFlags(flags, foreignGlobal)
 	for _, command := range commands {
 		cmd := command(a)

@@ -3,12 +3,9 @@ package cli
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/spf13/cobra"
 
 	"github.com/gelery/gelery/backends"
 	"github.com/gelery/gelery/backends/rpc"
@@ -25,34 +22,6 @@ const (
 	connectTimeout = 5 * time.Second
 	closeTimeout   = 5 * time.Second
 )
-
-// connectionFlags are the flags of commands that talk to a broker, a result backend, or both.
-type connectionFlags struct {
-	transportOptions, backendOptions []string
-	resultSerializer                 string
-}
-
-func (c *connectionFlags) addBroker(cmd *cobra.Command) {
-	cmd.Flags().StringArrayVar(&c.transportOptions, "transport-option", nil,
-		"broker_transport_options entry `key=value`, the value as JSON; repeatable")
-}
-
-func (c *connectionFlags) addBackend(cmd *cobra.Command) {
-	cmd.Flags().StringArrayVar(&c.backendOptions, "backend-option", nil,
-		"result_backend_transport_options entry `key=value`, the value as JSON; repeatable")
-	cmd.Flags().StringVar(&c.resultSerializer, "result-serializer", "json", "`name` of the serializer of results")
-}
-
-// config is the client configuration for the URLs, of which either may be empty.
-func (c *connectionFlags) config(broker, backend string, log *slog.Logger) (task.Config, error) {
-	config := task.Config{Broker: broker, Backend: backend, ResultSerializer: c.resultSerializer, Logger: log}
-	var err error
-	if config.TransportOptions, err = optionMap("transport-option", c.transportOptions); err != nil {
-		return config, err
-	}
-	config.BackendOptions, err = optionMap("backend-option", c.backendOptions)
-	return config, err
-}
 
 // connect opens what the configuration names and tries for as long as ctx lives. Close must be called.
 func connect(ctx context.Context, c task.Config) (_ *task.Client, closeAll func(), err error) {

@@ -13,7 +13,6 @@ import (
 )
 
 type doctorFlags struct {
-	connectionFlags
 	queues []string
 	strict bool
 	output output
@@ -45,26 +44,20 @@ An error is exit code 1, with --strict a warning too; a server that cannot be re
 	flags.StringSliceVarP(&f.queues, "queues", "Q", nil, "`names`, separated by commas (default all the broker knows)")
 	flags.BoolVar(&f.strict, "strict", false, "let warnings fail as errors do")
 	f.output.add(cmd, outputTable, outputPlain, outputJSON)
-	f.addBroker(cmd)
-	f.addBackend(cmd)
+	addBrokerFlags(cmd)
+	addBackendFlags(cmd)
 	return cmd
 }
 
 func (a *app) doctor(ctx context.Context, f *doctorFlags) error {
 	log := quietLogger(a.stderr)
-	config, err := f.config(a.brokerURL("READ"), "", log)
-	if err != nil {
-		return err
-	}
+	config := a.config(a.brokerURL("READ"), "", log)
 	found, unreachable, err := a.examine(ctx, "broker", config, f.queues)
 	if err != nil {
 		return err
 	}
 	if url := a.backendURL(); url != "" {
-		config, err := f.config("", url, log)
-		if err != nil {
-			return err
-		}
+		config := a.config("", url, log)
 		more, alsoUnreachable, err := a.examine(ctx, "result backend", config, nil)
 		if err != nil {
 			return err

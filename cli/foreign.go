@@ -16,19 +16,16 @@ type foreignFlag struct {
 
 var foreignGlobal = []foreignFlag{
 	{"app", "A", false, "Go has no app module; the tasks are compiled into the binary that calls cli.Main"},
-	{"loader", "", false, "Go has no loaders; settings are options and CELERY_* variables"},
-	{"config", "", false, "Go cannot read a Python module; settings are options and CELERY_* variables"},
+	{"loader", "", false, "Go has no loaders; write the settings into a YAML file and name it with --config"},
 	{"workdir", "", false, "change the folder before: cd DIR && ..."},
 	{"no-color", "C", true, ""},
 	{"skip-checks", "", true, ""},
 }
 
 var foreignWorker = []foreignFlag{
-	{"pool", "P", false, "Go runs tasks in goroutines and has no other pool; use --concurrency"},
 	{"beat", "B", true, "the worker has no scheduler inside; run celery beat beside it"},
 	{"schedule-filename", "s", false, "the worker has no scheduler inside; run celery beat beside it"},
 	{"scheduler", "", false, "the worker has no scheduler inside; run celery beat beside it"},
-	{"autoscale", "", false, "a goroutine costs next to nothing; use --concurrency with the larger of the two numbers"},
 	{"task-events", "E", true, "the worker sends no task events; leave the option out"},
 	{"events", "", true, "the worker sends no task events; leave the option out"},
 	{"detach", "D", true, "leave that to the service manager (systemd, Docker), or use nohup ... &"},
@@ -38,11 +35,6 @@ var foreignWorker = []foreignFlag{
 	{"umask", "", false, "leave that to the service manager (systemd, Docker)"},
 	{"executable", "", false, "Go has no interpreter to choose"},
 	{"statedb", "S", false, "the worker keeps no state between runs; leave the option out"},
-	{"disable-prefetch", "", true, "use --prefetch-multiplier 1, which takes only what can run at once"},
-	{"time-limit", "", false, "set it where the task is defined or called: task.TimeLimit"},
-	{"soft-time-limit", "", false, "set it where the task is defined or called: task.SoftTimeLimit"},
-	{"max-tasks-per-child", "", false, "there are no child processes; leave the option out"},
-	{"max-memory-per-child", "", false, "there are no child processes; set GOMEMLIMIT"},
 	{"purge", "", true, "empty the queues before, with the command purge"},
 	{"discard", "", true, "empty the queues before, with the command purge"},
 	{"exclude-queues", "X", false, "name the queues to serve with --queues"},

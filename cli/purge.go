@@ -21,7 +21,6 @@ type purgeDocument struct {
 
 func purgeCommand(a *app) *cobra.Command {
 	var (
-		connection  connectionFlags
 		queues      []string
 		exclude     []string
 		force, sure bool
@@ -43,7 +42,7 @@ no way back, so it asks first; where nobody can be asked, --force is needed.
 		Args: cobra.NoArgs,
 		RunE: a.command(func(ctx context.Context, _ *cobra.Command, _ []string) error {
 			if len(queues) == 0 {
-				queues = []string{defaultQueue}
+				queues = a.servedQueues()
 			}
 			queues = slices.DeleteFunc(queues, func(q string) bool { return slices.Contains(exclude, q) })
 			if !force && !sure {
@@ -51,7 +50,7 @@ no way back, so it asks first; where nobody can be asked, --force is needed.
 					return err
 				}
 			}
-			return a.purge(ctx, &connection, queues, out)
+			return a.purge(ctx, queues, out)
 		}),
 	}
 	flags := cmd.Flags()
@@ -61,7 +60,7 @@ no way back, so it asks first; where nobody can be asked, --force is needed.
 	flags.BoolVarP(&force, "force", "f", false, "do not ask")
 	flags.BoolVar(&sure, "yes", false, "the same as --force")
 	out.add(cmd, outputPlain, outputJSON)
-	connection.addBroker(cmd)
+	addBrokerFlags(cmd)
 	return cmd
 }
 
@@ -101,8 +100,8 @@ func (a *app) confirmPurge(ctx context.Context, queues []string) error {
 	}
 }
 
-func (a *app) purge(ctx context.Context, f *connectionFlags, queues []string, o output) error {
-	inspector, closeClient, err := a.inspect(ctx, f)
+func (a *app) purge(ctx context.Context, queues []string, o output) error {
+	inspector, closeClient, err := a.inspect(ctx)
 	if err != nil {
 		return err
 	}

@@ -32,7 +32,6 @@ type quarantineDocument struct {
 }
 
 type queuesFlags struct {
-	connectionFlags
 	queues          []string
 	quarantine      string
 	limit           int
@@ -63,7 +62,7 @@ prints [{"queue", "messages", "by_priority", "unacked", "delayed", "quarantined"
   gelery queues --purge-quarantine celery`,
 		Args: cobra.NoArgs,
 		RunE: a.command(func(ctx context.Context, _ *cobra.Command, _ []string) error {
-			inspector, closeClient, err := a.inspect(ctx, &f.connectionFlags)
+			inspector, closeClient, err := a.inspect(ctx)
 			if err != nil {
 				return err
 			}
@@ -87,7 +86,7 @@ prints [{"queue", "messages", "by_priority", "unacked", "delayed", "quarantined"
 	flags.StringVar(&f.purgeQuarantine, "purge-quarantine", "", "delete the quarantined messages of this `queue`")
 	cmd.MarkFlagsMutuallyExclusive("queues", "quarantine", "purge-quarantine")
 	f.output.add(cmd, outputTable, outputPlain, outputJSON)
-	f.addBroker(cmd)
+	addBrokerFlags(cmd)
 	return cmd
 }
 
@@ -95,12 +94,9 @@ prints [{"queue", "messages", "by_priority", "unacked", "delayed", "quarantined"
 const operateTimeout = 30 * time.Second
 
 // inspect opens the broker for an operator's questions.
-func (a *app) inspect(ctx context.Context, f *connectionFlags) (transport.Inspector, func(), error) {
+func (a *app) inspect(ctx context.Context) (transport.Inspector, func(), error) {
 	broker := a.brokerURL("READ")
-	config, err := f.config(broker, "", quietLogger(a.stderr))
-	if err != nil {
-		return nil, nil, err
-	}
+	config := a.config(broker, "", quietLogger(a.stderr))
 	client, closeClient, err := connectBriefly(ctx, config)
 	if err != nil {
 		return nil, nil, err

@@ -34,11 +34,10 @@ type errorDocument struct {
 
 func resultCommand(a *app) *cobra.Command {
 	var (
-		connection connectionFlags
-		out        output
-		traceback  bool
-		wait       bool
-		timeout    seconds
+		out       output
+		traceback bool
+		wait      bool
+		timeout   seconds
 	)
 	cmd := &cobra.Command{
 		Use:     "result TASK_ID",
@@ -59,10 +58,7 @@ printed as JSON. A task that failed, or is not done, gives exit code 1. -o json 
 			if backend == "" {
 				return noBackend("there is no result backend to ask")
 			}
-			config, err := connection.config("", backend, quietLogger(a.stderr))
-			if err != nil {
-				return err
-			}
+			config := a.config("", backend, quietLogger(a.stderr))
 			client, closeClient, err := connectBriefly(ctx, config)
 			if err != nil {
 				return err
@@ -85,7 +81,7 @@ printed as JSON. A task that failed, or is not done, gives exit code 1. -o json 
 	flags.BoolVar(&wait, "wait", true, "wait until the task is done")
 	flags.Var(&timeout, "timeout", "how long to wait (default for ever)")
 	out.add(cmd, outputPlain, outputJSON)
-	connection.addBackend(cmd)
+	addBackendFlags(cmd)
 	return cmd
 }
 

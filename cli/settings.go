@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"strings"
 	"time"
@@ -12,31 +13,22 @@ import (
 
 	"github.com/gelery/gelery/protocol/serialization"
 	"github.com/gelery/gelery/protocol/value"
+	"github.com/gelery/gelery/settings"
 	"github.com/gelery/gelery/task"
 )
 
-const (
-	defaultBroker = "redis://localhost:6379/0"
-	defaultQueue  = "celery" // task_default_queue
-)
+// defaultBroker is the command line's broker_url where nothing names one.
+const defaultBroker = "redis://localhost:6379/0"
 
-// settingNames are the variables of settings that are a flag here and none of celery's, beside the flag's own variable.
-var settingNames = map[string]string{
-	"accept-content":    "CELERY_ACCEPT_CONTENT",
-	"result-serializer": "CELERY_RESULT_SERIALIZER",
-	"result-extended":   "CELERY_RESULT_EXTENDED",
-	"track-started":     "CELERY_TASK_TRACK_STARTED",
-	"max-priority":      "CELERY_TASK_QUEUE_MAX_PRIORITY",
-}
-
-// prepare runs before every command: it answers flags that are Celery's alone and fills in the environment.
-func (a *app) prepare(cmd *cobra.Command, _ []string) error {
+// prepare runs before every command: it answers flags that are Celery's alone, fills in the environment and reads the
+// settings.
+func (a *app) prepare(cmd *cobra.Command, args []string) error {
 	if err := refuseForeignFlags(cmd); err != nil {
 		return err
 	}
 	if module := a.env("CELERY_CONFIG_MODULE"); module != "" && cmd.GroupID != "" {
 		fmt.Fprintf(a.stderr, "hint: CELERY_CONFIG_MODULE names a Python module (%s), which Go cannot read; "+
-			"give its settings as options or CELERY_* variables\n", module)
+			"write its settings into a YAML file and name that in %s\n", module, settings.FileVariable)
 	}
 	var errs []error
 	cmd.LocalFlags().VisitAll(func(f *pflag.Flag) {
@@ -47,7 +39,24 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 	if len(errs) > 0 {
 		return errs[0]
 	}
-	return nil
+	if !usesSettings(cmd) {
+		return nil
+	}
+	return a.loadSettings(cmd, extraArguments(cmd, args))
+}
+
+// withoutSettings marks commands that work whatever the settings are.
+const withoutSettings = "without settings"
+
+// usesSettings tells our commands from those of cobra, version and the marked ones.
+func usesSettings(cmd *cobra.Command) bool {
+	if cmd.Annotations[withoutSettings] != "" {
+		return false
+	}
+	for cmd.HasParent() && cmd.Parent().HasParent() {
+		cmd = cmd.Parent()
+	}
+	return cmd.GroupID != ""
 }
 
 func (a *app) setFromEnvironment(cmd *cobra.Command, f *pflag.Flag) error {
@@ -55,31 +64,101 @@ func (a *app) setFromEnvironment(cmd *cobra.Command, f *pflag.Flag) error {
 		return nil
 	}
 	upper := func(s string) string { return strings.ToUpper(strings.ReplaceAll(s, "-", "_")) }
-	for _, name := range []string{"CELERY_" + upper(cmd.Name()) + "_" + upper(f.Name), settingNames[f.Name]} {
-		text := a.env(name)
-		if name == "" || text == "" {
-			continue
-		}
-		if err := cmd.Flags().Set(f.Name, text); err != nil {
-			return usage("variable "+name+": "+err.Error(), "", "see "+cmd.CommandPath()+" --help")
-		}
+	name := "CELERY_" + upper(cmd.Name()) + "_" + upper(f.Name)
+	text := a.env(name)
+	if text == "" {
 		return nil
+	}
+	if err := cmd.Flags().Set(f.Name, text); err != nil {
+		return usage("variable "+name+": "+err.Error(), "", "see "+cmd.CommandPath()+" --help")
+	}
+	if v, ok := f.Value.(*settingFlag); ok {
+		v.origin = "variable " + name
 	}
 	return nil
 }
 
+// extraArguments are those behind "--", with which celery worker takes settings.
+func extraArguments(cmd *cobra.Command, args []string) []string {
+	if dash := cmd.ArgsLenAtDash(); dash >= 0 && cmd.Name() == "worker" {
+		return args[dash:]
+	}
+	return nil
+}
+
+// onlyExtras refuses arguments before "--".
+func onlyExtras(cmd *cobra.Command, args []string) error {
+	if dash := cmd.ArgsLenAtDash(); dash >= 0 {
+		args = args[:dash]
+	}
+	return cobra.NoArgs(cmd, args)
+}
+
+// loadSettings reads the settings from all their sources, the weakest first.
+func (a *app) loadSettings(cmd *cobra.Command, extras []string) error {
+	s := &settings.Settings{}
+	var errs []error
+	if path := firstOf(a.configFile, a.env(settings.FileVariable)); path != "" {
+		errs = append(errs, s.ReadFile(path))
+	}
+	errs = append(errs, s.ReadEnvironment(a.env))
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		v, ok := f.Value.(*settingFlag)
+		if !ok || !f.Changed {
+			return
+		}
+		origin := v.origin
+		if origin == "option" {
+			origin = "option --" + f.Name
+		}
+		for _, name := range v.names {
+			errs = append(errs, s.SetOption(name, v.text, origin))
+		}
+	})
+	for _, url := range []struct{ name, text, flag string }{{"broker_url", a.broker, "--broker"}, {"result_backend", a.backend, "--result-backend"}} {
+		if url.text != "" {
+			errs = append(errs, s.SetOption(url.name, url.text, "option "+url.flag))
+		}
+	}
+	for _, extra := range extras {
+		errs = append(errs, s.SetExtra(extra))
+	}
+	err := errors.Join(errs...)
+	if err == nil {
+		err = s.Check()
+	}
+	a.settings = s
+	return settingsFailure(err)
+}
+
+// settingsFailure tells of all mistakes in the settings.
+func settingsFailure(err error) error {
+	if err == nil {
+		return nil
+	}
+	mistakes := strings.Split(err.Error(), "\n")
+	if len(mistakes) == 1 {
+		return usage(mistakes[0], "", "")
+	}
+	return usage(fmt.Sprintf("%d mistakes in the settings", len(mistakes)), strings.Join(mistakes, "; "), "")
+}
+
 // brokerURL is the broker's URL for a worker ("READ") or a producer ("WRITE").
 func (a *app) brokerURL(direction string) string {
-	return firstOf(a.broker, a.env("CELERY_BROKER_"+direction+"_URL"), a.env("CELERY_BROKER_URL"), defaultBroker)
+	if direction == "READ" {
+		return firstOf(a.settings.WorkerClient().Broker, defaultBroker)
+	}
+	return firstOf(a.settings.Client().Broker, defaultBroker)
 }
 
 // backendURL is the result backend's URL, empty for none. Celery's word for none is "disabled".
-func (a *app) backendURL() string {
-	url := firstOf(a.backend, a.env("CELERY_RESULT_BACKEND"))
-	if url == "disabled" || strings.HasPrefix(url, "disabled:") {
-		return ""
-	}
-	return url
+func (a *app) backendURL() string { return a.settings.Client().Backend }
+
+// config is the client configuration for the URLs, of which either may be empty.
+func (a *app) config(broker, backend string, log *slog.Logger) task.Config {
+	c := a.settings.ClientOf(broker, backend)
+	c.Logger, c.Middleware = log, a.mux.PublishMiddleware()
+	return c
 }
 
 func firstOf(texts ...string) string {
@@ -91,53 +170,29 @@ func firstOf(texts ...string) string {
 	return ""
 }
 
-// optionMap reads key=value pairs. A value is JSON if it can be, and text if not.
+// optionMap reads key=value pairs.
 func optionMap(flag string, pairs []string) (map[string]any, error) {
 	options := make(map[string]any, len(pairs))
 	for _, p := range pairs {
-		key, text, ok := strings.Cut(p, "=")
-		if !ok || key == "" {
-			return nil, usage(fmt.Sprintf("--%s %q is no key=value pair", flag, p), "", "write for example --"+flag+" visibility_timeout=7200")
-		}
-		v, err := serialization.DecodeJSON([]byte(text))
+		key, v, err := optionPair(p)
 		if err != nil {
-			v = text
+			return nil, usage(fmt.Sprintf("--%s %q: %v", flag, p, err), "", "")
 		}
 		options[key] = v
 	}
 	return options, nil
 }
 
-// queueFlags say what the queues named on the command line are like. They must be as the rest of the fleet declares them.
-type queueFlags struct {
-	queueType, exchangeType string
-	maxPriority             int
-}
-
-func (f *queueFlags) add(cmd *cobra.Command) {
-	flags := cmd.Flags()
-	for _, choice := range []struct {
-		value       *string
-		name, usage string
-		of          []string
-	}{
-		{&f.queueType, "queue-type", "`type` of the queues on RabbitMQ: ", []string{"classic", "quorum"}},
-		{&f.exchangeType, "exchange-type", "`type` of their exchanges: ", []string{"direct", "topic", "fanout"}},
-	} {
-		flags.StringVar(choice.value, choice.name, "", choice.usage+strings.Join(choice.of, ", ")+" (default "+choice.of[0]+")")
-		_ = cmd.RegisterFlagCompletionFunc(choice.name, cobra.FixedCompletions(choice.of, cobra.ShellCompDirectiveNoFileComp))
+// optionPair reads a key=value pair. A value is JSON if it can be, and text if not.
+func optionPair(text string) (key string, v any, err error) {
+	key, value, ok := strings.Cut(text, "=")
+	if !ok || key == "" {
+		return "", nil, errors.New("it is no key=value pair; write for example visibility_timeout=7200")
 	}
-	flags.IntVar(&f.maxPriority, "max-priority", 0, "x-max-priority of the queues, a `number` up to 255 (default none)")
-}
-
-// configureQueues applies the flags to the default queue and to any other name. In the environment Celery tells the two
-// apart.
-func (a *app) configureQueues(c *task.Config, f *queueFlags) {
-	c.QueueType = firstOf(f.queueType, a.env("CELERY_TASK_DEFAULT_QUEUE_TYPE"))
-	c.CreateMissingQueueType = firstOf(f.queueType, a.env("CELERY_TASK_CREATE_MISSING_QUEUE_TYPE"))
-	c.ExchangeType = firstOf(f.exchangeType, a.env("CELERY_TASK_DEFAULT_EXCHANGE_TYPE"))
-	c.CreateMissingQueueExchangeType = firstOf(f.exchangeType, a.env("CELERY_TASK_CREATE_MISSING_QUEUE_EXCHANGE_TYPE"))
-	c.QueueMaxPriority = f.maxPriority
+	if v, err = serialization.DecodeJSON([]byte(value)); err != nil {
+		v = value
+	}
+	return key, v, nil
 }
 
 // seconds is a flag for a duration: a number of seconds, as Celery has it, or Go's form ("1m30s").
@@ -157,32 +212,15 @@ func (s *seconds) Type() string { return "seconds" }
 func (s seconds) duration() time.Duration { return time.Duration(s) }
 
 func (s *seconds) Set(text string) error {
-	d, err := parseSeconds(text)
+	d, err := settings.ParseSeconds(text)
 	*s = seconds(d)
 	return err
-}
-
-var errSeconds = errors.New("expected a number of seconds or a duration such as 1m30s, not negative")
-
-func parseSeconds(text string) (time.Duration, error) {
-	d, err := time.ParseDuration(text)
-	if err != nil {
-		n, err := strconv.ParseFloat(text, 64)
-		if err != nil || !(n >= 0) || n > 1e9 {
-			return 0, errSeconds
-		}
-		d = time.Duration(n * float64(time.Second))
-	}
-	if d < 0 {
-		return 0, errSeconds
-	}
-	return d, nil
 }
 
 // parseMoment reads a point in time: ISO 8601 (UTC when it names no zone), Unix seconds, or "+10m" from now.
 func parseMoment(text string, now time.Time) (time.Time, error) {
 	if rest, ok := strings.CutPrefix(text, "+"); ok {
-		d, err := parseSeconds(rest)
+		d, err := settings.ParseSeconds(rest)
 		return now.Add(d), err
 	}
 	if t, _, err := value.ParseISO(text); err == nil {

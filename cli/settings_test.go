@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
 
+	"github.com/gelery/gelery/settings"
 	"github.com/gelery/gelery/task"
 )
 
@@ -36,6 +37,9 @@ func TestURLs(t *testing.T) {
 			t.Parallel()
 			a := run{env: tt.env}.app(nil, nil)
 			a.broker, a.backend = tt.flag, tt.backendFlag
+			if err := a.loadSettings(&cobra.Command{Use: "x"}, nil); err != nil {
+				t.Fatal(err)
+			}
 			got := []string{a.brokerURL("READ"), a.brokerURL("WRITE"), a.backendURL()}
 			if d := cmp.Diff([]string{tt.read, tt.write, tt.backend}, got); d != "" {
 				t.Error(d)
@@ -62,8 +66,9 @@ func TestEnvironment(t *testing.T) {
 	if err := a.prepare(cmd, nil); err != nil {
 		t.Fatal(err)
 	}
-	got := []any{f.concurrency, f.queues, f.level, f.accept, f.trackStarted, f.stopTimeout.duration(), f.prefetch}
-	want := []any{7, []string{"a", "b"}, "DEBUG", []string{"msgpack"}, true, 1500 * time.Millisecond, 4}
+	c := a.settings.Worker()
+	got := []any{c.Concurrency, c.Queues, f.level, a.settings.Client().AcceptContent, c.TrackStarted, c.StopTimeout, c.PrefetchMultiplier}
+	want := []any{7, []string{"a", "b"}, "DEBUG", []string{"msgpack"}, true, 1500 * time.Millisecond, 0}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
@@ -97,18 +102,15 @@ func TestQueueSettings(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			a := run{env: tt.env}.app(nil, nil)
-			f := &queueFlags{}
 			cmd := &cobra.Command{Use: "call", GroupID: groupCall}
-			f.add(cmd)
+			addQueueFlags(cmd)
 			if err := cmd.ParseFlags(tt.args); err != nil {
 				t.Fatal(err)
 			}
 			if err := a.prepare(cmd, nil); err != nil {
 				t.Fatal(err)
 			}
-			var got task.Config
-			a.configureQueues(&got, f)
-			if d := cmp.Diff(tt.want, got); d != "" {
+			if d := cmp.Diff(tt.want, a.settings.Client()); d != "" {
 				t.Error(d)
 			}
 		})
@@ -116,7 +118,7 @@ func TestQueueSettings(t *testing.T) {
 	for _, command := range []string{"worker", "call t"} {
 		args := append(strings.Fields(command), "-b", "memory://none", "--queue-type", "stream")
 		code, _, stderr := run{args: args}.do(t)
-		if code != exitUsage || !strings.Contains(stderr, `QueueType: "stream" is not classic or quorum`) {
+		if code != exitUsage || !strings.Contains(stderr, `"stream" is not allowed; allowed: one of classic, quorum`) {
 			t.Errorf("%s: exit code %d, stderr:\n%s", command, code, stderr)
 		}
 	}
@@ -159,7 +161,7 @@ func TestParseSeconds(t *testing.T) {
 		{in: "", bad: true},
 	}
 	for _, tt := range tests {
-		got, err := parseSeconds(tt.in)
+		got, err := settings.ParseSeconds(tt.in)
 		if got != tt.want || (err != nil) != tt.bad {
 			t.Errorf("%q: %v, %v; want %v, error %v", tt.in, got, err, tt.want, tt.bad)
 		}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -14,62 +15,55 @@ import (
 	"github.com/gelery/gelery/worker"
 )
 
-// workerFlags are the flags of commands that run a worker.
+// workerFlags are the flags of commands that run a worker, but for those that are settings.
 type workerFlags struct {
-	connectionFlags
 	logFlags
-	declare       queueFlags
-	queues        []string
-	concurrency   int
-	hostname      string
-	accept        []string
-	prefetch      int
-	resultExtends bool
-	trackStarted  bool
-	demo          bool
-	quiet         bool
-	stopTimeout   seconds
+	demo  bool
+	quiet bool
 }
 
 func (f *workerFlags) add(cmd *cobra.Command, logLevel string) {
 	flags := cmd.Flags()
 	flags.SortFlags = false
-	flags.StringSliceVarP(&f.queues, "queues", "Q", nil, "`names` of the queues to serve, separated by commas (default celery)")
-	flags.IntVarP(&f.concurrency, "concurrency", "c", 0, "`number` of tasks that run at once (default the number of CPUs)")
-	flags.StringVarP(&f.hostname, "hostname", "n", "celery@%h", "node `name`; %h host, %n its first part, %d the rest")
+	addSetting(cmd, "queues", "Q", "`names` of the queues to serve, separated by commas", "worker_queues")
+	addSetting(cmd, "concurrency", "c", "`number` of tasks that run at once", "worker_concurrency")
+	addSetting(cmd, "autoscale", "", "`MAX,MIN` of the tasks that run at once: it follows the work", "worker_autoscale")
+	addSetting(cmd, "hostname", "n", "node `name`; %h host, %n its first part, %d the rest", "worker_hostname")
 	flags.StringVarP(&f.level, "loglevel", "l", logLevel, "`level`: DEBUG, INFO, WARNING, ERROR or CRITICAL")
 	flags.StringVarP(&f.file, "logfile", "f", "", "`path` of the log (default standard error)")
 	flags.StringVar(&f.format, "log-format", "text", "`form` of the log: text or json")
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "no banner")
-	flags.IntVar(&f.prefetch, "prefetch-multiplier", 4, "`number` of messages held for each running task, itself included")
-	flags.StringSliceVar(&f.accept, "accept-content", []string{"json"}, "`names` of serializers to decode: json, msgpack, yaml, pickle")
-	flags.BoolVar(&f.resultExtends, "result-extended", false, "store name, arguments, worker and queue with each result")
-	flags.BoolVar(&f.trackStarted, "track-started", false, "store the state STARTED when a task begins")
-	flags.Var(&f.stopTimeout, "stop-timeout", "how long a warm stop waits for running tasks (default for ever)")
-	f.addBroker(cmd)
-	f.addBackend(cmd)
+	addSetting(cmd, "prefetch-multiplier", "", "`number` of messages held for each running task, itself included; 0: no limit", "worker_prefetch_multiplier")
+	addSetting(cmd, "disable-prefetch", "", "hold only what runs", "worker_disable_prefetch")
+	addSetting(cmd, "pool", "P", "`where` tasks run: goroutine or process; Celery's prefork is process", "worker_pool")
+	addSetting(cmd, "max-tasks-per-child", "", "`number` of tasks after which a child process is replaced", "worker_max_tasks_per_child")
+	addSetting(cmd, "max-memory-per-child", "", "memory in `KiB` with which a child process is replaced after its task", "worker_max_memory_per_child")
+	addSetting(cmd, "time-limit", "", "hard time limit of tasks that have none", "task_time_limit")
+	addSetting(cmd, "soft-time-limit", "", "soft time limit of tasks that have none", "task_soft_time_limit")
+	addSetting(cmd, "accept-content", "", "`names` of serializers to decode: json, msgpack, yaml, pickle", "accept_content")
+	addSetting(cmd, "result-extended", "", "store name, arguments, worker and queue with each result", "result_extended")
+	addSetting(cmd, "track-started", "", "store the state STARTED when a task begins", "task_track_started")
+	addSetting(cmd, "unknown-task", "", "`policy` for messages of unknown tasks: fail, reject or requeue", "worker_unknown_task")
+	addSetting(cmd, "max-deliveries", "", "`number` of runs of a message whose workers went away before it is quarantined", "worker_max_deliveries")
+	addSetting(cmd, "stop-timeout", "", "how long a warm stop waits for running tasks", "worker_stop_timeout")
+	addBrokerFlags(cmd)
+	addBackendFlags(cmd)
 }
 
-func (f *workerFlags) workerConfig(log *slog.Logger) worker.Config {
-	return worker.Config{Queues: f.queues, Concurrency: f.concurrency, PrefetchMultiplier: f.prefetch, Hostname: f.hostname,
-		TrackStarted: f.trackStarted, ResultExtended: f.resultExtends, StopTimeout: f.stopTimeout.duration(), Logger: log}
-}
-
-// validate finds what worker.New would find, which happens after the connection is there: too late to tell of a typo.
-func (f *workerFlags) validate() error {
-	switch {
-	case f.concurrency < 0:
-		return usage(fmt.Sprintf("--concurrency %d is negative", f.concurrency), "", "")
-	case f.prefetch < 1:
-		return usage(fmt.Sprintf("--prefetch-multiplier %d is not at least 1", f.prefetch), "", "")
+// servedQueues are the queues of a worker that is told no others.
+func (a *app) servedQueues() []string {
+	if queues := a.settings.Worker().Queues; len(queues) > 0 {
+		return queues
 	}
-	if f.concurrency == 0 {
-		f.concurrency = runtime.NumCPU()
+	c := a.settings.Client()
+	if len(c.Queues) == 0 {
+		return []string{firstOf(c.Queue, "celery")}
 	}
-	if _, err := worker.NodeName(f.hostname); err != nil {
-		return usage(err.Error(), "", "")
+	names := make([]string, len(c.Queues))
+	for i, q := range c.Queues {
+		names[i] = q.Name
 	}
-	return nil
+	return names
 }
 
 func workerCommand(a *app) *cobra.Command {
@@ -87,11 +81,13 @@ SIGTERM or SIGINT (Ctrl-C) stops it warm: it receives nothing more, ends what ru
 queues. A second one stops it cold: running tasks are cancelled and given back. A third one, or SIGQUIT, ends the
 process at once; what it held returns to the queues when its lease ends.
 
+Settings may follow behind "--", as with celery: -- task.default_rate_limit=5/m _prefetch_multiplier=2.
+
 Exit codes: 0 stopped warm, 1 stopped cold or could not begin, 2 wrong usage, 70 stopped by itself because too many tasks
 go on running after they were given up at their time limit: start it again.`,
 		Example: `  gelery --broker redis://localhost:6379/0 --result-backend redis://localhost:6379/1 worker --queues math,mail --concurrency 100
   gelery worker --demo --loglevel INFO`,
-		Args: cobra.NoArgs,
+		Args: onlyExtras,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if f.demo {
 				addDemo(a.mux)
@@ -103,7 +99,7 @@ go on running after they were given up at their time limit: start it again.`,
 		},
 	}
 	f.add(cmd, "WARNING")
-	f.declare.add(cmd)
+	addQueueFlags(cmd)
 	addTaskFiles(cmd, &taskFiles)
 	cmd.Flags().BoolVar(&f.demo, "demo", false, "run the demo tasks too: "+strings.Join(demoNames(), ", "))
 	addForeignFlags(cmd.Flags(), foreignWorker)
@@ -112,20 +108,17 @@ go on running after they were given up at their time limit: start it again.`,
 
 // work runs a worker until it is stopped by ctx or by signals. Once it receives it says so and calls ready.
 func (a *app) work(ctx context.Context, f *workerFlags, broker, backend string, ready func()) error {
-	if err := f.validate(); err != nil {
-		return err
-	}
 	log, closeLog, err := f.open(a.stderr)
 	if err != nil {
 		return err
 	}
 	defer closeLog()
-	config, err := f.config(broker, backend, log)
-	if err != nil {
-		return err
+	if without := a.settings.Ignored(); len(without) > 0 && !worker.IsChild() {
+		log.Info("settings without an effect here", "settings", strings.Join(without, "; "))
 	}
-	config.AcceptContent = f.accept
-	a.configureQueues(&config, &f.declare)
+	config := a.config(broker, backend, log)
+	workerConfig := a.settings.Worker()
+	workerConfig.Logger = log
 	starting, release := a.interruptible(ctx)
 	client, closeClient, err := connect(starting, config)
 	stopped := starting.Err() != nil
@@ -138,12 +131,12 @@ func (a *app) work(ctx context.Context, f *workerFlags, broker, backend string, 
 		return err
 	}
 	defer closeClient()
-	w, err := worker.New(client, a.mux, f.workerConfig(log))
+	w, err := worker.New(client, a.mux, workerConfig)
 	if err != nil {
 		return usage(err.Error(), "", "")
 	}
 	if !f.quiet {
-		a.banner(f, w, broker, backend)
+		a.banner(w, broker, backend)
 	}
 	if stopped { // the signal came just as the connection was made
 		return nil
@@ -155,21 +148,25 @@ func (a *app) work(ctx context.Context, f *workerFlags, broker, backend string, 
 }
 
 // banner tells, as Celery's does, who this is and what it is about to do.
-func (a *app) banner(f *workerFlags, w *worker.Worker, broker, backend string) {
+func (a *app) banner(w *worker.Worker, broker, backend string) {
 	var b strings.Builder
 	results := "disabled"
 	if backend != "" {
 		results = brokerurl.Redact(backend)
 	}
-	queues := f.queues
-	if len(queues) == 0 {
-		queues = []string{defaultQueue}
+	config := a.settings.Worker()
+	concurrency := strconv.Itoa(config.Concurrency)
+	switch {
+	case config.Autoscale.Max > 0:
+		concurrency = fmt.Sprintf("{min=%d, max=%d}", max(1, config.Autoscale.Min), config.Autoscale.Max)
+	case config.Concurrency == 0:
+		concurrency = strconv.Itoa(runtime.NumCPU())
 	}
 	fmt.Fprintf(&b, "%s  %s  pid %d\n\n", w.Hostname(), readVersion(), os.Getpid())
-	fmt.Fprintf(&b, "[config]\n.> transport:   %s\n.> results:     %s\n.> concurrency: %d (goroutines)\n\n",
-		brokerurl.Redact(broker), results, f.concurrency)
+	fmt.Fprintf(&b, "[config]\n.> transport:   %s\n.> results:     %s\n.> concurrency: %s (goroutines)\n\n",
+		brokerurl.Redact(broker), results, concurrency)
 	b.WriteString("[queues]\n")
-	for _, q := range queues {
+	for _, q := range a.servedQueues() {
 		b.WriteString(".> " + q + "\n")
 	}
 	b.WriteString("\n[tasks]\n")

@@ -16,6 +16,7 @@ type Mux struct {
 	mu         sync.Mutex
 	tasks      map[string]*task.Definition
 	middleware []task.Middleware
+	publish    []task.PublishMiddleware
 	hooks      []Hooks
 	frozen     bool
 }
@@ -51,6 +52,22 @@ func (m *Mux) Use(middleware ...task.Middleware) {
 	defer m.mu.Unlock()
 	m.mustBeOpen()
 	m.middleware = append(m.middleware, middleware...)
+}
+
+// UsePublish adds middleware for the calls that a command line of this mux sends: those of its worker's tasks and of call.
+// A client of the program's own has it in its task.Config.
+func (m *Mux) UsePublish(middleware ...task.PublishMiddleware) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mustBeOpen()
+	m.publish = append(m.publish, middleware...)
+}
+
+// PublishMiddleware is what UsePublish has added.
+func (m *Mux) PublishMiddleware() []task.PublishMiddleware {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.publish)
 }
 
 // Hook adds functions that the worker calls as it goes on.

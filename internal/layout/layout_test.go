@@ -23,6 +23,7 @@ var floors = [][]string{
 	{"examples", "interop"},
 	{"cmd"},
 	{"cli"},
+	{"settings"},
 	{"monitor", "scheduler", "worker"},
 	{"task"},
 	{"backends"}, // above transport: results may travel as messages

@@ -15,6 +15,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/gelery/gelery/internal/spelling"
 	"github.com/gelery/gelery/task"
 )
 
@@ -173,7 +174,7 @@ func readable(err error) error {
 	for i, text := range wrong.Errors {
 		if line, key, ok := unknownKey(text); ok {
 			text = line + ": unknown key " + key
-			if near := nearest(key); near != "" {
+			if near := spelling.Nearest(key, keys); near != "" {
 				text += "; did you mean " + near + "?"
 			}
 		}
@@ -193,37 +194,6 @@ func unknownKey(text string) (line, key string, ok bool) {
 var keys = []string{"tasks", "name", "command", "input", "exit", "dir", "env", "inherit_env", "kill_after", "http", "status",
 	"output", "max_output", "retry", "queue", "soft_time_limit", "time_limit", "concurrency", "rate_limit", "acks",
 	"ignore_result", "track_started", "method", "url", "headers", "body", "timeout", "max", "delay", "backoff", "backoff_max", "jitter"}
-
-// nearest is the key that is spelled most like this one, "" if none is.
-func nearest(key string) string {
-	best, distance := "", 3
-	for _, k := range keys {
-		if d := editDistance(key, k); d < distance {
-			best, distance = k, d
-		}
-	}
-	return best
-}
-
-// editDistance counts the letters to insert, remove or replace.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0]++
-		for j := range len(b) {
-			next := min(row[j]+1, row[j+1]+1, diagonal)
-			if a[i] != b[j] {
-				next = min(row[j]+1, row[j+1]+1, diagonal+1)
-			}
-			diagonal, row[j+1] = row[j+1], next
-		}
-	}
-	return row[len(b)]
-}
 
 // definition checks an entry and makes its task.
 func (e *entry) definition() (task.Definition, error) {

@@ -1,0 +1,113 @@
+package settings
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/gelery/gelery/internal/spelling"
+)
+
+// irregular are those of Celery's old names that do not follow the rules of candidates.
+var irregular = map[string]string{
+	"celery_eager_propagates_exceptions":    "task_eager_propagates",
+	"celery_max_cached_results":             "result_cache_max",
+	"celery_message_compression":            "task_compression",
+	"celery_result_db_tablenames":           "database_table_names",
+	"celery_result_dburi":                   "database_url",
+	"celery_result_db_short_lived_sessions": "database_short_lived_sessions",
+	"celery_result_engine_options":          "database_engine_options",
+	"celery_send_events":                    "worker_send_task_events",
+	"celery_send_task_sent_event":           "task_send_sent_event",
+	"celery_task_result_expires":            "result_expires",
+}
+
+// candidates are what a name may stand for, in Celery's names of today: itself, or in upper case one of a Django project
+// or one of Celery 3.
+func candidates(name string) []string {
+	if name != strings.ToUpper(name) {
+		return []string{name}
+	}
+	name = strings.ToLower(name)
+	all := []string{name}
+	if today, ok := irregular[name]; ok {
+		return []string{today}
+	}
+	if rest, ok := strings.CutPrefix(name, "celery_"); ok {
+		all = append(all, rest, "task_"+rest, "worker_"+rest)
+	}
+	if rest, ok := strings.CutPrefix(name, "celeryd_"); ok {
+		all = append(all, rest, "worker_"+rest)
+	}
+	if rest, ok := strings.CutPrefix(name, "celerybeat_"); ok {
+		all = append(all, "beat_"+rest)
+	}
+	return all
+}
+
+// Why a setting of Celery has no effect.
+const (
+	ofPython   = "it is Python's alone"
+	ofBackends = "it is of a result backend that Gelery does not have"
+	ofBeat     = "it is for beat"
+	ofEvents   = "it is for events and remote control, which have their defaults"
+	notYet     = "the worker does not have it yet"
+	isSo       = "it is so anyway"
+)
+
+// pythonNames are the settings of Celery without an effect here.
+var pythonNames = map[string][]string{
+	ofPython: {"imports", "include", "worker_agent", "worker_autoscaler", "worker_consumer", "worker_timer",
+		"worker_timer_precision", "worker_pool_putlocks", "worker_pool_restarts", "worker_proc_alive_timeout", "worker_lost_wait",
+		"worker_hijack_root_logger", "worker_log_color", "worker_log_format", "worker_task_log_format", "worker_redirect_stdouts",
+		"worker_redirect_stdouts_level", "task_remote_tracebacks", "broker_pool_limit", "broker_heartbeat_checkrate",
+		"broker_channel_error_retry", "result_cache_max", "result_exchange", "result_exchange_type", "redis_retry_on_timeout",
+		"task_eager_propagates", "task_store_eager_result", "task_publish_retry", "task_publish_retry_policy"},
+	ofEvents: {"worker_send_task_events", "task_send_sent_event"},
+	ofBackends: {"result_backend_always_retry", "result_backend_max_retries", "result_backend_base_sleep_between_retries_ms",
+		"result_backend_max_sleep_between_retries_ms"},
+	notYet: {"worker_direct", "worker_enable_remote_control", "worker_soft_shutdown_timeout", "worker_state_db"},
+	isSo: {"enable_utc", "timezone", "broker_connection_retry", "broker_connection_retry_on_startup", "broker_connection_max_retries",
+		"worker_detect_quorum_queues", "worker_enable_prefetch_count_reduction", "worker_eta_task_limit", "result_chord_retry_interval",
+		"result_chord_join_timeout", "task_inherit_parent_priority", "task_allow_error_cb_on_chord_header",
+		"worker_cancel_long_running_tasks_on_connection_loss", "worker_enable_soft_shutdown_on_idle"},
+}
+
+// pythonPrefixes begin the names of whole groups of them.
+var pythonPrefixes = map[string]string{
+	"beat_": ofBeat, "event_": ofEvents, "control_": ofEvents, "security_": ofPython, "database_": ofBackends, "cache_": ofBackends,
+	"cassandra_": ofBackends, "s3_": ofBackends, "azureblockblob_": ofBackends, "gcs_": ofBackends, "couchbase_": ofBackends,
+	"arangodb_": ofBackends, "mongodb_": ofBackends, "cosmosdbsql_": ofBackends, "elasticsearch_": ofBackends, "dynamodb_": ofBackends,
+}
+
+// python tells why a name has no effect; "" for a name that is none of those.
+func python(name string) string {
+	for why, names := range pythonNames {
+		if slices.Contains(names, name) {
+			return why
+		}
+	}
+	for prefix, why := range pythonPrefixes {
+		if strings.HasPrefix(name, prefix) {
+			return why
+		}
+	}
+	return ""
+}
+
+func unknownName(name string) error {
+	known := make([]string, 0, len(table))
+	for i := range table {
+		known = append(known, table[i].Name)
+	}
+	for _, names := range pythonNames {
+		known = append(known, names...)
+	}
+	slices.Sort(known)
+	for _, c := range candidates(name) {
+		if near := spelling.Nearest(c, known); near != "" {
+			return fmt.Errorf("there is no such setting; did you mean %s?", near)
+		}
+	}
+	return fmt.Errorf("there is no such setting; gelery config settings lists those there are")
+}
