@@ -155,12 +155,12 @@ func TestF04KillPoints(t *testing.T) {
 					} else {
 						s.sendMany(2, 5)
 					}
-					w := s.worker(func(told *setup) { told.Kill, told.KillAt = p.point, 1+i%2 })
+					w := s.worker(func(told *setup) { told.Kill, told.KillAt, told.MaxDeliveries = p.point, 1+i%2, -1 })
 					if err := w.wait(recovery); err == nil || w.cmd.ProcessState.ExitCode() != -1 {
 						t.Fatalf("the worker did not kill itself: %v: %s", err, w.log)
 					}
 				}
-				heir := s.worker()
+				heir := s.worker(func(told *setup) { told.MaxDeliveries = -1 })
 				took := s.settled(2 * recovery)
 				stopped(t, heir)
 				s.account(outcome{what: p.what, faults: kills, extra: kills * p.extra, recovery: took, limit: recovery})
