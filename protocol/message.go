@@ -1,6 +1,10 @@
 package protocol
 
-import "encoding/json"
+import (
+	"encoding/json"
+
+	"github.com/gelery/gelery/protocol/serialization"
+)
 
 // Message is one task message as every transport carries it: headers, properties and the encoded body. A driver
 // builds it from its own form (the Redis envelope, an AMQP delivery) and turns it back; the text of Body is what the
@@ -43,6 +47,20 @@ type Headers struct {
 
 	Extra     []Header // unknown headers, in the order received
 	Malformed []string // known headers whose value could not be read, e.g. "timelimit"
+}
+
+// StampValues are the stamps, decoded: Celery's request.stamps. What is no JSON value is left out; nil if there are none.
+func (h *Headers) StampValues() map[string]any {
+	if len(h.Stamps) == 0 {
+		return nil
+	}
+	values := make(map[string]any, len(h.Stamps))
+	for name, text := range h.Stamps {
+		if v, err := serialization.DecodeJSON(text); err == nil {
+			values[name] = v
+		}
+	}
+	return values
 }
 
 // Header is one header with its value as JSON text. AMQP drivers convert table values to and from JSON.

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/gelery/gelery/protocol"
+	"github.com/gelery/gelery/protocol/serialization"
 )
 
 // maxChildren bounds the children a running task records. A task that fans out further still sends everything; only
@@ -21,13 +22,17 @@ const StateProgress protocol.State = "PROGRESS"
 type Reporter func(ctx context.Context, state protocol.State, meta any) error
 
 // Info is what a running task can know of its own call: Celery's self.request. The embedded request has ID, RootID,
-// ParentID, Group, Retries, Stamps, Properties.DeliveryInfo and the rest; it must not be changed.
+// ParentID, Group, GroupIndex, Shadow, Retries, ETA, Expires, TimeLimit, ArgsRepr, KwargsRepr, Origin, Args, Kwargs, Embed
+// (callbacks, errbacks, chain and chord), Properties (correlation_id, reply_to, priority, delivery_mode, expiration, and
+// delivery_info with the exchange and the routing key) and the rest; it must not be changed. The context has the deadline
+// of a soft time limit.
 type Info struct {
 	*protocol.Request
-	Hostname string   // the worker's node name, e.g. "celery@web1"
-	Queue    string   // the queue the message was received from
-	Report   Reporter // stores states; nil: there is nowhere to store them
-	Client   *Client  // the worker's, to send further tasks with; nil in tests that run a handler by hand
+	Hostname    string   // the worker's node name, e.g. "celery@web1"
+	Queue       string   // the queue the message was received from
+	Redelivered bool     // the message was handed out before: Celery's delivery_info["redelivered"]
+	Report      Reporter // stores states; nil: there is nowhere to store them
+	Client      *Client  // the worker's, to send further tasks with; nil in tests that run a handler by hand
 
 	Logger *slog.Logger // the worker's, for [Logger]; nil: the client's
 
@@ -57,6 +62,18 @@ func (i *Info) Header(name string) json.RawMessage {
 		}
 	}
 	return nil
+}
+
+// CustomHeaders are the custom headers of the message, decoded: Celery's request.headers. What is no JSON value is left out,
+// and so are Gelery's own and those that a broker adds on the way.
+func (i *Info) CustomHeaders() map[string]any {
+	headers := make(map[string]any, len(i.Extra))
+	for _, h := range i.Extra {
+		if v, err := serialization.DecodeJSON(h.Value); err == nil && !leftBehind(h.Name) && !protocol.IsStandardHeader(h.Name) {
+			headers[h.Name] = v
+		}
+	}
+	return headers
 }
 
 // UpdateState stores a state with its meta, any value a result can be: Celery's update_state. Custom state names are

@@ -195,21 +195,7 @@ func (w *Worker) meta(j *job, state protocol.State, x *protocol.Exception, trace
 	}
 	if w.config.ResultExtended {
 		m.Extended = &protocol.ExtendedMeta{Name: r.Task, Args: r.Args, Kwargs: r.Kwargs, Worker: w.config.Hostname,
-			Retries: r.Retries, Queue: j.delivery.Queue, StampedHeaders: r.StampedHeaders, Stamps: stampValues(r)}
+			Retries: r.Retries, Queue: j.delivery.Queue, StampedHeaders: r.StampedHeaders, Stamps: r.StampValues()}
 	}
 	return m
-}
-
-// stampValues decodes the stamps for the extended document; one that is no JSON value is left out.
-func stampValues(r *protocol.Request) map[string]any {
-	if len(r.Stamps) == 0 {
-		return nil
-	}
-	out := make(map[string]any, len(r.Stamps))
-	for name, raw := range r.Stamps {
-		if v, err := serialization.DecodeJSON(raw); err == nil {
-			out[name] = v
-		}
-	}
-	return out
 }

@@ -149,7 +149,7 @@ func (s *server) execution(d *transport.Delivery, envelope []byte) (*execution, 
 	if e.task = s.w.tasks[e.request.Task]; e.task == nil {
 		return e, fmt.Errorf("%w: %s", task.ErrNotRegistered, e.request.Task)
 	}
-	e.info = &task.Info{Request: e.request, Hostname: s.w.config.Hostname, Queue: d.Queue, Client: s.w.client, Logger: s.w.log}
+	e.info = s.w.info(d, e.request)
 	return e, nil
 }
 

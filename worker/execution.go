@@ -39,12 +39,17 @@ var errGoexit = task.AsPython(errors.New("task ended its goroutine (runtime.Goex
 // errGivenUp is what a task hears that reports after its outcome was decided without it.
 var errGivenUp = errors.New("the task was given up before: its outcome is decided")
 
+// info is what a task can know of its own call.
+func (w *Worker) info(d *transport.Delivery, r *protocol.Request) *task.Info {
+	return &task.Info{Request: r, Hostname: w.config.Hostname, Queue: d.Queue, Redelivered: d.Redelivered || r.Attempts() > 0,
+		Client: w.client, Logger: w.log}
+}
+
 // execute runs a job until its outcome is decided. If its code still runs then, the channel tells when it has ended: a
 // goroutine cannot be killed.
 func (w *Worker) execute(j *job, ignore bool) (e *execution, c completion, running <-chan struct{}) {
 	e = &execution{job: j, decided: make(chan struct{}, 1)}
-	e.info = &task.Info{Request: j.request, Hostname: w.config.Hostname, Queue: j.delivery.Queue, Client: w.client,
-		Logger: w.log}
+	e.info = w.info(j.delivery, j.request)
 	ctx, cancel := context.WithCancelCause(task.NewContext(w.running, e.info))
 	e.ctx, e.cancel = ctx, cancel
 	j.task.total.Add(1)

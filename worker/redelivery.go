@@ -56,9 +56,9 @@ func (w *Worker) begin(ctx context.Context, j *job) bool {
 // overdelivered ends a job whose message has begun too often: the message is quarantined, with its history, and its task
 // has failed like one whose worker was lost.
 func (w *Worker) overdelivered(j *job, begun int) {
-	reason := fmt.Sprintf("work on it has begun %d times after it had been handed out before, and no worker has ended it "+
-		"(the limit, MaxDeliveries, is reached)", begun)
-	x := &protocol.Exception{Type: "WorkerLostError", Module: "billiard.exceptions", Args: []any{"Worker exited prematurely: " + reason}}
+	reason := fmt.Sprintf("work on it has begun %d times after it had been handed out before, and has not ended: MaxDeliveries is reached",
+		begun)
+	x := &protocol.Exception{Type: "WorkerLostError", Module: "billiard.exceptions", Args: []any{"message given up: " + reason}}
 	o := &outcome{delivery: j.delivery, request: j.request, state: protocol.Failure, verdict: transport.Quarantine, reason: reason}
 	if w.storesError(j) {
 		o.meta = w.meta(j, protocol.Failure, x, "")
