@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"math"
 	"math/big"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"reflect"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,9 +29,10 @@ import (
 
 // childProgram is the program of the children in these tests: it comes to Worker.Run with the same tasks.
 func childProgram() int {
-	if os.Getenv("GELERY_TEST_CHILD") == "dies" {
+	if os.Getenv(childDies) != "" {
 		return 3
 	}
+	debug.SetTraceback("none") // the crashes are meant
 	client, err := task.Dial(context.Background(), task.Config{Broker: "memory://child", Backend: "memory://child"})
 	if err == nil {
 		mux := NewMux()
@@ -119,6 +122,22 @@ func addProcessTasks(mux *Mux) {
 		runtime.KeepAlive(block)
 		return os.Getpid(), nil
 	})
+	mux.Func("flaky", func(_ context.Context, n int) (int, error) { // one run of twenty ends its process, in one way or another
+		switch rand.IntN(80) {
+		case 0:
+			os.Exit(0)
+		case 1:
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		case 2:
+			go func() { panic("in a goroutine that nobody recovers") }()
+			select {}
+		case 3:
+			_ = syscall.Kill(os.Getpid(), syscall.SIGSEGV)
+			select {}
+		}
+		return n, nil
+	})
+	mux.Func("poison", func(context.Context) error { os.Exit(0); return nil })
 	mux.Func("isolated", func(context.Context) (int, error) { return os.Getpid(), nil }, task.Isolated())
 }
 

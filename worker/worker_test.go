@@ -25,6 +25,9 @@ func TestMain(m *testing.M) {
 	if IsChild() {
 		os.Exit(childProgram()) // of the process pool of a test
 	}
+	if path := os.Getenv(parentNotes); path != "" {
+		os.Exit(parentProgram(path))
+	}
 	goleak.VerifyTestMain(m)
 }
 
