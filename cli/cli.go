@@ -20,6 +20,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -48,8 +49,14 @@ func Main(mux *worker.Mux) {
 	signals := make(chan os.Signal, 4) // more than a worker's stages: none is lost while it is busy
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT)
 	a := &app{name: filepath.Base(os.Args[0]), mux: mux, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
-		env: os.Getenv, signals: signals}
-	os.Exit(a.run(context.Background(), os.Args[1:]))
+		env: os.Getenv, signals: signals, notify: signal.Notify}
+	code := a.run(context.Background(), os.Args[1:])
+	if code == exitOK && a.again {
+		err := startAgain()
+		fmt.Fprintf(a.stderr, "%s: cannot be started again: %v\n", a.name, err)
+		code = exitFailed
+	}
+	os.Exit(code)
 }
 
 // Run is Main for tests and for programs with a main of their own: it leaves signals alone and returns the exit code.
@@ -66,7 +73,9 @@ type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	env            func(string) string
-	signals        <-chan os.Signal // nil: none
+	signals        <-chan os.Signal                     // nil: none
+	notify         func(chan<- os.Signal, ...os.Signal) // asks for more of them; nil: not to be asked
+	again          bool                                 // the program is to be started again when the command has ended
 
 	args       []string
 	broker     string // -b as given

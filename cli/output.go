@@ -70,7 +70,11 @@ func isTerminal(w any) bool {
 		return false
 	}
 	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0 && f.Name() != os.DevNull
+	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return false
+	}
+	null, err := os.Stat(os.DevNull) // which may be behind any of the standard files
+	return err != nil || !os.SameFile(info, null)
 }
 
 // writeJSON writes one document on one line, with <, > and & as they are: it goes to jq, not into a web page.

@@ -77,14 +77,17 @@ func workerCommand(a *app) *cobra.Command {
 
 A broker that is not there yet is waited for. When the worker is ready it says "<hostname> ready." on standard error.
 
-SIGTERM or SIGINT (Ctrl-C) stops it warm: it receives nothing more, ends what runs, and gives the rest back to the
-queues. A second one stops it cold: running tasks are cancelled and given back. A third one, or SIGQUIT, ends the
-process at once; what it held returns to the queues when its lease ends.
+SIGTERM or SIGINT (Ctrl-C) stops it warm: it receives nothing more, gives back what it has not begun, and ends what
+runs. A second one stops it cold: running tasks are cancelled and given back. SIGQUIT stops it cold from the start, as
+does SIGTERM with REMAP_SIGTERM=SIGQUIT in the environment. A soft stop timeout lets running tasks go on for so long
+before they are cancelled; one more signal cuts it short. After a cold stop has begun, another signal ends the process
+at once; what it held returns to the queues when its lease ends. SIGHUP stops it warm and starts the same command
+again, unless it runs on a terminal. SIGUSR1 writes the stacks of all goroutines into the log.
 
 Settings may follow behind "--", as with celery: -- task.default_rate_limit=5/m _prefetch_multiplier=2.
 
-Exit codes: 0 stopped warm, 1 stopped cold or could not begin, 2 wrong usage, 70 stopped by itself because too many tasks
-go on running after they were given up at their time limit: start it again.`,
+Exit codes: 0 stopped warm or by SIGQUIT, 1 stopped cold or could not begin, 2 wrong usage, 70 stopped by itself because
+too many tasks go on running after they were given up: start it again.`,
 		Example: `  gelery --broker redis://localhost:6379/0 --result-backend redis://localhost:6379/1 worker --queues math,mail --concurrency 100
   gelery worker --demo --loglevel INFO`,
 		Args: onlyExtras,
@@ -141,7 +144,7 @@ func (a *app) work(ctx context.Context, f *workerFlags, broker, backend string, 
 	if stopped { // the signal came just as the connection was made
 		return nil
 	}
-	return a.supervise(ctx, w, func() {
+	return a.supervise(ctx, w, log, func() {
 		a.sayReady(f, w, log)
 		ready()
 	})

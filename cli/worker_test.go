@@ -71,7 +71,8 @@ func TestStopBySignal(t *testing.T) {
 		{"SIGTERM waits for the task", "dev.sleep", "[0.2]", []syscall.Signal{syscall.SIGTERM}, 0, "warm stop (terminated)", false},
 		{"SIGINT waits for the task", "dev.sleep", "[0.2]", []syscall.Signal{syscall.SIGINT}, 0, "warm stop (interrupt)", false},
 		{"a second signal cancels it", "dev.sleep", "[3600]", []syscall.Signal{syscall.SIGTERM, syscall.SIGTERM}, 1, "stopped cold", true},
-		{"SIGQUIT ends at once", "stubborn", "[]", []syscall.Signal{syscall.SIGQUIT}, 1, "ended at once (quit)", false},
+		{"SIGQUIT cancels it", "dev.sleep", "[3600]", []syscall.Signal{syscall.SIGQUIT}, 0, "cold stop (quit)", true},
+		{"who does not listen is left", "stubborn", "[]", []syscall.Signal{syscall.SIGQUIT}, 0, "stopped cold", true},
 		{"a third signal ends at once", "stubborn", "[]", []syscall.Signal{syscall.SIGINT, syscall.SIGINT, syscall.SIGINT}, 1, "ended at once (interrupt)", false},
 	}
 	for _, tt := range tests {
@@ -92,7 +93,7 @@ func TestStopBySignal(t *testing.T) {
 			if code := exitCode(t, cmd, output); code != tt.code || !strings.Contains(output.String(), tt.want) {
 				t.Errorf("exit code %d, want %d; want %q in\n%s", code, tt.code, tt.want, output)
 			}
-			if tt.code == 0 {
+			if !tt.left && tt.code == 0 {
 				if got := command(t, 0, "--result-backend", broker, "result", id, "--timeout", "10"); got != "0.2\n" {
 					t.Errorf("result %q, want 0.2", got)
 				}
@@ -242,5 +243,21 @@ func TestStopTimeout(t *testing.T) {
 	b.stop()
 	if code := b.wait(t); code != exitFailed {
 		t.Errorf("exit code %d, want 1", code)
+	}
+}
+
+// TestMoreSignals: SIGUSR1 dumps, SIGHUP starts the program again in the same process, REMAP_SIGTERM makes one signal another.
+func TestMoreSignals(t *testing.T) {
+	t.Setenv("REMAP_SIGTERM", "SIGQUIT")
+	broker := testservice.Redis(t)
+	cmd, output := process(t, "-b", broker, "worker", "-n", "w@test", "-Q", "more")
+	output.waitFor(t, `w@test ready\.\n`)
+	send(t, cmd, syscall.SIGUSR1)
+	output.waitFor(t, `stacks of all goroutines`)
+	send(t, cmd, syscall.SIGHUP)
+	output.waitFor(t, `(?s)restart \(hangup\).*w@test ready\.\n`)
+	send(t, cmd, syscall.SIGTERM)
+	if code := exitCode(t, cmd, output); code != 0 || !strings.Contains(output.String(), "cold stop (quit)") {
+		t.Errorf("exit code %d; it said\n%s", code, output)
 	}
 }

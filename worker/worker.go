@@ -223,5 +223,8 @@ func (w *Worker) end(attend *attendance) error {
 // Consuming is closed when the worker has begun to receive.
 func (w *Worker) Consuming() <-chan struct{} { return w.consuming }
 
+// Config is the configuration with its defaults filled in.
+func (w *Worker) Config() Config { return w.config }
+
 // Hostname is the worker's node name.
 func (w *Worker) Hostname() string { return w.config.Hostname }
