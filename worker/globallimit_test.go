@@ -95,9 +95,7 @@ func (r *runs) reaches(t *testing.T, n int, within time.Duration) {
 
 // within counts the runs that began in a time since the first, and the most in any second of it.
 func (r *runs) within(d time.Duration) (n, peak int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	began := slices.Clone(r.began)
+	began := r.seen().began
 	slices.Sort(began)
 	first := 0
 	for i, at := range began {
@@ -174,10 +172,10 @@ func TestGlobalConcurrency(t *testing.T) {
 			f.sendMany("limited", n)
 			limited.reaches(t, n, 20*time.Second)
 			f.end()
-			if limited.top > limit {
-				t.Errorf("%d ran at once", limited.top)
+			if limited.seen().top > limit {
+				t.Errorf("%d ran at once", limited.seen().top)
 			}
-			t.Logf("by worker %d %d %d %d in %v", by[0].Load(), by[1].Load(), by[2].Load(), by[3].Load(), limited.began[n-1])
+			t.Logf("by worker %d %d %d %d in %v", by[0].Load(), by[1].Load(), by[2].Load(), by[3].Load(), limited.seen().began[n-1])
 			for i := range by {
 				if by[i].Load() == 0 {
 					t.Errorf("worker %d ran none", i)
@@ -202,7 +200,7 @@ func TestGlobalQueueLimit(t *testing.T) {
 	f.start(Config{Concurrency: 2, Limits: []Limit{{Queue: ownQueue(0), Rate: "25/s", Concurrency: 3}, {Queue: ownQueue(1), Rate: "50/s"}}, LimitsURL: testservice.Redis(t)})
 	a.reaches(t, 100, 20*time.Second)
 	f.end()
-	if took := a.began[99]; took < 1900*time.Millisecond {
+	if took := a.seen().began[99]; took < 1900*time.Millisecond {
 		t.Errorf("100 ran in %v", took)
 	}
 	if n := b.count(); n == 0 || n > 2 {
@@ -240,8 +238,8 @@ func TestLimitsWithoutRedis(t *testing.T) {
 	if _, peak := rate.within(time.Hour); peak > 110 {
 		t.Errorf("%d ran within a second", peak)
 	}
-	if count.top < 2 || count.top > 4 { // those of a second, at most
-		t.Errorf("%d ran at once", count.top)
+	if count.seen().top < 2 || count.seen().top > 4 { // those of a second, at most
+		t.Errorf("%d ran at once", count.seen().top)
 	}
 }
 

@@ -22,13 +22,28 @@ func in(t *testing.T, f func(t *testing.T, s *site)) {
 	synctest.Test(t, func(t *testing.T) { f(t, newSite(t)) })
 }
 
-// runs counts what a task does: when its runs began, and how many went on at once.
+// runs counts what a task does.
 type runs struct {
-	mu       sync.Mutex
-	began    []time.Duration // since the first
-	args     []int
-	first    time.Time
-	now, top int
+	mu sync.Mutex
+	record
+	now int
+}
+
+// record is when the runs of a task began, and how many went on at once.
+type record struct {
+	began []time.Duration // since the first
+	args  []int
+	first time.Time
+	top   int
+}
+
+// seen is a copy of the record.
+func (r *runs) seen() record {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.record
+	c.began, c.args = slices.Clone(c.began), slices.Clone(c.args)
+	return c
 }
 
 // task makes a task that takes so long.
@@ -80,9 +95,9 @@ func TestRateLimit(t *testing.T) {
 			t.Errorf("at once %d limited and %d others ran; expected one each", limited.count(), free.count())
 		}
 		let(61 * time.Second)
-		for i, at := range limited.began {
-			if want := time.Duration(i) * 10 * time.Second; at != want || limited.args[i] != i {
-				t.Errorf("run %d is of %d after %v; expected %v", i, limited.args[i], at, want)
+		for i, at := range limited.seen().began {
+			if want := time.Duration(i) * 10 * time.Second; at != want || limited.seen().args[i] != i {
+				t.Errorf("run %d is of %d after %v; expected %v", i, limited.seen().args[i], at, want)
 			}
 		}
 		if limited.count() != 7 {
@@ -140,16 +155,18 @@ func TestManyWait(t *testing.T) {
 		if free.count() != 1 {
 			t.Error("a task without a limit waits for those that have one")
 		}
+		s.worker.rooms.mu.Lock()
 		for _, r := range s.worker.rooms.rooms {
 			if len(r.jobs) > roomSize {
 				t.Errorf("%d wait in the room", len(r.jobs))
 			}
 		}
+		s.worker.rooms.mu.Unlock()
 		let(48*time.Second - time.Millisecond)
 		if got := limited.count(); got < 4895 || got > 4901 {
 			t.Errorf("%d ran in 49 s", got)
 		}
-		if !slices.IsSorted(limited.args) {
+		if !slices.IsSorted(limited.seen().args) {
 			t.Error("they did not run in their order")
 		}
 		let(2 * time.Second)
@@ -176,7 +193,7 @@ func TestSetRateLimit(t *testing.T) {
 		if r.count() != 1 {
 			t.Fatalf("%d ran at 1/m", r.count())
 		}
-		if all := s.worker.Scheduled(); len(all) != 4 || all[0].ETA.Sub(r.first) != time.Minute || all[0].Request.Task != "t" || all[0].Queue != "celery" {
+		if all := s.worker.Scheduled(); len(all) != 4 || all[0].ETA.Sub(r.seen().first) != time.Minute || all[0].Request.Task != "t" || all[0].Queue != "celery" {
 			t.Errorf("%d are scheduled, the first %+v", len(all), all[0])
 		}
 		if err := s.worker.SetRateLimit("t", "1/s"); err != nil {
@@ -193,8 +210,8 @@ func TestSetRateLimit(t *testing.T) {
 			s.send("t", 5+i)
 		}
 		let(time.Millisecond)
-		if got := r.count(); got != 15 || !slices.IsSorted(r.args) {
-			t.Errorf("%d ran without a limit: %v", got, r.args)
+		if got := r.count(); got != 15 || !slices.IsSorted(r.seen().args) {
+			t.Errorf("%d ran without a limit: %v", got, r.seen().args)
 		}
 		if err := s.worker.SetRateLimit("nobody", "1/s"); !errors.Is(err, task.ErrNotRegistered) {
 			t.Error(err)
@@ -276,12 +293,12 @@ func TestConcurrency(t *testing.T) {
 			t.Errorf("at once %d limited and %d others ran", two.count(), free.count())
 		}
 		let(11 * time.Second)
-		if two.top != 2 || two.count() != 21 {
-			t.Errorf("%d at once, %d ran", two.top, two.count())
+		if two.seen().top != 2 || two.count() != 21 {
+			t.Errorf("%d at once, %d ran", two.seen().top, two.count())
 		}
-		for i, n := range two.args {
+		for i, n := range two.seen().args {
 			if n/2 != i/2 { // two begin at one time
-				t.Errorf("they ran in the order %v", two.args)
+				t.Errorf("they ran in the order %v", two.seen().args)
 				break
 			}
 		}
@@ -327,8 +344,8 @@ func TestRateAndConcurrency(t *testing.T) {
 		}
 		let(time.Minute)
 		want := []time.Duration{0, time.Second, 3 * time.Second, 4 * time.Second, 6 * time.Second, 7 * time.Second}
-		if !slices.Equal(r.began, want) || r.top != 2 {
-			t.Errorf("began at %v, %d at once; expected %v", r.began, r.top, want)
+		if !slices.Equal(r.seen().began, want) || r.seen().top != 2 {
+			t.Errorf("began at %v, %d at once; expected %v", r.seen().began, r.seen().top, want)
 		}
 		s.checkRooms()
 	})
@@ -347,8 +364,8 @@ func TestExpiresInTheRoom(t *testing.T) {
 		}
 		s.send("t", 2)
 		let(61 * time.Second)
-		if !slices.Equal(r.args, []int{0, 2}) {
-			t.Errorf("%v ran", r.args)
+		if !slices.Equal(r.seen().args, []int{0, 2}) {
+			t.Errorf("%v ran", r.seen().args)
 		}
 		if state, err := expiring.State(s.context()); state != protocol.Revoked || err != nil {
 			t.Errorf("%s, %v", state, err)
@@ -373,8 +390,8 @@ func TestETAAndRate(t *testing.T) {
 			t.Error("ran early")
 		}
 		let(4 * time.Second)
-		if r.count() != 3 || r.began[2] != 2*time.Second {
-			t.Errorf("began at %v", r.began)
+		if r.count() != 3 || r.seen().began[2] != 2*time.Second {
+			t.Errorf("began at %v", r.seen().began)
 		}
 		s.checkRooms()
 	})
