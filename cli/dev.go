@@ -13,6 +13,8 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/spf13/cobra"
+
+	"github.com/gelery/gelery/worker"
 )
 
 func devCommand(a *app) *cobra.Command {
@@ -46,11 +48,18 @@ Exit codes: 0 stopped, 1 stopped cold or could not begin, 2 wrong usage.`,
 
 func (a *app) dev(ctx context.Context, f *workerFlags, port int) error {
 	addDemo(a.mux)
+	if addr := os.Getenv(devBroker); worker.IsChild() && addr != "" {
+		broker, backend := devURLs(addr)
+		return a.work(ctx, f, broker, backend, func() {})
+	}
 	server := miniredis.NewMiniRedis()
 	if err := server.StartAddr(net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err != nil {
 		return &failure{exitFailed, fmt.Sprintf("the broker cannot listen on port %d", port), err.Error(), "give another --port, or 0 for a free one"}
 	}
 	defer server.Close()
+	if err := os.Setenv(devBroker, server.Addr()); err != nil {
+		return err
+	}
 	aging, stopAging := context.WithCancel(context.WithoutCancel(ctx)) // as long as the worker takes to stop
 	aged := make(chan struct{})
 	go func() {
@@ -61,8 +70,15 @@ func (a *app) dev(ctx context.Context, f *workerFlags, port int) error {
 		stopAging()
 		<-aged
 	}()
-	broker, backend := "redis://"+server.Addr()+"/0", "redis://"+server.Addr()+"/1"
+	broker, backend := devURLs(server.Addr())
 	return a.work(ctx, f, broker, backend, func() { a.invite(broker, backend) })
+}
+
+// devBroker is the variable in which dev tells the children of its worker's process pool where the broker is.
+const devBroker = "GELERY_DEV_BROKER"
+
+func devURLs(addr string) (broker, backend string) {
+	return "redis://" + addr + "/0", "redis://" + addr + "/1"
 }
 
 // age makes keys expire: miniredis lets time pass only when told. Its own ClockTTL does it too, but walks all keys for

@@ -44,11 +44,14 @@ const (
 
 // supervise runs the worker until it has ended by itself or by signals.
 func (a *app) supervise(ctx context.Context, w *worker.Worker, log *slog.Logger, ready func()) error {
+	if worker.IsChild() {
+		return w.Run(ctx) // which the parent ends
+	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	s := &supervisor{app: a, w: w, log: log, stop: stop}
 	more := make(chan os.Signal, 4)
-	if a.notify != nil && !worker.IsChild() {
+	if a.notify != nil {
 		a.notify(more, workerSignals...)
 		defer signal.Stop(more)
 	}

@@ -138,7 +138,7 @@ func (a *app) work(ctx context.Context, f *workerFlags, broker, backend string, 
 	if err != nil {
 		return usage(err.Error(), "", "")
 	}
-	if !f.quiet {
+	if !f.quiet && !worker.IsChild() {
 		a.banner(w, broker, backend)
 	}
 	if stopped { // the signal came just as the connection was made

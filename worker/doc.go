@@ -1,4 +1,4 @@
-// Package worker runs tasks: it receives messages, admits them, runs what is due in a pool of goroutines, turns what
+// Package worker runs tasks: it receives messages, admits them, runs what is due in goroutines or child processes, turns what
 // came back into an outcome, and applies the outcome in an order that loses nothing.
 //
 //	mux := worker.NewMux()
