@@ -73,23 +73,26 @@ func TestF35Maxmemory(t *testing.T) {
 	}
 }
 
+// examined is what the doctor says of a subject.
+func (s *scene) examined(subject string) (health transport.Health, said string) {
+	s.Helper()
+	findings, err := s.client.Transport().(transport.Examiner).Examine(deadlineOf(s.TB, recovery), nil)
+	if err != nil {
+		s.Fatal(err)
+	}
+	for _, f := range findings {
+		if f.Subject == subject {
+			return f.Health, f.Detail + "; " + f.Advice
+		}
+	}
+	return transport.Unknown, ""
+}
+
 // TestF36Eviction: a Redis that may throw away what it holds is told by the doctor.
 func TestF36Eviction(t *testing.T) {
 	t.Parallel()
 	s := onRedis(t, testservice.Redis(t))
-	examine := func() (health transport.Health, said string) {
-		findings, err := s.client.Transport().(transport.Examiner).Examine(deadlineOf(t, recovery), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range findings {
-			if f.Subject == "memory" {
-				return f.Health, f.Detail + "; " + f.Advice
-			}
-		}
-		return transport.Unknown, ""
-	}
-	if health, said := examine(); health != transport.Healthy {
+	if health, said := s.examined("memory"); health != transport.Healthy {
 		t.Errorf("before the fault memory is %s: %s", health, said)
 	}
 	for name, value := range map[string]string{"maxmemory": "100mb", "maxmemory-policy": "allkeys-lru"} {
@@ -97,7 +100,7 @@ func TestF36Eviction(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if health, said := examine(); health != transport.Broken || !strings.Contains(said, "allkeys-lru") {
+	if health, said := s.examined("memory"); health != transport.Broken || !strings.Contains(said, "allkeys-lru") {
 		t.Errorf("memory is %s: %s; expected an error that names the policy", health, said)
 	}
 	w := s.worker()

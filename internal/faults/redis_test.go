@@ -44,6 +44,9 @@ func TestF22RedisEmptied(t *testing.T) {
 	t.Parallel()
 	server := testservice.StartRedis(t)
 	s := onRedis(t, server.URL)
+	if health, said := s.examined("persistence"); health != transport.Broken {
+		t.Errorf("persistence is %s: %s; expected the doctor to tell that there is none", health, said)
+	}
 	w := s.worker()
 	s.sendMany(100, 50)
 	s.ran(slots)
@@ -68,7 +71,7 @@ func TestF22RedisEmptied(t *testing.T) {
 	if forgotten == 0 || forgotten > 100 {
 		t.Errorf("Redis has lost %d tasks; expected what had not begun of a hundred", forgotten)
 	}
-	s.account(outcome{what: "broker emptied (SHUTDOWN NOSAVE, no persistence); what it forgot is not counted", faults: 1, recovery: back, limit: 3 * time.Second})
+	s.account(outcome{what: "broker emptied (SHUTDOWN NOSAVE, no persistence, which `gelery doctor` tells); what it forgot is not counted", faults: 1, recovery: back, limit: 3 * time.Second})
 }
 
 // TestF24ConnectionsKilled has Redis close all connections again and again.
