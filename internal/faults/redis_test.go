@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	goredis "github.com/redis/go-redis/v9"
+
 	"github.com/gelery/gelery/internal/testservice"
 	"github.com/gelery/gelery/transport"
 )
@@ -106,12 +108,18 @@ func TestF25RedisSilent(t *testing.T) {
 	stop := s.stream(4, 50, milliseconds(5))
 	<-s.grown()
 	silence := form(2*time.Second, 10*time.Second)
+	operator := goredis.NewClient(&goredis.Options{Addr: server.Addr, MaxRetries: -1, ReadTimeout: 2 * silence, ContextTimeoutEnabled: true})
+	t.Cleanup(func() { _ = operator.Close() })
 	var longest time.Duration
 	for _, command := range [][]any{{"CLIENT", "PAUSE", silence.Milliseconds(), "ALL"}, {"DEBUG", "SLEEP", silence.Seconds()}} {
 		<-time.After(500 * time.Millisecond) // of load
 		over := time.After(silence)
-		go s.rdb.Do(t.Context(), command...) // the second is answered after its time
-		<-time.After(100 * time.Millisecond) // it has taken effect
+		go operator.Do(t.Context(), command...) // DEBUG SLEEP is answered after its time
+		s.await(silence, "Redis is silent", func() bool {
+			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			defer cancel()
+			return operator.Ping(ctx).Err() != nil
+		})
 		start := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 		_, err := s.send(ctx, 0)
