@@ -188,25 +188,18 @@ func (c *control) carryOut(ctx context.Context, r *protocol.PidboxRequest) {
 	}
 }
 
-// reply sends what commands have answered until ctx is done, and then what still waits.
+// reply sends what commands have answered until ctx is done, and then what still waits, such as the reply to shutdown.
 func (c *control) reply(ctx context.Context) {
-	last, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
+	last := context.WithoutCancel(ctx) // each sending has its own limit
 	for {
 		select {
 		case a := <-c.replies:
-			c.send(ctx, a)
-			continue
-		default:
-		}
-		select {
-		case a := <-c.replies:
-			c.send(ctx, a)
+			c.send(last, a, replyTimeout)
 		case <-ctx.Done():
 			limited, cancel := context.WithTimeout(last, time.Second)
 			defer cancel()
 			for limited.Err() == nil && len(c.replies) > 0 {
-				c.send(limited, <-c.replies)
+				c.send(limited, <-c.replies, time.Second)
 			}
 			return
 		}
@@ -214,7 +207,7 @@ func (c *control) reply(ctx context.Context) {
 }
 
 // send replies to one request, unless nobody waits any more.
-func (c *control) send(ctx context.Context, a answer) {
+func (c *control) send(ctx context.Context, a answer, limit time.Duration) {
 	if !a.to.Expires.IsZero() && time.Now().After(a.to.Expires.Add(replyTimeout)) { // clocks differ
 		return
 	}
@@ -223,7 +216,7 @@ func (c *control) send(ctx context.Context, a answer) {
 		c.w.log.Error("remote control: no reply", "method", a.to.Method, "error", err)
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, replyTimeout)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	to := transport.Publication{Message: m, Exchange: a.to.ReplyTo.Exchange, RoutingKey: a.to.ReplyTo.RoutingKey, Optional: true}
 	if err := c.w.client.Transport().Publish(ctx, []transport.Publication{to}); err != nil {

@@ -9,6 +9,8 @@ The environment is that of app.py. Commands ("op"):
             the arguments.
     state   id       the state now, without waiting
     forget  id
+    control task (the method), kwargs?, options?, timeout?   broadcasts a command of remote control and answers the replies as value;
+            options are broadcast's: destination, pattern, matcher. Without a timeout no reply is asked for
     hello            the versions of this side
 
 Every answer has "ok"; when false, "error" says why and "kind" names the exception.
@@ -139,12 +141,18 @@ def forget(command):
     return {}
 
 
+def control(command):
+    replies = app.control.broadcast(command["task"], arguments=command.get("kwargs", {}), reply="timeout" in command,
+                                    timeout=command.get("timeout", 1), **command.get("options", {}))
+    return {"value": replies}
+
+
 def hello(command):
     return {"celery": celery.__version__, "kombu": kombu.__version__, "redis": redis.__version__,
             "python": sys.version.split()[0]}
 
 
-OPERATIONS = {f.__name__: f for f in (send, get, state, forget, hello)}
+OPERATIONS = {f.__name__: f for f in (send, get, state, forget, control, hello)}
 
 
 def main():
