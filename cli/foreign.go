@@ -34,10 +34,8 @@ var foreignWorker = []foreignFlag{
 	{"gid", "", false, "leave that to the service manager (systemd, Docker)"},
 	{"umask", "", false, "leave that to the service manager (systemd, Docker)"},
 	{"executable", "", false, "Go has no interpreter to choose"},
-	{"statedb", "S", false, "the worker keeps no state between runs; leave the option out"},
 	{"purge", "", true, "empty the queues before, with the command purge"},
 	{"discard", "", true, "empty the queues before, with the command purge"},
-	{"exclude-queues", "X", false, "name the queues to serve with --queues"},
 	{"include", "I", false, "tasks are compiled in; import their package and register them in the mux"},
 	{"optimization", "O", false, ""}, // every worker is "fair": a task goes to a free slot only
 	{"without-gossip", "", true, ""},

@@ -26,6 +26,7 @@ func (f *workerFlags) add(cmd *cobra.Command, logLevel string) {
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	addSetting(cmd, "queues", "Q", "`names` of the queues to serve, separated by commas", "worker_queues")
+	addSetting(cmd, "exclude-queues", "X", "`names` of queues to leave out", "worker_exclude_queues")
 	addSetting(cmd, "concurrency", "c", "`number` of tasks that run at once", "worker_concurrency")
 	addSetting(cmd, "autoscale", "", "`MAX,MIN` of the tasks that run at once: it follows the work", "worker_autoscale")
 	addSetting(cmd, "hostname", "n", "node `name`; %h host, %n its first part, %d the rest", "worker_hostname")
@@ -45,6 +46,7 @@ func (f *workerFlags) add(cmd *cobra.Command, logLevel string) {
 	addSetting(cmd, "track-started", "", "store the state STARTED when a task begins", "task_track_started")
 	addSetting(cmd, "unknown-task", "", "`policy` for messages of unknown tasks: fail, reject or requeue", "worker_unknown_task")
 	addSetting(cmd, "max-deliveries", "", "`number` of runs of a message whose workers went away before it is quarantined", "worker_max_deliveries")
+	addSetting(cmd, "statedb", "S", "`path` of the file that keeps what is revoked over a restart", "worker_state_db")
 	addSetting(cmd, "stop-timeout", "", "how long a warm stop waits for running tasks", "worker_stop_timeout")
 	addBrokerFlags(cmd)
 	addBackendFlags(cmd)

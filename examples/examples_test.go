@@ -60,6 +60,9 @@ func TestExamples(t *testing.T) {
 		"exec-and-http": "words: 6 <nil>\nno such file: true\nhello Ada <nil> after 2 calls\n",
 		"rate-limit": "six mails took a second: true\nthe reports were built one after the other: true\n" +
 			"the page did not wait for the mails: true\n",
+		"middleware": "sending shop.greet\nrunning shop.greet\nsucceeded: hello Ada\n" +
+			"sending shop.greet\nrunning shop.greet\non failure: there is nobody to greet\n" +
+			"failed: Exception: there is nobody to greet\n",
 		"time-limit": "jobs.polite returned: half of it is done, the rest is cleaned up\n" +
 			"jobs.stubborn was killed at its time limit\njobs.quick returned: quick\n",
 	} {

@@ -17,7 +17,7 @@ import (
 const maxNodes = 100_000
 
 // convert turns what a source has into a setting's value: a string, int, bool, time.Duration, []string, map[string]any,
-// []transport.Queue, []task.Route, or for Any whatever it is. Nil means unset. The text of a variable or an option is a
+// []transport.Queue, []task.Route, []worker.Limit, or for Any whatever it is. Nil means unset. The text of a variable or an option is a
 // scalar node.
 func (s *Setting) convert(n *yaml.Node) (any, error) {
 	n, err := s.structured(n)
@@ -51,6 +51,8 @@ func (s *Setting) convert(n *yaml.Node) (any, error) {
 		v, err = readQueues(n)
 	case Routes:
 		v, err = readRoutes(n)
+	case Limits:
+		v, err = readLimits(n)
 	case Rate:
 		v, err = rate(n)
 	default:
@@ -89,7 +91,7 @@ func (e *wrongKind) Error() string { return e.what }
 // structured reads the text of a variable or an option for a setting that is more than a scalar: YAML, so also JSON.
 func (s *Setting) structured(n *yaml.Node) (*yaml.Node, error) {
 	switch s.Type {
-	case Options, Queues, Routes, Any:
+	case Options, Queues, Routes, Limits, Any:
 	default:
 		return n, nil
 	}

@@ -51,7 +51,6 @@ const (
 	ofBackends = "it is of a result backend that Gelery does not have"
 	ofBeat     = "it is for beat"
 	ofEvents   = "it is for events and remote control, which have their defaults"
-	notYet     = "the worker does not have it yet"
 	isSo       = "it is so anyway"
 )
 
@@ -66,7 +65,6 @@ var pythonNames = map[string][]string{
 	ofEvents: {"worker_send_task_events", "task_send_sent_event"},
 	ofBackends: {"result_backend_always_retry", "result_backend_max_retries", "result_backend_base_sleep_between_retries_ms",
 		"result_backend_max_sleep_between_retries_ms"},
-	notYet: {"worker_direct", "worker_enable_remote_control", "worker_soft_shutdown_timeout", "worker_state_db"},
 	isSo: {"enable_utc", "timezone", "broker_connection_retry", "broker_connection_retry_on_startup", "broker_connection_max_retries",
 		"worker_detect_quorum_queues", "worker_enable_prefetch_count_reduction", "worker_eta_task_limit", "result_chord_retry_interval",
 		"result_chord_join_timeout", "task_inherit_parent_priority", "task_allow_error_cb_on_chord_header",

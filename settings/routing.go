@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/gelery/gelery/internal/spelling"
 	"github.com/gelery/gelery/task"
 	"github.com/gelery/gelery/transport"
+	"github.com/gelery/gelery/worker"
 )
 
 // fields read the keys of a map, each by a function of its own.
@@ -247,4 +249,41 @@ func readRoute(n *yaml.Node) ([]task.Option, error) {
 		},
 	}.read(n)
 	return all, err
+}
+
+// readLimits reads worker_limits: a list of maps.
+func readLimits(n *yaml.Node) ([]worker.Limit, error) {
+	if n = resolve(n); n.Kind != yaml.SequenceNode {
+		return nil, &wrongKind{shown(n)}
+	}
+	limits := make([]worker.Limit, len(n.Content))
+	var errs []error
+	for i, e := range n.Content {
+		l := &limits[i]
+		err := fields{
+			"task":        field(&l.Task, text),
+			"queue":       field(&l.Queue, text),
+			"rate":        field(&l.Rate, rateField),
+			"concurrency": field(&l.Concurrency, integerField(math.MaxInt32)),
+		}.read(e)
+		switch {
+		case err != nil:
+		case (l.Task == "") == (l.Queue == ""):
+			err = errors.New("a limit is of a task or of a queue: one of the two")
+		case l.Rate == "" && l.Concurrency == 0:
+			err = errors.New("a limit has a rate, a concurrency, or both")
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("line %d: %w", e.Line, err))
+		}
+	}
+	return limits, errors.Join(errs...)
+}
+
+func rateField(n *yaml.Node) (string, error) {
+	v, err := rate(n)
+	if err != nil {
+		err = fmt.Errorf("%w is not %s", err, (&Setting{Type: Rate}).allowed())
+	}
+	return v, err
 }

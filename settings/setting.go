@@ -25,6 +25,7 @@ const (
 	Queues  Type = "queues"  // a list of names or maps, or a map of maps
 	Routes  Type = "routes"  // a map of task names or patterns to options, or a list of such maps or pairs
 	Rate    Type = "rate"    // "10/s", "10/m", "10/h", or a number a second
+	Limits  Type = "limits"  // a list of maps of task or queue, rate and concurrency
 	Any     Type = "any"     // what is not looked at
 )
 
@@ -96,6 +97,7 @@ func (s *Setting) allowed() string {
 		Options: "a map",
 		Queues:  "a list or a map of queues",
 		Routes:  "a map of task names to options, or a list of such maps",
+		Limits:  "a list of maps of task or queue, rate and concurrency",
 		Rate:    `a rate such as "10/s", "10/m" or "10/h", or a number a second`,
 	}[s.Type]
 }

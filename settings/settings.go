@@ -31,7 +31,7 @@ type Value struct {
 	Origin string // "gelery.yaml:12", "variable CELERY_BROKER_URL", "option --concurrency"
 
 	source source
-	shape  any // of queues and routes: as they were written
+	shape  any // of queues, routes and limits: as they were written
 }
 
 // Error is a mistake in one setting.
@@ -151,7 +151,7 @@ func (s *Settings) set(setting *Setting, written string, n *yaml.Node, origin st
 		s.values = map[string]Value{}
 	}
 	value := Value{Setting: setting, Value: v, Origin: origin, source: from}
-	if setting.Type == Queues || setting.Type == Routes {
+	if setting.Type == Queues || setting.Type == Routes || setting.Type == Limits {
 		if n, err = setting.structured(n); err == nil {
 			value.shape, err = plain(n)
 		}

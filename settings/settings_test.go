@@ -123,6 +123,8 @@ accept_content: [json, yaml]
 worker_prefetch_multiplier: 0
 worker_autoscale: "10,3"
 task_default_rate_limit: 10/m
+worker_limits: [{task: a.b, rate: 5/s}, {queue: q, concurrency: 2}]
+worker_enable_remote_control: false
 imports: [a, b]
 `)); err != nil {
 		t.Fatal(err)
@@ -150,7 +152,8 @@ imports: [a, b]
 		t.Errorf("the producer's broker is %s", broker)
 	}
 	want := worker.Config{TimeLimit: time.Minute, SoftTimeLimit: 50 * time.Second, TrackStarted: true, ResultExtended: true,
-		PrefetchMultiplier: worker.UnlimitedPrefetch, Autoscale: worker.Autoscale{Min: 3, Max: 10}, DefaultRateLimit: "10/m"}
+		PrefetchMultiplier: worker.UnlimitedPrefetch, Autoscale: worker.Autoscale{Min: 3, Max: 10}, DefaultRateLimit: "10/m",
+		Limits: []worker.Limit{{Task: "a.b", Rate: "5/s"}, {Queue: "q", Concurrency: 2}}, DisableRemoteControl: true}
 	if d := cmp.Diff(want, s.Worker()); d != "" {
 		t.Error(d)
 	}
@@ -190,6 +193,10 @@ func TestMistakes(t *testing.T) {
 		{"task_routes: {a: {priority: 300}}", `priority: 300 is not a whole number from 0 to 255`},
 		{"task_routes: [[a]]", `line 1: a list is neither a map nor a pair`},
 		{"task_routes: 'x'", `task_routes: "x" is not allowed; allowed: a map of task names`},
+		{"worker_limits: [{task: a, queue: b, rate: 1}]", `line 1: a limit is of a task or of a queue`},
+		{"worker_limits: [{task: a}]", `a limit has a rate, a concurrency, or both`},
+		{"worker_limits: [{task: a, rate: 5/d}]", `rate: "5/d" is not a rate such as`},
+		{"worker_limits: {a: b}", `a map is not allowed; allowed: a list of maps of task or queue`},
 		{"broker_transport_options: 5", `broker_transport_options: 5 is not allowed; allowed: a map`},
 		{"broker_transport_options: {a: 1, a: 2}", `a is given twice`},
 		{"task_acks: &a [*a]", "no such setting"},

@@ -26,7 +26,7 @@ func Run(mux *worker.Mux, c worker.Config, f func(ctx context.Context, client *t
 
 func run(ctx context.Context, mux *worker.Mux, c worker.Config, f func(context.Context, *task.Client) error) error {
 	client, err := task.Dial(ctx, task.Config{Broker: "memory://example", Backend: "memory://example",
-		Logger: slog.New(slog.DiscardHandler)})
+		Logger: slog.New(slog.DiscardHandler), Middleware: mux.PublishMiddleware()})
 	if err != nil {
 		return err
 	}
