@@ -170,9 +170,9 @@ func longIf(long bool) int {
 	return 0
 }
 
-func send(t testing.TB, client *task.Client, name string, args []any) *task.Result[any] {
+func send(t testing.TB, client *task.Client, name string, args []any, opts ...task.SendOption) *task.Result[any] {
 	t.Helper()
-	r, err := client.Send(within(t), name, args, nil)
+	r, err := client.Send(within(t), name, args, nil, opts...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -275,9 +275,9 @@ func goSeesPythonProgress(t *testing.T, client *task.Client) {
 }
 
 // wantResult sends a task and compares its result.
-func wantResult(t *testing.T, client *task.Client, name string, args []any, want any) {
+func wantResult(t *testing.T, client *task.Client, name string, args []any, want any, opts ...task.SendOption) {
 	t.Helper()
-	res, err := client.Send(within(t), name, args, nil)
+	res, err := client.Send(within(t), name, args, nil, opts...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,7 +45,9 @@ func runWorker(t testing.TB, config task.Config, queues ...string) (stop func())
 func runMux(t testing.TB, config task.Config, mux *worker.Mux, settings worker.Config) (stop func()) {
 	t.Helper()
 	client := connect(t, config)
-	settings.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
+	if settings.Logger == nil {
+		settings.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
+	}
 	w, err := worker.New(client, mux, settings)
 	if err != nil {
 		t.Fatal(err)

@@ -265,19 +265,6 @@ func leftBehind(name string) bool {
 		strings.HasPrefix(name, "x-first-death-") || strings.HasPrefix(name, "x-last-death-")
 }
 
-// Republication is the call of a running task as a message of its own, to be sent where that came from: for a worker that
-// gives up a run it has acknowledged already. Nothing of it changes but that it is counted as a new message.
-func (c *Client) Republication(info *Info) (transport.Publication, error) {
-	again := *info.Request
-	s, now := &settings{again: true}, time.Now()
-	if eta, ok := again.ETATime(); ok && eta.After(now) {
-		s.eta = eta
-	}
-	s.override(&again, now)
-	again.Extra = slices.DeleteFunc(slices.Clone(again.Extra), func(h protocol.Header) bool { return leftBehind(h.Name) })
-	return c.republication(info, &again, s, now)
-}
-
 // republication makes a message of a request that came in one: the body as it was, if what it says is unchanged, and sent
 // where it came from unless the settings say otherwise.
 func (c *Client) republication(info *Info, r *protocol.Request, s *settings, now time.Time) (transport.Publication, error) {

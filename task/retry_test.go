@@ -364,21 +364,6 @@ func TestNoMoreRetries(t *testing.T) {
 	}
 }
 
-// TestRepublication: the same call once more, as it is.
-func TestRepublication(t *testing.T) {
-	t.Parallel()
-	client, _ := probeClient(t, Config{})
-	info := running(t, client, func(m *protocol.Message) { m.Headers.ParentID = "" })
-	p, err := client.Republication(info)
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := p.Message.Headers
-	if h.Retries != 1 || h.ParentID != "" || h.Attempts() != 0 || h.ETA != info.ETA || p.RoutingKey != "orders" || len(h.Extra) != 1 {
-		t.Errorf("%+v", p)
-	}
-}
-
 // TestForward declares what the messages need; a queue that cannot be declared may be there nevertheless.
 func TestForward(t *testing.T) {
 	t.Parallel()

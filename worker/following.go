@@ -117,3 +117,10 @@ func (w *Worker) unsendable(o *outcome, err error) bool {
 	o.meta = &failed
 	return w.storeResults([]*outcome{o})
 }
+
+// anew is the message of a delivery as one that has not been handed out yet, to be sent once more.
+func anew(d *transport.Delivery) *protocol.Message {
+	m := *d.Message
+	m.Headers.Redelivered, m.Properties.DeliveryTag = false, ""
+	return &m
+}

@@ -144,9 +144,7 @@ func (w *Worker) runAgain(o *outcome, j *job) {
 	if !o.settled {
 		return
 	}
-	m := *j.delivery.Message
-	m.Properties.DeliveryTag = ""
-	o.following = []transport.Publication{{Message: &m, RoutingKey: j.delivery.Queue, Optional: true}}
+	o.following = []transport.Publication{{Message: anew(j.delivery), RoutingKey: j.delivery.Queue, Optional: true}}
 	w.log.Warn("Task "+fullName(j.request)+" was ended by the stop; its message is sent again", "task_id", j.request.ID)
 	w.report(o)
 }

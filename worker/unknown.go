@@ -55,11 +55,10 @@ func hopDelay(hops int) time.Duration {
 // handBack gives a message of an unknown task back to its queue, behind what waits there and with one more hop counted:
 // sent anew and then acknowledged. It is otherwise as it came, and not marked as redelivered.
 func (w *Worker) handBack(j *job) {
-	m := *j.delivery.Message
+	m := anew(j.delivery)
 	m.Headers.SetHops(m.Headers.Hops() + 1)
-	m.Headers.Redelivered, m.Properties.DeliveryTag = false, ""
 	w.log.Info("Handing back unregistered task of type "+value.Repr(j.request.Task, resultReprSize), "queue", j.delivery.Queue,
 		"task_id", j.request.ID, "hops", m.Headers.Hops())
 	w.report(&outcome{delivery: j.delivery, request: j.request,
-		following: []transport.Publication{{Message: &m, RoutingKey: j.delivery.Queue}}})
+		following: []transport.Publication{{Message: m, RoutingKey: j.delivery.Queue}}})
 }
