@@ -121,6 +121,10 @@ type Config struct {
 	// keeps it in any case. JSON, of Gelery's own: a Python worker's file is refused. Default: none. worker_state_db,
 	// --statedb.
 	StateFile string
+	// HealthAddr is where the worker answers how it is: GET /healthz with 200 as long as nothing is stuck, /readyz with 200
+	// while it receives and the broker answers, else 503 and the reason. A port alone, "8080", is one of the loopback
+	// interface. Default: nowhere. --health-addr.
+	HealthAddr string
 	// Logger receives the worker's log. Default: the client's.
 	Logger *slog.Logger
 }
@@ -180,6 +184,9 @@ func (c Config) withDefaults(client task.Config) (Config, error) {
 		c.PrefetchMultiplier = 1
 	}
 	if err := c.checkPool(); err != nil {
+		return c, err
+	}
+	if c.HealthAddr, err = healthAddress(c.HealthAddr); err != nil {
 		return c, err
 	}
 	if err = c.revokeDefaults(); err != nil {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"regexp"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/gelery/gelery/internal/fnmatch"
@@ -188,26 +189,25 @@ func (c *control) carryOut(ctx context.Context, r *protocol.PidboxRequest) {
 	}
 }
 
-// reply sends what commands have answered until ctx is done, and then what still waits, such as the reply to shutdown.
-func (c *control) reply(ctx context.Context) {
-	last := context.WithoutCancel(ctx) // each sending has its own limit
-	for {
-		select {
-		case a := <-c.replies:
-			c.send(last, a, replyTimeout)
-		case <-ctx.Done():
-			limited, cancel := context.WithTimeout(last, time.Second)
-			defer cancel()
-			for limited.Err() == nil && len(c.replies) > 0 {
-				c.send(limited, <-c.replies, time.Second)
-			}
-			return
-		}
+// talk carries out commands until ctx is done, and sends all that they answer, the reply to shutdown included.
+func (c *control) talk(ctx context.Context) {
+	var commanding sync.WaitGroup
+	commanding.Go(func() { c.listen(ctx) })
+	commanding.Go(func() { c.obey(ctx) })
+	go func() {
+		commanding.Wait()
+		close(c.replies)
+	}()
+	last, cancel := context.WithCancel(context.WithoutCancel(ctx)) // what waits when ctx is done is sent, if it can be soon
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(time.Second, cancel) })()
+	for a := range c.replies {
+		c.send(last, a)
 	}
 }
 
 // send replies to one request, unless nobody waits any more.
-func (c *control) send(ctx context.Context, a answer, limit time.Duration) {
+func (c *control) send(ctx context.Context, a answer) {
 	if !a.to.Expires.IsZero() && time.Now().After(a.to.Expires.Add(replyTimeout)) { // clocks differ
 		return
 	}
@@ -216,7 +216,7 @@ func (c *control) send(ctx context.Context, a answer, limit time.Duration) {
 		c.w.log.Error("remote control: no reply", "method", a.to.Method, "error", err)
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := context.WithTimeout(ctx, replyTimeout)
 	defer cancel()
 	to := transport.Publication{Message: m, Exchange: a.to.ReplyTo.Exchange, RoutingKey: a.to.ReplyTo.RoutingKey, Optional: true}
 	if err := c.w.client.Transport().Publish(ctx, []transport.Publication{to}); err != nil {

@@ -59,10 +59,13 @@ func (w *Worker) store(next chan<- []*outcome) {
 			return
 		}
 		batch := w.gather(first)
+		w.pulses.store.begin()
 		if !w.storeResults(batch) {
 			return // a cold stop: what is not stored is not acknowledged either, and runs again elsewhere
 		}
-		if batch = w.sendFollowing(batch, next); len(batch) == 0 {
+		batch = w.sendFollowing(batch, next)
+		w.pulses.store.end()
+		if len(batch) == 0 {
 			continue
 		}
 		select {
@@ -146,6 +149,7 @@ func unencodable(m *protocol.ResultMeta, err error) {
 // settle is the actor that settles deliveries whose results are stored.
 func (w *Worker) settle(batches <-chan []*outcome) {
 	for batch := range batches {
+		w.pulses.settle.begin()
 		settlements := make([]transport.Settlement, 0, len(batch))
 		for _, o := range batch {
 			if !o.settled {
@@ -163,6 +167,7 @@ func (w *Worker) settle(batches <-chan []*outcome) {
 			}
 		}
 		w.window.free(len(batch))
+		w.pulses.settle.end()
 	}
 }
 

@@ -33,9 +33,11 @@ func (w *Worker) receive(ctx context.Context) {
 			return // ctx is done, or the consumer is closed
 		}
 		w.window.take(len(batch))
+		w.pulses.receive.begin()
 		for i := range batch {
 			w.admit(ctx, &batch[i])
 		}
+		w.pulses.receive.end()
 	}
 }
 

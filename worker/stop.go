@@ -108,7 +108,7 @@ func endOf(now time.Time, d time.Duration) time.Time {
 // advance takes a stop to its next stage, and tells when that is over.
 func (w *Worker) advance(at stage, now time.Time, running []*execution) (stage, time.Time) {
 	switch {
-	case at == warm && w.config.SoftStopTimeout > 0 && len(running) > 0:
+	case at == warm && w.config.SoftStopTimeout > 0:
 		w.log.Warn(fmt.Sprintf("Initiating Soft Shutdown, terminating in %v seconds", w.config.SoftStopTimeout.Seconds()), "tasks", len(running))
 		return soft, now.Add(w.config.SoftStopTimeout)
 	case at < cold:

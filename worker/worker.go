@@ -38,6 +38,8 @@ type Worker struct {
 	runners   runners
 	outcomes  chan *outcome
 	revoked   *revoked
+	pulses    pulses
+	health    *health      // nil: nobody asks
 	clock     atomic.Int64 // of remote control: Lamport's
 
 	autoscaler *autoscaler // nil: the number of slots is fixed
@@ -130,7 +132,10 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer context.AfterFunc(w.stopping, cancel)()
 	w.tellInit()
 	defer w.tellStopped()
-	attend := w.attend(ctx)
+	attend, err := w.attend(ctx)
+	if err != nil {
+		return err
+	}
 	if err := w.consume(ctx); err != nil {
 		return errors.Join(err, attend.close())
 	}
@@ -202,7 +207,7 @@ func (w *Worker) consume(ctx context.Context) error {
 // end closes what a stop leaves open.
 func (w *Worker) end(attend *attendance) error {
 	if err := attend.close(); err != nil {
-		w.log.Error("remote control was not closed", "error", err)
+		w.log.Error("remote control or health was not closed", "error", err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), stopGrace)
 	defer cancel()

@@ -1,0 +1,188 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/gelery/gelery/transport"
+)
+
+const (
+	// probeInterval is how often broker and backend are asked, and how long an answer may take.
+	probeInterval = 5 * time.Second
+	// answerAge is how old the last answer may be of a broker or backend that counts as there.
+	answerAge = 3 * probeInterval
+	// defaultWedge is how long an actor may be busy with one thing while everybody answers whom it could wait for.
+	defaultWedge = time.Minute
+)
+
+// probeID is the id of a task that there is not, for asking the backend.
+const probeID = "gelery-health"
+
+// pulse tells since when an actor is busy with one thing.
+type pulse struct{ since atomic.Int64 } // Unix nanoseconds; 0: it waits for work
+
+func (p *pulse) begin() { p.since.Store(time.Now().UnixNano()) }
+func (p *pulse) end()   { p.since.Store(0) }
+
+// busy is for how long.
+func (p *pulse) busy(now time.Time) time.Duration {
+	if since := p.since.Load(); since != 0 {
+		return now.Sub(time.Unix(0, since))
+	}
+	return 0
+}
+
+// pulses are those of the actors that every task needs.
+type pulses struct{ receive, store, settle pulse }
+
+// health answers over HTTP how the worker is: /healthz, whether it lives, and /readyz, whether it receives.
+type health struct {
+	w        *Worker
+	listener net.Listener
+	server   *http.Server
+	wedge    time.Duration
+	// When broker and backend answered last, as Unix nanoseconds.
+	broker, backend atomic.Int64
+}
+
+// healthAddress completes an address: a port alone, with or without a colon, is one of the loopback interface.
+func healthAddress(addr string) (string, error) {
+	if addr == "" {
+		return "", nil
+	}
+	if !strings.Contains(addr, ":") {
+		addr = ":" + addr
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if n, bad := strconv.Atoi(port); err != nil || bad != nil || n < 0 || n > 65535 {
+		return "", fmt.Errorf("worker config: HealthAddr: %q is no address; expected a port, or host:port", addr)
+	}
+	if host == "" {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
+// newHealth listens. The worker is asked from now on.
+func newHealth(ctx context.Context, w *Worker) (*health, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", w.config.HealthAddr)
+	if err != nil {
+		return nil, fmt.Errorf("worker config: HealthAddr: %w", err)
+	}
+	h := &health{w: w, listener: l, wedge: defaultWedge}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(rw http.ResponseWriter, _ *http.Request) { answerHealth(rw, h.live(time.Now())) })
+	mux.HandleFunc("GET /readyz", func(rw http.ResponseWriter, _ *http.Request) { answerHealth(rw, h.ready(time.Now())) })
+	h.server = &http.Server{Handler: mux, ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, IdleTimeout: 30 * time.Second,
+		MaxHeaderBytes: 8 << 10}
+	w.log.Info("health is told", "address", l.Addr().String())
+	return h, nil
+}
+
+// answerHealth writes 200, or 503 with the reason.
+func answerHealth(rw http.ResponseWriter, reason string) {
+	rw.Header().Set("Content-Type", "application/json")
+	body := map[string]string{"status": "ok"}
+	if reason != "" {
+		rw.WriteHeader(http.StatusServiceUnavailable)
+		body = map[string]string{"status": "unavailable", "reason": reason}
+	}
+	_ = json.NewEncoder(rw).Encode(body)
+}
+
+// serve answers until the server is closed.
+func (h *health) serve() { _ = h.server.Serve(h.listener) }
+
+// probe asks broker and backend until ctx is done.
+func (h *health) probe(ctx context.Context) {
+	tick := time.NewTicker(probeInterval)
+	defer tick.Stop()
+	for {
+		h.ask(ctx)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// ask notes who answers.
+func (h *health) ask(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, probeInterval)
+	defer cancel()
+	if inspector, ok := h.w.client.Transport().(transport.Inspector); ok {
+		var names []string
+		if queues := h.w.consumed(); len(queues) > 0 {
+			names = []string{queues[0].Name}
+		}
+		if _, err := inspector.Depths(ctx, names); err == nil {
+			h.broker.Store(time.Now().UnixNano())
+		}
+	}
+	if h.w.backend == nil {
+		return
+	}
+	if _, err := h.w.backend.Get(ctx, probeID); err == nil {
+		h.backend.Store(time.Now().UnixNano())
+	}
+}
+
+// answers tells whether somebody has answered lately.
+func answers(last *atomic.Int64, now time.Time) bool {
+	return now.Sub(time.Unix(0, last.Load())) < answerAge
+}
+
+// live says why the worker does not live, "" if it does. An actor that is busy for very long is stuck, unless the broker or
+// the backend is away: to wait for them is right, and another process would wait as well.
+func (h *health) live(now time.Time) string {
+	broker := answers(&h.broker, now)
+	everybody := broker && (h.w.backend == nil || answers(&h.backend, now))
+	for _, a := range []struct {
+		name   string
+		pulse  *pulse
+		served bool
+	}{
+		{"receiving", &h.w.pulses.receive, everybody && !h.w.allBusy()},
+		{"storing results", &h.w.pulses.store, everybody},
+		{"acknowledging", &h.w.pulses.settle, broker},
+	} {
+		if busy := a.pulse.busy(now); busy > h.wedge && a.served {
+			return fmt.Sprintf("%s is stuck for %v, though broker and result backend answer", a.name, busy.Round(time.Second))
+		}
+	}
+	return ""
+}
+
+// allBusy tells whether all slots have a job: what is received has to wait then.
+func (w *Worker) allBusy() bool {
+	s := w.Stats()
+	return s.Running >= s.Concurrency
+}
+
+// ready says why the worker does not receive, "" if it does.
+func (h *health) ready(now time.Time) string {
+	select {
+	case <-h.w.consuming:
+	default:
+		return "the worker does not receive yet"
+	}
+	switch {
+	case h.w.stopping.Err() != nil:
+		return "the worker stops"
+	case !answers(&h.broker, now):
+		return "the broker does not answer"
+	}
+	return ""
+}
+
+// close ends the server.
+func (h *health) close() error { return h.server.Close() }

@@ -1,0 +1,133 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gelery/gelery/task"
+)
+
+// health asks the worker by HTTP and returns the status and the reason.
+func (s *site) health(path string) (int, string) {
+	s.Helper()
+	r, err := http.NewRequestWithContext(s.context(), http.MethodGet, "http://"+s.worker.health.listener.Addr().String()+path, nil)
+	if err != nil {
+		s.Fatal(err)
+	}
+	answer, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(r)
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer func() { _ = answer.Body.Close() }()
+	var body map[string]string
+	if err := json.NewDecoder(answer.Body).Decode(&body); err != nil {
+		s.Fatal(err)
+	}
+	return answer.StatusCode, body["reason"]
+}
+
+func TestHealth(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	began, release := s.holding()
+	s.start(Config{HealthAddr: "0", Concurrency: 1})
+	if addr := s.worker.health.listener.Addr().String(); !strings.HasPrefix(addr, "127.0.0.1:") {
+		t.Errorf("a port alone listens on %s", addr)
+	}
+	deadline := time.After(10 * time.Second)
+	for code := 0; code != http.StatusOK; code, _ = s.health("/readyz") {
+		select {
+		case <-time.After(time.Millisecond):
+		case <-deadline:
+			t.Fatal("never ready")
+		}
+	}
+	if code, reason := s.health("/healthz"); code != http.StatusOK {
+		t.Errorf("/healthz is %d: %s", code, reason)
+	}
+	s.send("hold")
+	await(t, began, "the task")
+	s.stop()
+	await(t, s.worker.stopping.Done(), "the stop")
+	if code, reason := s.health("/readyz"); code != http.StatusServiceUnavailable || reason != "the worker stops" {
+		t.Errorf("/readyz of a worker that stops is %d: %s", code, reason)
+	}
+	if code, reason := s.health("/healthz"); code != http.StatusOK {
+		t.Errorf("/healthz of a worker that stops is %d: %s", code, reason)
+	}
+	close(release)
+	if err := s.end(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A backend that answers all but the storing stands for any actor that is stuck.
+func TestHealthOfAWedge(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	stuck := &away{Backend: s.client.Backend()}
+	client, err := task.NewClient(s.client.Transport(), stuck, task.Config{Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.client = client
+	s.start(Config{Concurrency: 1})
+	h := &health{w: s.worker, wedge: time.Millisecond}
+	h.ask(s.context())
+	now := time.Now()
+	if reason := h.live(now); reason != "" {
+		t.Errorf("before: %s", reason)
+	}
+	stuck.on.Store(true)
+	s.send("tasks.add", 1, 2)
+	deadline := time.After(10 * time.Second)
+	for s.worker.pulses.store.busy(time.Now()) <= h.wedge {
+		select {
+		case <-time.After(time.Millisecond):
+		case <-deadline:
+			t.Fatal("nothing is stored")
+		}
+	}
+	if reason := h.live(time.Now()); !strings.Contains(reason, "storing results is stuck") {
+		t.Errorf("a wedge: %q", reason)
+	}
+	// The same is right while the backend is away.
+	h.backend.Store(time.Now().Add(-time.Hour).UnixNano())
+	if reason := h.live(time.Now()); reason != "" {
+		t.Errorf("while the backend is away: %s", reason)
+	}
+	h.broker.Store(0)
+	if reason := h.ready(time.Now()); reason != "the broker does not answer" {
+		t.Errorf("ready without a broker: %q", reason)
+	}
+	s.worker.Terminate()
+	_ = s.end()
+}
+
+func TestHealthAddress(t *testing.T) {
+	t.Parallel()
+	for addr, want := range map[string]string{"": "", "8080": "127.0.0.1:8080", ":8080": "127.0.0.1:8080", "0.0.0.0:80": "0.0.0.0:80",
+		"[::1]:80": "[::1]:80", "box": "!", "box:http2": "!", "70000": "!", "a:b:1": "!"} {
+		got, err := healthAddress(addr)
+		if (err != nil) != (want == "!") || err == nil && got != want {
+			t.Errorf("%q is %q, %v; want %q", addr, got, err, want)
+		}
+	}
+	s := newSite(t)
+	s.start(Config{HealthAddr: "0"})
+	w, err := New(s.client, NewMux(), Config{HealthAddr: s.worker.health.listener.Addr().String()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := w.Run(ctx); err == nil || !strings.Contains(err.Error(), "HealthAddr") {
+		t.Errorf("an address that is taken: %v", err)
+	}
+}
