@@ -63,6 +63,9 @@ func TestExamples(t *testing.T) {
 		"middleware": "sending shop.greet\nrunning shop.greet\nsucceeded: hello Ada\n" +
 			"sending shop.greet\nrunning shop.greet\non failure: there is nobody to greet\n" +
 			"failed: Exception: there is nobody to greet\n",
+		"graceful-stop": "page 1 has begun, the worker is stopped\npage 1 printed by the first worker\n" +
+			"page 2 printed by the second worker\npage 3 printed by the second worker\n",
+		"revoke": "the mail of in an hour is revoked: true\nrender was told to end: true\nthe rendering is revoked: true\n",
 		"time-limit": "jobs.polite returned: half of it is done, the rest is cleaned up\n" +
 			"jobs.stubborn was killed at its time limit\njobs.quick returned: quick\n",
 	} {
