@@ -16,7 +16,7 @@ var _ transport.Delayer = (*consumer)(nil)
 const (
 	delayChunk = 200 // messages of one delayScript
 
-	dueMost     = 300             // messages moved at once to one list
+	dueMost     = 500             // messages moved at once to one list
 	dueRoom     = dueMost / 2     // and how many may stand in front then
 	duePatience = 5 * time.Second // how long more than that are held back, if the lease allows it
 
