@@ -393,14 +393,14 @@ func TestProcessPoolBoundsMemory(t *testing.T) {
 		t.Skip("the memory of other processes cannot be looked at here")
 	}
 	t.Parallel()
-	s := newProcessSite(t, Config{Concurrency: 1, MaxMemoryPerChild: 120 << 20, MemoryLimitPerChild: 300 << 20})
+	s := newProcessSite(t, Config{Concurrency: 1, MaxMemoryPerChild: 120 << 20, MemoryLimitPerChild: 450 << 20})
 	small, same := get[int64](s, s.send("pid")), get[int64](s, s.send("pid"))
 	large, next := get[int64](s, s.send("grow", 150)), get[int64](s, s.send("pid"))
 	if small != same || same != large || large == next {
 		t.Errorf("children were %d, %d, then %d with 150 MiB, then %d", small, same, large, next)
 	}
-	if e := s.failure(s.send("grow", 400)); !errors.Is(e, task.ErrWorkerLost) || !strings.Contains(e.Message, "memory limit") {
-		t.Errorf("400 MiB: %v", e)
+	if e := s.failure(s.send("grow", 600)); !errors.Is(e, task.ErrWorkerLost) || !strings.Contains(e.Message, "memory limit") {
+		t.Errorf("600 MiB: %v", e)
 	}
 	get[int64](s, s.send("pid"))
 	s.settled()
@@ -412,7 +412,7 @@ func TestProcessPoolStops(t *testing.T) {
 		t.Parallel()
 		s := newProcessSite(t, Config{Concurrency: 1})
 		r := s.send("grow", 1)
-		s.eventually("it runs", func() bool { return len(s.worker.active.runs) > 0 })
+		s.eventually("it runs", func() bool { return len(s.worker.active.undecided()) > 0 })
 		if err := s.end(); err != nil {
 			t.Error(err)
 		}
