@@ -51,6 +51,8 @@ type child struct {
 
 	// under pool.mu
 	inUse   bool // a slot has it
+	busy    bool // a run uses it
+	left    bool // the slot has left it to the run
 	counted bool // among those the pool has; not when it is on its way out
 	dead    bool
 }

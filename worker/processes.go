@@ -241,17 +241,24 @@ func (p *processes) take(stop <-chan struct{}) *child {
 
 // reserve implements pool: a job that has no child yet has not begun, and no time limit runs.
 func (p *processes) reserve(ctx context.Context, j *job) bool {
-	j.child = p.take(ctx.Done())
-	return j.child != nil
+	c := p.take(ctx.Done())
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	j.child = c
+	return c != nil
 }
 
-// release implements pool.
+// release implements pool. A stop does not wait for a run that was given up: its child is given back when it ends.
 func (p *processes) release(j *job) {
-	if c := j.child; c != nil {
-		j.child = nil
-		c.spent = c.hasSpent()
-		p.mu.Lock()
-		defer p.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := j.child
+	j.child = nil
+	switch {
+	case c == nil:
+	case c.busy:
+		c.left = true
+	default:
 		p.put(c)
 	}
 }
@@ -259,19 +266,47 @@ func (p *processes) release(j *job) {
 // run implements pool.
 func (p *processes) run(ctx context.Context, e *execution) completion {
 	for {
-		c := e.child
+		c := p.enter(e)
+		if c == nil {
+			return lost("Worker exited prematurely: no child process is left.")
+		}
 		run, err := c.begin(ctx, e)
 		if err == nil {
-			return p.follow(ctx, e, c, run)
+			done := p.follow(ctx, e, c, run)
+			p.leave(c)
+			return done
 		}
 		// It has died since it was idle. Nothing of the task has begun, so another child may have it.
 		c.broken = true
 		c.kill(0, "")
 		p.w.log.Warn("a child process was gone when a task came for it", "pid", c.cmd.Process.Pid, "error", err)
+		p.leave(c)
 		p.release(e.job)
 		if !p.reserve(ctx, e.job) {
 			return lost("Worker exited prematurely: no child process is left.")
 		}
+	}
+}
+
+// enter begins to use the child of a job; nil: it has been given back.
+func (p *processes) enter(e *execution) *child {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if e.child != nil {
+		e.child.busy = true
+	}
+	return e.child
+}
+
+// leave ends the use of a child by a run.
+func (p *processes) leave(c *child) {
+	spent := c.hasSpent()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c.busy, c.spent = false, spent
+	if c.left {
+		c.left = false
+		p.put(c)
 	}
 }
 

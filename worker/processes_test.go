@@ -223,7 +223,7 @@ func TestProcessPoolCarriesEveryResult(t *testing.T) {
 			}
 		}
 	}
-	large := strings.Repeat("large ", 1<<20)
+	large := strings.Repeat("large ", 1<<18)
 	if got := get[string](s, s.send("echo", large)); got != large {
 		t.Errorf("a text of %d bytes came back with %d", len(large), len(got))
 	}
