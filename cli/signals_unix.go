@@ -19,5 +19,5 @@ func startAgain() error {
 	if err != nil {
 		return err
 	}
-	return syscall.Exec(exe, os.Args, os.Environ())
+	return syscall.Exec(exe, os.Args, os.Environ()) //nolint:gosec // G702: this program itself, as it was started
 }

@@ -48,6 +48,8 @@ func (f *workerFlags) add(cmd *cobra.Command, logLevel string) {
 	addSetting(cmd, "max-deliveries", "", "`number` of runs of a message whose workers went away before it is quarantined", "worker_max_deliveries")
 	addSetting(cmd, "statedb", "S", "`path` of the file that keeps what is revoked over a restart", "worker_state_db")
 	addSetting(cmd, "stop-timeout", "", "how long a warm stop waits for running tasks", "worker_stop_timeout")
+	addSetting(cmd, "soft-stop-timeout", "", "how long running tasks may go on when a cold stop is asked for", "worker_soft_shutdown_timeout")
+	addSetting(cmd, "health-addr", "", "`address`, or port of the loopback interface, that answers /healthz and /readyz", "worker_health_addr")
 	addBrokerFlags(cmd)
 	addBackendFlags(cmd)
 }
@@ -167,9 +169,13 @@ func (a *app) banner(w *worker.Worker, broker, backend string) {
 	case config.Concurrency == 0:
 		concurrency = strconv.Itoa(runtime.NumCPU())
 	}
+	pool := "goroutines"
+	if config.Pool == "process" || config.Pool == "prefork" {
+		pool = "processes"
+	}
 	fmt.Fprintf(&b, "%s  %s  pid %d\n\n", w.Hostname(), readVersion(), os.Getpid())
-	fmt.Fprintf(&b, "[config]\n.> transport:   %s\n.> results:     %s\n.> concurrency: %s (goroutines)\n\n",
-		brokerurl.Redact(broker), results, concurrency)
+	fmt.Fprintf(&b, "[config]\n.> transport:   %s\n.> results:     %s\n.> concurrency: %s (%s)\n\n",
+		brokerurl.Redact(broker), results, concurrency, pool)
 	b.WriteString("[queues]\n")
 	for _, q := range a.servedQueues() {
 		b.WriteString(".> " + q + "\n")

@@ -207,6 +207,12 @@ var table = []Setting{
 		use: to(func(c *configs) *time.Duration { return &c.worker.SoftStopTimeout })},
 	{Name: "worker_stop_timeout", Own: true, Type: Seconds, Default: "for ever", Meaning: "how long a warm stop waits for running tasks",
 		use: to(func(c *configs) *time.Duration { return &c.worker.StopTimeout })},
+	{Name: "worker_health_addr", Own: true, Type: Text, Meaning: "address, or port of the loopback interface, that answers /healthz and /readyz",
+		use: to(func(c *configs) *string { return &c.worker.HealthAddr })},
+	{Name: "worker_revokes_max", Own: true, Type: Integer, min: 1, Default: "50000", Meaning: "revoked ids that are kept in mind, and as many stamps",
+		use: to(func(c *configs) *int { return &c.worker.RevokesMax })},
+	{Name: "worker_revoke_expires", Own: true, Type: Seconds, Default: "10800", Meaning: "how long one is kept",
+		use: to(func(c *configs) *time.Duration { return &c.worker.RevokeExpires })},
 }
 
 func notZero(v any) error {
