@@ -23,6 +23,7 @@ import (
 type endpoint struct {
 	*entry
 	base    string // scheme and host, which no caller chooses
+	shown   string // the same without a password, for errors
 	rest    template
 	headers map[string]template
 	status  []codes
@@ -52,7 +53,7 @@ func (e *entry) endpoint(complain func(string, ...any)) task.Handler {
 	}
 	x.readURL(complain)
 	for name, text := range h.Headers {
-		t, err := parseTemplate(text)
+		t, err := parseTemplate(text, expander("http: headers: "+name, complain))
 		if err != nil {
 			complain("http: headers: %s: %v", name, err)
 		}
@@ -72,24 +73,32 @@ func (e *entry) endpoint(complain func(string, ...any)) task.Handler {
 // readURL splits the URL where the callers' part may begin: behind the host, so that no caller chooses whom the worker
 // talks to.
 func (x *endpoint) readURL(complain func(string, ...any)) {
-	scheme, after, ok := strings.Cut(x.HTTP.URL, "://")
-	host, rest := after, ""
-	if i := strings.IndexAny(after, "/?#"); i >= 0 {
-		host, rest = after[:i], after[i:]
-	}
-	u, err := url.Parse(scheme + "://" + host)
-	switch {
-	case strings.Contains(host, "{{"):
-		complain("http: url: a placeholder may stand behind the host only")
+	t, err := parseTemplate(x.HTTP.URL, expander("http: url", complain))
+	if err != nil {
+		complain("http: url: %v", err)
 		return
-	case !ok || err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https"):
+	}
+	if len(t) == 0 || t[0].read != nil {
 		complain("http: url: expected https://host/path")
 		return
 	}
-	x.base = scheme + "://" + host
-	if x.rest, err = parseTemplate(rest); err != nil {
-		complain("http: url: %v", err)
+	scheme, after, ok := strings.Cut(t[0].text, "://")
+	end := strings.IndexAny(after, "/?#")
+	if end < 0 {
+		end = len(after)
+		if len(t) > 1 {
+			complain("http: url: a placeholder may stand behind the host only")
+			return
+		}
 	}
+	u, err := url.Parse(scheme + "://" + after[:end])
+	if !ok || err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		complain("http: url: expected https://host/path")
+		return
+	}
+	x.base, x.shown = scheme+"://"+after[:end], u.Scheme+"://"+u.Host
+	t[0].text = after[end:]
+	x.rest = t
 }
 
 // sameHost follows redirects to the host that was asked, and to no other.
@@ -127,21 +136,18 @@ func (x *endpoint) handle(ctx context.Context, r *protocol.Request) (any, error)
 	}
 	v, err := decodeOutput(form, body)
 	if err != nil {
-		return nil, task.AsPython(fmt.Errorf("%s %s: the answer is not %s: %w", x.HTTP.Method, x.base, form, err), "builtins", "ValueError")
+		return nil, task.AsPython(fmt.Errorf("%s %s: the answer is not %s: %w", x.HTTP.Method, x.shown, form, err), "builtins", "ValueError")
 	}
 	return v, nil
 }
 
 func (x *endpoint) request(ctx context.Context, r *protocol.Request) (*http.Request, error) {
-	rest, err := x.rest.fill(r, escape)
+	rest, err := x.rest.fill(r, inURL)
 	if err != nil {
 		return nil, err
 	}
-	path, _, _ := strings.Cut(rest, "?")
-	for segment := range strings.SplitSeq(path, "/") {
-		if segment == "." || segment == ".." {
-			return nil, task.AsPython(errors.New("the arguments make no URL: they climb out of its path"), "builtins", "ValueError")
-		}
+	if err := staysInside(rest); err != nil {
+		return nil, err
 	}
 	var body []byte
 	switch x.HTTP.Body {
@@ -161,35 +167,63 @@ func (x *endpoint) request(ctx context.Context, r *protocol.Request) (*http.Requ
 		request.Header.Set("Content-Type", "application/json")
 	}
 	request.Header.Set("User-Agent", "gelery")
-	request.Header.Set("X-Task-Id", header(r.ID))
+	if id, err := header(r.ID); err == nil {
+		request.Header.Set("X-Task-Id", id)
+	}
 	for name, t := range x.headers {
 		v, err := t.fill(r, header)
 		if err != nil {
 			return nil, err
+		}
+		if name == "Host" {
+			request.Host = v
 		}
 		request.Header.Set(name, v)
 	}
 	return request, nil
 }
 
-// escape makes a value a part of a path or a query, and nothing more.
-func escape(text string) string { return strings.ReplaceAll(url.QueryEscape(text), "+", "%20") }
+// staysInside refuses a path out of which a caller's value would lead: servers and proxies decode %2F and dots before they
+// read a path. A placeholder that leaves its segment empty would ask for the folder above.
+func staysInside(rest string) error {
+	path, _, _ := strings.Cut(rest, "?")
+	decoded, err := url.PathUnescape(path)
+	if err == nil {
+		for segment := range strings.FieldsFuncSeq(decoded, func(r rune) bool { return r == '/' || r == '\\' }) {
+			if segment == "." || segment == ".." {
+				err = errors.New("they climb out of its path")
+			}
+		}
+	}
+	if err != nil {
+		return task.AsPython(fmt.Errorf("the arguments make no URL: %w", err), "builtins", "ValueError")
+	}
+	return nil
+}
+
+// inURL makes a value a part of a path or a query, and nothing more. Nothing is no part: /users/ is not /users/7.
+func inURL(text string) (string, error) {
+	if text == "" {
+		return "", task.AsPython(errors.New("the arguments make no URL: a part of it would be empty"), "builtins", "ValueError")
+	}
+	return strings.ReplaceAll(url.QueryEscape(text), "+", "%20"), nil
+}
 
 // header keeps a caller's value from ending the header it stands in.
-func header(text string) string {
+func header(text string) (string, error) {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
 			return ' '
 		}
 		return r
-	}, text)
+	}, text), nil
 }
 
 // unreachable is a call without an answer. It is tried again where a retry is configured. The URL is left out of the
 // text: its path and query may hold what the caller sent, or a secret.
 func (x *endpoint) unreachable(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
-		return fmt.Errorf("%s %s was ended: %w", x.HTTP.Method, x.base, cause)
+		return fmt.Errorf("%s %s was ended: %w", x.HTTP.Method, x.shown, cause)
 	}
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err
@@ -198,7 +232,7 @@ func (x *endpoint) unreachable(ctx context.Context, err error) error {
 	if n, ok := errors.AsType[net.Error](err); ok && n.Timeout() || errors.Is(err, context.DeadlineExceeded) {
 		class = "TimeoutError"
 	}
-	err = task.AsPython(fmt.Errorf("%s %s: %w", x.HTTP.Method, x.base, err), "builtins", class)
+	err = task.AsPython(fmt.Errorf("%s %s: %w", x.HTTP.Method, x.shown, err), "builtins", class)
 	if x.Retry != nil {
 		return retryOf(err, 0)
 	}
@@ -206,7 +240,7 @@ func (x *endpoint) unreachable(ctx context.Context, err error) error {
 }
 
 func (x *endpoint) failure(format string, args ...any) error {
-	return task.AsPython(fmt.Errorf("%s %s "+format, append([]any{x.HTTP.Method, x.base}, args...)...), "http.client", "HTTPException")
+	return task.AsPython(fmt.Errorf("%s %s "+format, append([]any{x.HTTP.Method, x.shown}, args...)...), "http.client", "HTTPException")
 }
 
 // excerpt is the beginning of an answer, for the text of a failure.

@@ -113,9 +113,27 @@ func TestEndpointAnswers(t *testing.T) {
 func TestPathStays(t *testing.T) {
 	t.Parallel()
 	d := one(t, serve(t, "/a/{{args.0}}/b", func(http.ResponseWriter, *http.Request) { t.Error("it was called") }))
-	for _, part := range []string{"..", "."} {
+	for _, part := range []string{"..", ".", "../../admin", `..\admin`, "a/../../b", ""} {
+
 		_, err := run(t.Context(), d, []any{part}, nil)
 		wantException(t, err, "ValueError", "the arguments make no URL")
+	}
+}
+
+// TestPasswordStays: what the URL says of who calls is in no text.
+func TestPasswordStays(t *testing.T) {
+	t.Parallel()
+	text := serve(t, "/x", func(w http.ResponseWriter, r *http.Request) {
+		if _, password, _ := r.BasicAuth(); password != "hunter2" || r.Host != "example.com" {
+			t.Errorf("called with %q at %s", password, r.Host)
+		}
+		w.WriteHeader(http.StatusInternalServerError)
+	}) + "    headers: {host: example.com}\n"
+	text = strings.Replace(text, "http://", "http://bob:hunter2@", 1)
+	_, err := run(t.Context(), one(t, text), nil, nil)
+	wantException(t, err, "HTTPException", "answered 500")
+	if strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("the text tells the password: %v", err)
 	}
 }
 

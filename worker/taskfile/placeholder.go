@@ -24,10 +24,14 @@ type piece struct {
 	read func(r *protocol.Request) (any, bool)
 }
 
-func parseTemplate(text string) (template, error) {
+// parseTemplate reads a template. literal, if not nil, is applied to what is no placeholder.
+func parseTemplate(text string, literal func(string) string) (template, error) {
 	var t template
 	for {
 		before, rest, ok := strings.Cut(text, "{{")
+		if before != "" && literal != nil {
+			before = literal(before)
+		}
 		if before != "" {
 			t = append(t, piece{text: before})
 		}
@@ -77,7 +81,7 @@ func placeholder(name string) (piece, error) {
 
 // fill puts the call's values in place of the placeholders. escape, if not nil, is applied to each value. A value that is
 // missing is a TypeError, as in Python.
-func (t template) fill(r *protocol.Request, escape func(string) string) (string, error) {
+func (t template) fill(r *protocol.Request, escape func(string) (string, error)) (string, error) {
 	var b strings.Builder
 	for _, p := range t {
 		if p.read == nil {
@@ -93,7 +97,9 @@ func (t template) fill(r *protocol.Request, escape func(string) string) (string,
 			return "", err
 		}
 		if escape != nil {
-			text = escape(text)
+			if text, err = escape(text); err != nil {
+				return "", err
+			}
 		}
 		b.WriteString(text)
 	}

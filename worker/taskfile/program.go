@@ -41,7 +41,7 @@ func (e *entry) program(complain func(string, ...any)) task.Handler {
 		complain("status is for http tasks; a command has exit")
 	}
 	for _, text := range e.Command {
-		t, err := parseTemplate(text)
+		t, err := parseTemplate(text, nil)
 		if err != nil {
 			complain("command: %v", err)
 		}
@@ -51,7 +51,7 @@ func (e *entry) program(complain func(string, ...any)) task.Handler {
 		p.find(complain)
 	}
 	for name, text := range e.Env {
-		t, err := parseTemplate(text)
+		t, err := parseTemplate(text, expander("env: "+name, complain))
 		if err != nil || name == "" || strings.ContainsAny(name, "=\x00") {
 			complain("env: %s: %v", name, errors.Join(err))
 		}
@@ -61,11 +61,15 @@ func (e *entry) program(complain func(string, ...any)) task.Handler {
 	if p.exit, err = e.Exit.rules(255, actions{"0": success, "*": failed}); err != nil {
 		complain("exit: %v", err)
 	}
+	e.Dir = expander("dir", complain)(e.Dir)
 	switch {
 	case e.Dir == "":
 		e.Dir = e.folder
 	case !filepath.IsAbs(e.Dir):
 		e.Dir = filepath.Join(e.folder, e.Dir)
+	}
+	if info, err := os.Stat(e.Dir); err != nil || !info.IsDir() {
+		complain("dir: %s is no folder", e.Dir)
 	}
 	return p.handle
 }

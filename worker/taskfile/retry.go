@@ -45,6 +45,9 @@ func (e *entry) policy(complain func(string, ...any)) []task.DefineOption {
 		complain("retry: backoff and backoff_max count in whole seconds")
 		return nil
 	}
+	if r.Backoff == 0 && (r.Ceiling > 0 || r.Jitter != nil) {
+		complain("retry: backoff_max and jitter mean nothing without backoff")
+	}
 	p.Backoff, p.BackoffMax, p.NoJitter = time.Duration(r.Backoff), time.Duration(r.Ceiling), r.Jitter != nil && !*r.Jitter
 	options := []task.DefineOption{p}
 	if r.Backoff > 0 && r.Delay > 0 {

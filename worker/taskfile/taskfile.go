@@ -202,7 +202,6 @@ func (e *entry) definition() (task.Definition, error) {
 	if e.Name == "" {
 		complain("name is missing")
 	}
-	e.expand(complain)
 	if (len(e.Command) > 0) == (e.HTTP != nil) {
 		complain("a task has either command or http")
 	}

@@ -99,6 +99,8 @@ func TestLoadRefuses(t *testing.T) {
 		"unset": {"tasks:\n- {name: a, command: [sh], dir: '${GELERY_TEST_NONE}'}\n- {name: b, http: {url: 'http://${GELERY_TEST_NONE}/'}}\n",
 			[]string{"task a: dir: the variable GELERY_TEST_NONE is not set", "task b: http: url: the variable"}},
 		"rate":          {"tasks:\n- {name: a, command: [sh], rate_limit: fast}\n", []string{"task a: ", "fast"}},
+		"no folder":     {"tasks:\n- {name: a, command: [sh], dir: none}\n", []string{"none is no folder"}},
+		"ceiling alone": {"tasks:\n- {name: a, command: [sh], retry: {backoff_max: 5}}\n", []string{"without backoff"}},
 		"wrong kind":    {"tasks:\n- {name: a, command: {a: b}}\n", []string{"line 2"}},
 		"two documents": {"tasks:\n- {name: a, command: [sh]}\n---\ntasks: []\n", []string{"more than one document"}},
 	} {
