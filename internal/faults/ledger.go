@@ -84,6 +84,18 @@ func Balance(accepted map[string]bool, runs map[string]int) Account {
 	return a
 }
 
+// Forgive takes out of accepted what never ran of some ids, which a broker was allowed to lose, and returns how many
+// that were. Whatever else never ran remains to be missed.
+func Forgive(accepted map[string]bool, runs map[string]int, mayBeLost map[string]bool) (forgiven int) {
+	for id := range mayBeLost {
+		if accepted[id] && runs[id] == 0 {
+			delete(accepted, id)
+			forgiven++
+		}
+	}
+	return forgiven
+}
+
 func (a Account) String() string {
 	return fmt.Sprintf("accepted %d, done %d, lost %d, ghosts %d, extra runs %d", a.Accepted, a.Done, a.Lost, a.Ghosts, a.Extra)
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -192,6 +193,13 @@ func (s *scene) record(err error, id string) {
 	default:
 		s.refused = append(s.refused, err)
 	}
+}
+
+// sent is what has been accepted by now.
+func (s *scene) sent() map[string]bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.accepted)
 }
 
 // stream sends tasks from several goroutines, each so many a second, until the returned function is called, which
