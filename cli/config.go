@@ -128,6 +128,9 @@ is exit code 1 then.
 				fmt.Fprintln(a.stderr, err)
 				return silent(exitFailed)
 			}
+			for _, unmet := range s.Unmet() {
+				fmt.Fprintln(a.stderr, "warning: "+unmet)
+			}
 			for _, without := range s.Ignored() {
 				fmt.Fprintln(a.stderr, "without an effect here: "+without)
 			}

@@ -83,7 +83,7 @@ func TestWorkerFromFile(t *testing.T) {
 	b.stop()
 	b.wait(t)
 	code, _, stderr := run{args: []string{"worker", "--", "nothing=1"}}.do(t)
-	if code != exitUsage || !strings.Contains(stderr, "argument nothing=1: nothing: there is no such setting") {
+	if code != exitUsage || !strings.Contains(stderr, "argument nothing: nothing: there is no such setting") {
 		t.Errorf("exit code %d, stderr\n%s", code, stderr)
 	}
 }

@@ -37,6 +37,16 @@ func levelName(l slog.Level) string {
 	return "DEBUG"
 }
 
+// celeryLevel gives the level of a JSON record Celery's name.
+func celeryLevel(groups []string, a slog.Attr) slog.Attr {
+	if a.Key == slog.LevelKey && len(groups) == 0 {
+		if l, ok := a.Value.Any().(slog.Level); ok {
+			a.Value = slog.StringValue(levelName(l))
+		}
+	}
+	return a
+}
+
 // logFlags are the flags of a command that logs.
 type logFlags struct {
 	level, file, format string
@@ -63,7 +73,7 @@ func (f *logFlags) open(stderr io.Writer) (*slog.Logger, func(), error) {
 	case "text":
 		return slog.New(&logHandler{out: &syncWriter{w: w}, level: level}), shut, nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})), shut, nil
+		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: celeryLevel})), shut, nil
 	}
 	shut()
 	return nil, nil, usage(fmt.Sprintf("--log-format %q is unknown", f.format), "", "use text or json")

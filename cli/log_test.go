@@ -70,7 +70,7 @@ func TestLogFileIsAppended(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
-	if len(lines) != 2 || !strings.HasSuffix(lines[0], "WARNING/MainProcess] loud") || !strings.Contains(lines[1], `"msg":"loud"`) {
+	if len(lines) != 2 || !strings.HasSuffix(lines[0], "WARNING/MainProcess] loud") || !strings.Contains(lines[1], `"level":"WARNING","msg":"loud"`) {
 		t.Errorf("the file has\n%s", b)
 	}
 }

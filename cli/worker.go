@@ -123,6 +123,9 @@ func (a *app) work(ctx context.Context, f *workerFlags, broker, backend string, 
 	if without := a.settings.Ignored(); len(without) > 0 && !worker.IsChild() {
 		log.Info("settings without an effect here", "settings", strings.Join(without, "; "))
 	}
+	if unmet := a.settings.Unmet(); len(unmet) > 0 && !worker.IsChild() {
+		log.Warn("settings that ask for what is not done here", "settings", strings.Join(unmet, "; "))
+	}
 	config := a.config(broker, backend, log)
 	workerConfig := a.settings.Worker()
 	workerConfig.Logger = log

@@ -75,7 +75,7 @@ func (s *Setting) examine(v any) error {
 				return nil
 			}
 		}
-		return &wrongKind{fmt.Sprintf("%q", v)}
+		return &wrongKind{what: fmt.Sprintf("%q", v)}
 	}
 	if s.check != nil {
 		return s.check(v)
@@ -84,9 +84,32 @@ func (s *Setting) examine(v any) error {
 }
 
 // wrongKind is the error of a value that is not of the setting's type; what is allowed is added where the setting is known.
-type wrongKind struct{ what string }
+type wrongKind struct {
+	what     string
+	unquoted bool // a text is expected, and this is YAML of another type
+}
 
-func (e *wrongKind) Error() string { return e.what }
+func (e *wrongKind) Error() string {
+	if e.unquoted {
+		return e.what + " is no text, write it in quotes"
+	}
+	return e.what + " is not allowed"
+}
+
+// explain adds to an error about a value's type what is allowed. It leaves a value out that may hold a secret.
+func (s *Setting) explain(err error) error {
+	if s.confidential() {
+		var wrong *wrongKind
+		if !errors.As(err, &wrong) {
+			return err // which tells no value
+		}
+		err = &wrongKind{what: "the value (it is not shown)", unquoted: wrong.unquoted}
+	}
+	if wrong, ok := err.(*wrongKind); ok && !wrong.unquoted { //nolint:errorlint // one that is wrapped is about a part of the value
+		return fmt.Errorf("%w; allowed: %s", err, s.allowed())
+	}
+	return err
+}
 
 // structured reads the text of a variable or an option for a setting that is more than a scalar: YAML, so also JSON.
 func (s *Setting) structured(n *yaml.Node) (*yaml.Node, error) {
@@ -100,7 +123,7 @@ func (s *Setting) structured(n *yaml.Node) (*yaml.Node, error) {
 	}
 	var document yaml.Node
 	if err := yaml.Unmarshal([]byte(n.Value), &document); err != nil || len(document.Content) == 0 {
-		return nil, &wrongKind{shown(n)}
+		return nil, &wrongKind{what: shown(n)}
 	}
 	return document.Content[0], nil
 }
@@ -144,7 +167,7 @@ func shown(n *yaml.Node) string {
 func scalar(n *yaml.Node) (string, error) {
 	n = resolve(n)
 	if n.Kind != yaml.ScalarNode {
-		return "", &wrongKind{shown(n)}
+		return "", &wrongKind{what: shown(n)}
 	}
 	return n.Value, nil
 }
@@ -153,7 +176,7 @@ func scalar(n *yaml.Node) (string, error) {
 func text(n *yaml.Node) (string, error) {
 	v, err := scalar(n)
 	if err == nil && resolve(n).ShortTag() != "!!str" {
-		return "", &wrongKind{fmt.Sprintf("%s is no text, write it in quotes;", v)}
+		return "", &wrongKind{what: v, unquoted: true}
 	}
 	return v, err
 }
@@ -177,7 +200,7 @@ func boolean(n *yaml.Node) (bool, error) {
 	case "false", "no", "off", "0":
 		return false, nil
 	}
-	return false, &wrongKind{shown(n)}
+	return false, &wrongKind{what: shown(n)}
 }
 
 func (s *Setting) integer(n *yaml.Node) (int, error) {
@@ -191,7 +214,7 @@ func (s *Setting) integer(n *yaml.Node) (int, error) {
 	}
 	i, err := wholeNumber(v, s.min, most)
 	if err != nil {
-		return 0, &wrongKind{shown(n)}
+		return 0, &wrongKind{what: shown(n)}
 	}
 	return i, nil
 }
@@ -211,7 +234,7 @@ func seconds(n *yaml.Node) (time.Duration, error) {
 	}
 	d, err := ParseSeconds(v)
 	if err != nil {
-		return 0, &wrongKind{shown(n)}
+		return 0, &wrongKind{what: shown(n)}
 	}
 	return d, nil
 }
@@ -250,7 +273,7 @@ func names(n *yaml.Node) ([]string, error) {
 		return all, nil
 	}
 	if n.Kind != yaml.SequenceNode {
-		return nil, &wrongKind{shown(n)}
+		return nil, &wrongKind{what: shown(n)}
 	}
 	all := make([]string, len(n.Content))
 	for i, e := range n.Content {
@@ -269,7 +292,7 @@ func rate(n *yaml.Node) (string, error) {
 		return "", err
 	}
 	if _, err := task.ParseRate(v); err != nil {
-		return "", &wrongKind{shown(n)}
+		return "", &wrongKind{what: shown(n)}
 	}
 	return v, nil
 }
@@ -281,7 +304,7 @@ func options(n *yaml.Node) (map[string]any, error) {
 	}
 	m, ok := v.(map[string]any)
 	if !ok {
-		return nil, &wrongKind{shown(n)}
+		return nil, &wrongKind{what: shown(n)}
 	}
 	return m, nil
 }
@@ -301,7 +324,7 @@ func plainNode(n *yaml.Node, depth int, budget *int) (any, error) {
 	case yaml.ScalarNode:
 		var v any
 		if err := n.Decode(&v); err != nil {
-			return nil, fmt.Errorf("line %d: %w", n.Line, err)
+			return nil, fmt.Errorf("line %d: a value is not what its type, %s, is", n.Line, n.ShortTag()) // err has the value
 		}
 		if i, ok := v.(int); ok {
 			return int64(i), nil
@@ -325,13 +348,13 @@ func plainNode(n *yaml.Node, depth int, budget *int) (any, error) {
 		})
 		return m, err
 	}
-	return nil, &wrongKind{shown(n)}
+	return nil, &wrongKind{what: shown(n)}
 }
 
 // eachKey walks a map in its order. All errors are told, but for a key that is given twice.
 func eachKey(n *yaml.Node, do func(key string, value *yaml.Node) error) error {
 	if n = resolve(n); n.Kind != yaml.MappingNode {
-		return &wrongKind{shown(n)}
+		return &wrongKind{what: shown(n)}
 	}
 	lines := map[string]int{}
 	var errs []error

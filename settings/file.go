@@ -41,7 +41,11 @@ func (s *Settings) ReadFile(path string) error {
 func (s *Settings) read(path string, data []byte) error {
 	var document yaml.Node
 	if err := yaml.Unmarshal(data, &document); err != nil {
-		return fmt.Errorf("%s: %s", path, strings.TrimPrefix(err.Error(), "yaml: "))
+		text := strings.TrimPrefix(err.Error(), "yaml: ")
+		if before, _, ok := strings.Cut(text, "unknown anchor"); ok { // it may be a password that begins with *
+			text = before + "an alias without an anchor; a text that begins with * stands in quotes"
+		}
+		return fmt.Errorf("%s: %s", path, text)
 	}
 	if len(document.Content) == 0 || isNull(document.Content[0]) {
 		return nil // nothing but comments

@@ -2,6 +2,8 @@ package settings
 
 import (
 	"fmt"
+	"maps"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -51,6 +53,7 @@ const (
 	ofBackends = "it is of a result backend that Gelery does not have"
 	ofBeat     = "it is for beat"
 	ofEvents   = "it is for events and remote control, which have their defaults"
+	ofChords   = "it is for chords, which Gelery does not have yet"
 	isSo       = "it is so anyway"
 )
 
@@ -65,10 +68,50 @@ var pythonNames = map[string][]string{
 	ofEvents: {"worker_send_task_events", "task_send_sent_event"},
 	ofBackends: {"result_backend_always_retry", "result_backend_max_retries", "result_backend_base_sleep_between_retries_ms",
 		"result_backend_max_sleep_between_retries_ms"},
-	isSo: {"enable_utc", "timezone", "broker_connection_retry", "broker_connection_retry_on_startup", "broker_connection_max_retries",
-		"worker_detect_quorum_queues", "worker_enable_prefetch_count_reduction", "worker_eta_task_limit", "result_chord_retry_interval",
-		"result_chord_join_timeout", "task_inherit_parent_priority", "task_allow_error_cb_on_chord_header",
-		"worker_cancel_long_running_tasks_on_connection_loss", "worker_enable_soft_shutdown_on_idle"},
+	ofChords: {"result_chord_retry_interval", "result_chord_join_timeout", "task_allow_error_cb_on_chord_header"},
+	isSo:     slices.Sorted(maps.Keys(asIs)),
+}
+
+// asIs are the settings of Celery with what Gelery does in any case: the value first, then others that mean the same.
+var asIs = map[string][]any{
+	"enable_utc":                                          {true},
+	"timezone":                                            {"UTC", "utc", "Etc/UTC"},
+	"broker_connection_retry":                             {true},
+	"broker_connection_retry_on_startup":                  {true},
+	"broker_connection_max_retries":                       {nil, int64(0)}, // for ever
+	"worker_detect_quorum_queues":                         {true},
+	"worker_enable_prefetch_count_reduction":              {true},
+	"worker_eta_task_limit":                               {nil},
+	"task_inherit_parent_priority":                        {false},
+	"worker_cancel_long_running_tasks_on_connection_loss": {false},
+	"worker_enable_soft_shutdown_on_idle":                 {false},
+}
+
+// withoutEffect tells why a setting has none, and whether its value asks for something that Gelery does not do.
+func withoutEffect(v Value) (why string, differs bool) {
+	same := asIs[v.Name]
+	switch {
+	case v.without == ofChords:
+		return v.without, v.Value != nil
+	case same == nil || v.Value == nil:
+		return v.without, false
+	}
+	value := v.Value
+	if _, toggle := same[0].(bool); toggle {
+		if b, err := boolean(textNode(fmt.Sprint(value))); err == nil { // yes, on, 1
+			value = b
+		}
+	}
+	for _, s := range same {
+		if reflect.DeepEqual(s, value) { // which may be a list or a map
+			return v.without, false
+		}
+	}
+	is := same[0]
+	if is == nil {
+		is = "null"
+	}
+	return fmt.Sprintf("it has no effect; it is always %v", is), true
 }
 
 // pythonPrefixes begin the names of whole groups of them.

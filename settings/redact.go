@@ -20,13 +20,22 @@ var (
 // hidden where its name, or one within it, speaks of a secret.
 func (v Value) Shown() any {
 	if v.shape != nil {
-		return shownValue(v.Name, v.shape)
+		return shownValue(nil, v.Name, v.shape) // its keys are names of tasks and queues
 	}
-	return shownValue(v.Name, v.Value)
+	return shownValue(isSecret, v.Name, v.Value)
 }
 
-func shownValue(name string, v any) any {
-	if secretName.MatchString(name) && !openName.MatchString(name) && v != nil && v != "" {
+// isSecret tells whether a name speaks of a secret.
+func isSecret(name string) bool { return secretName.MatchString(name) && !openName.MatchString(name) }
+
+// confidential tells whether a value of the setting may hold a secret, so that no error shows it.
+func (s *Setting) confidential() bool {
+	return s.Type == URL || s.Type == Options || s.Type == Any || isSecret(s.Name)
+}
+
+// shownValue hides what stands under a secret name; with nil no name is one.
+func shownValue(secret func(string) bool, name string, v any) any {
+	if secret != nil && secret(name) && v != nil && v != "" {
 		return hidden
 	}
 	switch v := v.(type) {
@@ -45,13 +54,13 @@ func shownValue(name string, v any) any {
 	case []any:
 		all := make([]any, len(v))
 		for i := range v {
-			all[i] = shownValue("", v[i])
+			all[i] = shownValue(secret, "", v[i])
 		}
 		return all
 	case map[string]any:
 		all := make(map[string]any, len(v))
 		for k := range v {
-			all[k] = shownValue(k, v[k])
+			all[k] = shownValue(secret, k, v[k])
 		}
 		return all
 	}

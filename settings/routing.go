@@ -53,10 +53,7 @@ func integerField(most int64) func(*yaml.Node) (int, error) {
 	return func(n *yaml.Node) (int, error) {
 		s := &Setting{Type: Integer, max: most}
 		v, err := s.integer(n)
-		if err != nil {
-			err = fmt.Errorf("%w is not %s", err, s.allowed())
-		}
-		return v, err
+		return v, s.explain(err)
 	}
 }
 
@@ -166,7 +163,7 @@ func readRoutes(n *yaml.Node) ([]task.Route, error) {
 		return routes, errors.Join(errs...)
 	}
 	if n.Kind != yaml.SequenceNode {
-		return nil, &wrongKind{shown(n)}
+		return nil, &wrongKind{what: shown(n)}
 	}
 	for _, e := range n.Content {
 		e = resolve(e)
@@ -213,7 +210,7 @@ func readRoute(n *yaml.Node) ([]task.Option, error) {
 			d, err := seconds(n)
 			switch {
 			case err != nil:
-				err = fmt.Errorf("%w is not %s", err, (&Setting{Type: Seconds}).allowed())
+				err = (&Setting{Type: Seconds}).explain(err)
 			case d == 0:
 				err = errors.New("0 is not allowed")
 			}
@@ -254,7 +251,7 @@ func readRoute(n *yaml.Node) ([]task.Option, error) {
 // readLimits reads worker_limits: a list of maps.
 func readLimits(n *yaml.Node) ([]worker.Limit, error) {
 	if n = resolve(n); n.Kind != yaml.SequenceNode {
-		return nil, &wrongKind{shown(n)}
+		return nil, &wrongKind{what: shown(n)}
 	}
 	limits := make([]worker.Limit, len(n.Content))
 	var errs []error
@@ -282,8 +279,5 @@ func readLimits(n *yaml.Node) ([]worker.Limit, error) {
 
 func rateField(n *yaml.Node) (string, error) {
 	v, err := rate(n)
-	if err != nil {
-		err = fmt.Errorf("%w is not %s", err, (&Setting{Type: Rate}).allowed())
-	}
-	return v, err
+	return v, (&Setting{Type: Rate}).explain(err)
 }

@@ -98,6 +98,7 @@ func (s *Setting) allowed() string {
 		Queues:  "a list or a map of queues",
 		Routes:  "a map of task names to options, or a list of such maps",
 		Limits:  "a list of maps of task or queue, rate and concurrency",
+		Any:     "well-formed YAML or JSON",
 		Rate:    `a rate such as "10/s", "10/m" or "10/h", or a number a second`,
 	}[s.Type]
 }

@@ -10,6 +10,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/gelery/gelery/internal/brokerurl"
 	"github.com/gelery/gelery/task"
 	"github.com/gelery/gelery/worker"
 )
@@ -94,9 +95,9 @@ func (s *Settings) SetOption(name, text, origin string) error {
 // task_default_rate_limit=5/m, and _prefetch_multiplier=2 for the worker's.
 func (s *Settings) SetExtra(argument string) error {
 	name, text, ok := strings.Cut(argument, "=")
-	origin := "argument " + argument
-	if !ok {
-		return &Error{Name: argument, Origin: "argument", Err: errors.New("it is no setting=value; write for example task.default_rate_limit=5/m")}
+	origin := "argument " + name // without the value, which may be a secret
+	if !ok || strings.Contains(name, ":") {
+		return &Error{Name: brokerurl.Redact(name), Origin: "argument", Err: errors.New("it is no setting=value; write for example task.default_rate_limit=5/m")}
 	}
 	if rest, short := strings.CutPrefix(name, "_"); short {
 		name = "worker_" + rest
@@ -119,14 +120,6 @@ func ParseText(name, text string) error {
 
 func textNode(text string) *yaml.Node {
 	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: text}
-}
-
-// explain adds to an error about a value's type what is allowed.
-func (s *Setting) explain(err error) error {
-	if wrong, ok := err.(*wrongKind); ok { //nolint:errorlint // one that is wrapped is about a part of the value
-		return fmt.Errorf("%s is not allowed; allowed: %s", strings.TrimSuffix(wrong.what, ";"), s.allowed())
-	}
-	return err
 }
 
 // set takes a value over unless a stronger source has one.
@@ -179,11 +172,21 @@ func (s *Settings) Values() []Value {
 }
 
 // Ignored are the settings that are set and have no effect here, each with the reason: "imports: it is Python's alone".
-func (s *Settings) Ignored() []string {
+// Those whose values ask for something else than what Gelery does are in Unmet.
+func (s *Settings) Ignored() []string { return s.without(false) }
+
+// Unmet are the settings that ask for something that Gelery does not do: "enable_utc: it has no effect; it is always true".
+func (s *Settings) Unmet() []string { return s.without(true) }
+
+func (s *Settings) without(unmet bool) []string {
 	var all []string
 	for _, v := range s.Values() {
-		if v.without != "" {
-			all = append(all, v.Name+": "+v.without)
+		if v.Setting.without == "" {
+			continue
+		}
+		why, differs := withoutEffect(v)
+		if differs == unmet {
+			all = append(all, v.Name+": "+why)
 		}
 	}
 	return all

@@ -121,7 +121,7 @@ result_expires: null
 result_extended: true
 accept_content: [json, yaml]
 worker_prefetch_multiplier: 0
-worker_autoscale: "10,3"
+worker_autoscale: "3,10" # in either order, as in Celery
 task_default_rate_limit: 10/m
 worker_limits: [{task: a.b, rate: 5/s}, {queue: q, concurrency: 2}]
 worker_enable_remote_control: false
@@ -175,7 +175,7 @@ func TestMistakes(t *testing.T) {
 		{"task_time_limit: soon", `:1: task_time_limit: "soon" is not allowed; allowed: a number of seconds`},
 		{"task_time_limit: -5", `-5 is not allowed`},
 		{"task_time_limit: .nan", `is not allowed`},
-		{"task_default_queue: 5", `:1: task_default_queue: 5 is no text, write it in quotes`},
+		{"task_default_queue: 5", ":1: task_default_queue: 5 is no text, write it in quotes"},
 		{"task_default_queue: ''", `it is empty`},
 		{"task_track_started: perhaps", `"perhaps" is not allowed; allowed: true or false`},
 		{"task_default_queue_type: stream", `"stream" is not allowed; allowed: one of classic, quorum`},
@@ -184,20 +184,20 @@ func TestMistakes(t *testing.T) {
 		{"task_compression: gizp", `task_compression: `},
 		{"task_default_rate_limit: 10/d", `task_default_rate_limit: "10/d" is not allowed; allowed: a rate such as`},
 		{"task_always_eager: true", `task_always_eager: it has no counterpart here; call the task's function itself`},
-		{"worker_autoscale: 3,10", `MIN 10 is more than MAX 3`},
+		{"worker_autoscale: 0,0", `"0,0" is not MAX or MAX,MIN`},
 		{"task_queues: [{name: a, exchnge: b}]", `:1: task_queues: line 1: exchnge is unknown; did you mean exchange?`},
 		{"task_queues: [{exchange: b}]", `a queue has no name`},
 		{"task_queues: {a: {exchange_type: odd}}", `exchange_type: "odd" is not one of direct, topic, fanout`},
 		{"task_queues: 7", `task_queues: 7 is no text`},
 		{"task_routes: {a: {que: b}}", `line 1: a: que is unknown; did you mean queue?`},
-		{"task_routes: {a: {priority: 300}}", `priority: 300 is not a whole number from 0 to 255`},
+		{"task_routes: {a: {priority: 300}}", `priority: 300 is not allowed; allowed: a whole number from 0 to 255`},
 		{"task_routes: [[a]]", `line 1: a list is neither a map nor a pair`},
 		{"task_routes: 'x'", `task_routes: "x" is not allowed; allowed: a map of task names`},
 		{"worker_limits: [{task: a, queue: b, rate: 1}]", `line 1: a limit is of a task or of a queue`},
 		{"worker_limits: [{task: a}]", `a limit has a rate, a concurrency, or both`},
-		{"worker_limits: [{task: a, rate: 5/d}]", `rate: "5/d" is not a rate such as`},
+		{"worker_limits: [{task: a, rate: 5/d}]", `rate: "5/d" is not allowed; allowed: a rate such as`},
 		{"worker_limits: {a: b}", `a map is not allowed; allowed: a list of maps of task or queue`},
-		{"broker_transport_options: 5", `broker_transport_options: 5 is not allowed; allowed: a map`},
+		{"broker_transport_options: 5", `broker_transport_options: the value (it is not shown) is not allowed; allowed: a map`},
 		{"broker_transport_options: {a: 1, a: 2}", `a is given twice`},
 		{"task_acks: &a [*a]", "no such setting"},
 		{"broker_transport_options: &a {x: *a}", "nested too deep"},
@@ -224,6 +224,61 @@ func TestMistakes(t *testing.T) {
 	}
 	if err := (&Settings{}).ReadFile(file(t, "# nothing\n")); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestErrorsKeepSecrets: no error has the value of a setting that may be a secret.
+func TestErrorsKeepSecrets(t *testing.T) {
+	t.Parallel()
+	const secret = "12345678"
+	var errs []error
+	for _, text := range []string{"redis_password: " + secret, "redis_password: *" + secret, "broker_url: " + secret, "broker_url: [" + secret + "]",
+		"broker_transport_options: " + secret, "broker_transport_options: {a: !!timestamp " + secret + "}", "result_backend: {a: " + secret + "}"} {
+		errs = append(errs, (&Settings{}).ReadFile(file(t, text)))
+	}
+	for _, name := range []string{"BROKER_TRANSPORT_OPTIONS", "RESULT_BACKEND_TRANSPORT_OPTIONS", "BROKER_USE_SSL"} {
+		errs = append(errs, (&Settings{}).ReadEnvironment(env(map[string]string{"CELERY_" + name: `{"sentinel_kwargs": {"password": "` + secret + `"}`})))
+	}
+	for _, extra := range []string{"broker.transport_options={password: " + secret, "broker.ulr=redis://:" + secret + "@h/0", "redis://:" + secret + "@h/0?a=b"} {
+		errs = append(errs, (&Settings{}).SetExtra(extra))
+	}
+	for _, err := range errs {
+		if err == nil || strings.Contains(err.Error(), secret) {
+			t.Errorf("got %v", err)
+		}
+	}
+	s := &Settings{}
+	if err := s.SetExtra("broker.url=redis://:" + secret + "@h/0"); err != nil || s.Values()[0].Origin != "argument broker.url" {
+		t.Errorf("%v, %v", err, s.Values())
+	}
+}
+
+// TestUnmet tells values that ask for what Gelery does not do from those that change nothing.
+func TestUnmet(t *testing.T) {
+	t.Parallel()
+	s := &Settings{}
+	if err := s.ReadFile(file(t, `
+broker_connection_max_retries: 5
+broker_connection_retry: yes
+enable_utc: false
+timezone: UTC
+worker_eta_task_limit: null
+worker_cancel_long_running_tasks_on_connection_loss: true
+result_chord_join_timeout: 3
+imports: [a]
+`)); err != nil {
+		t.Fatal(err)
+	}
+	unmet := []string{"broker_connection_max_retries: it has no effect; it is always null", "enable_utc: it has no effect; it is always true",
+		"result_chord_join_timeout: it is for chords, which Gelery does not have yet",
+		"worker_cancel_long_running_tasks_on_connection_loss: it has no effect; it is always false"}
+	if d := cmp.Diff(unmet, s.Unmet()); d != "" {
+		t.Error(d)
+	}
+	ignored := []string{"broker_connection_retry: it is so anyway", "imports: it is Python's alone", "timezone: it is so anyway",
+		"worker_eta_task_limit: it is so anyway"}
+	if d := cmp.Diff(ignored, s.Ignored()); d != "" {
+		t.Error(d)
 	}
 }
 
@@ -265,7 +320,9 @@ broker_url: redis://user:GEHEIM@h
 redis_password: GEHEIM
 task_default_routing_key: open
 broker_transport_options: {password: GEHEIM, sentinel_kwargs: {password: GEHEIM}, list: ["redis://:GEHEIM@h"], global_keyprefix: p}
-task_routes: {a.b: {queue: q}}
+task_routes: {a.b: {queue: q}, api.token: {queue: signatures}}
+worker_limits: [{task: api.token, rate: 5/s}]
+task_queues: {pass: {routing_key: secret}}
 task_time_limit: 90
 security_key: GEHEIM
 `)); err != nil {
@@ -278,7 +335,9 @@ security_key: GEHEIM
 	want := map[string]any{"broker_url": "redis://user:***@h", "redis_password": hidden, "task_default_routing_key": "open",
 		"broker_transport_options": map[string]any{"password": hidden, "sentinel_kwargs": map[string]any{"password": hidden},
 			"list": []any{"redis://:***@h"}, "global_keyprefix": "p"},
-		"task_routes": map[string]any{"a.b": map[string]any{"queue": "q"}}, "task_time_limit": 90.0, "security_key": hidden}
+		"task_routes":   map[string]any{"a.b": map[string]any{"queue": "q"}, "api.token": map[string]any{"queue": "signatures"}},
+		"worker_limits": []any{map[string]any{"task": "api.token", "rate": "5/s"}},
+		"task_queues":   map[string]any{"pass": map[string]any{"routing_key": "secret"}}, "task_time_limit": 90.0, "security_key": hidden}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}

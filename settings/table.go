@@ -282,7 +282,7 @@ func parseAutoscale(text string) (worker.Autoscale, error) {
 	most, least, both := strings.Cut(text, ",")
 	wrong := fmt.Errorf("%q is not MAX or MAX,MIN", text)
 	var err error
-	if a.Max, err = wholeNumber(most, 1, 100_000); err != nil {
+	if a.Max, err = wholeNumber(most, 0, 100_000); err != nil {
 		return a, wrong
 	}
 	if both {
@@ -290,8 +290,11 @@ func parseAutoscale(text string) (worker.Autoscale, error) {
 			return a, wrong
 		}
 	}
-	if a.Min > a.Max {
-		return a, fmt.Errorf("MIN %d is more than MAX %d", a.Min, a.Max)
+	if a.Min > a.Max { // Celery takes them in either order
+		a.Min, a.Max = a.Max, a.Min
+	}
+	if a.Max == 0 {
+		return a, wrong
 	}
 	return a, nil
 }
