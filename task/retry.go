@@ -146,7 +146,7 @@ func (d *Defaults) NextAttempt(info *Info, err error) (*Attempt, error) {
 	if s.kwargs != nil {
 		kwargs = s.kwargs
 	}
-	if most := *either(s.MaxRetries, either(d.MaxRetries, new(defaultMaxRetries))); most >= 0 && info.Retries+1 > most {
+	if most := *either(s.MaxRetries, either(d.MaxRetries, new(defaultMaxRetries))); most >= 0 && info.Retries >= most {
 		if err == nil {
 			text := fmt.Sprintf("Can't retry %s[%s] args:%s kwargs:%s", info.Task, info.ID,
 				value.ReprTuple(args, reprSize), value.Repr(kwargs, reprSize))

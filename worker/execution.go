@@ -53,10 +53,18 @@ func (w *Worker) execute(j *job, ignore bool) (e *execution, c completion, runni
 	ctx, cancel := context.WithCancelCause(task.NewContext(w.running, e.info))
 	e.ctx, e.cancel = ctx, cancel
 	j.task.total.Add(1)
+	// From here on a stop waits for it and a revocation finds it, also while it has not begun.
+	if !w.active.add(e) {
+		cancel(ErrTerminated)
+		return e, completion{}, nil
+	}
+	if _, yes := w.revoked.holds(j.request); yes { // since it was asked last
+		e.end(completion{state: protocol.Revoked, exception: revokedException("revoked")}, task.ErrRevoked)
+	}
 	if !ignore {
 		e.info.Report = w.reporter(e)
-		if w.tracksStarted(j) {
-			if err := w.storeStarted(e.info); err != nil {
+		if w.tracksStarted(j) && e.undecided() {
+			if err := w.storeStarted(e); err != nil {
 				w.log.Warn("state STARTED was not stored", "task", j.request.Task, "task_id", j.request.ID, "error", err)
 			}
 		}
@@ -68,18 +76,35 @@ func (w *Worker) execute(j *job, ignore bool) (e *execution, c completion, runni
 		defer context.AfterFunc(limited, func() { w.logSoftLimit(limited, e, soft) })()
 		ctx = limited
 	}
-	w.tellStarted(e)
+	if e.undecided() && !w.terminated() {
+		w.tellStarted(e)
+	}
 	e.begun = time.Now()
 	if hard > 0 {
 		limit := time.AfterFunc(hard, func() { w.hardLimit(e, hard) })
 		defer limit.Stop()
 	}
-	w.active.add(e)
-	w.dispatch(ctx, e)
+	if w.begins(e) {
+		w.dispatch(ctx, e)
+	} else {
+		w.active.remove(e)
+	}
 	<-e.decided
 	cancel(nil)
 	e.awaitReports()
 	return e, e.completion, e.running()
+}
+
+// begins tells whether the code of an execution is to run. It is not if the outcome is decided without it, or if the
+// worker was stopped cold meanwhile.
+func (w *Worker) begins(e *execution) bool {
+	if w.terminated() {
+		e.end(completion{}, ErrTerminated)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.ended = e.over
+	return !e.over
 }
 
 // end decides the execution from outside and cancels the task's context with the cause. False: it was decided before.
@@ -209,18 +234,37 @@ type completion struct {
 	why       string                  // for the log: "Retry in 5s"
 }
 
-// active are the executions whose code runs, those given up included.
+// active are the executions that have a slot, those given up included whose code still runs.
 type active struct {
-	mu   sync.Mutex
-	runs map[*execution]struct{}
+	mu     sync.Mutex
+	runs   map[*execution]struct{}
+	closed bool
 }
 
 func newActive() *active { return &active{runs: map[*execution]struct{}{}} }
 
-func (a *active) add(e *execution) {
+// add adds an execution. False: the worker has ended without it, and it must not run.
+func (a *active) add(e *execution) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.closed {
+		return false
+	}
 	a.runs[e] = struct{}{}
+	return true
+}
+
+// close lets no more executions begin, unless there is one whose outcome is not decided.
+func (a *active) close() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for e := range a.runs {
+		if e.undecided() {
+			return false
+		}
+	}
+	a.closed = true
+	return true
 }
 
 func (a *active) remove(e *execution) {

@@ -8,7 +8,6 @@ import (
 
 	"github.com/gelery/gelery/backends"
 	"github.com/gelery/gelery/protocol"
-	"github.com/gelery/gelery/task"
 	"github.com/gelery/gelery/transport"
 )
 
@@ -171,9 +170,9 @@ func (w *Worker) settle(batches <-chan []*outcome) {
 	}
 }
 
-// storeStarted stores STARTED before a task begins.
-func (w *Worker) storeStarted(info *task.Info) error {
-	ctx, cancel := context.WithTimeout(w.applying, settleGrace)
+// storeStarted stores STARTED before a task begins. What decides the outcome ends the wait too.
+func (w *Worker) storeStarted(e *execution) error {
+	ctx, cancel := context.WithTimeout(e.ctx, settleGrace)
 	defer cancel()
-	return info.Report(ctx, protocol.Started, map[string]any{"pid": int64(os.Getpid()), "hostname": w.config.Hostname})
+	return e.info.Report(ctx, protocol.Started, map[string]any{"pid": int64(os.Getpid()), "hostname": w.config.Hostname})
 }

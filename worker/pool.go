@@ -30,6 +30,10 @@ type pool interface {
 func (w *Worker) runJob(ctx context.Context, j *job) {
 	o := &outcome{delivery: j.delivery, request: j.request}
 	if w.acksEarly(j) {
+		if ctx.Err() != nil {
+			w.leave(j)
+			return
+		}
 		if !w.ackEarly(j) {
 			return
 		}
@@ -40,7 +44,7 @@ func (w *Worker) runJob(ctx context.Context, j *job) {
 	if c.lost {
 		c = lostProcess(j, c, o.settled)
 	}
-	if c.state != protocol.Success && c.state != protocol.Revoked && w.terminated() {
+	if c.state == "" || c.state != protocol.Success && c.state != protocol.Revoked && w.terminated() {
 		w.runAgain(o, j) // a stop is not a failure
 		return
 	}

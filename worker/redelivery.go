@@ -16,7 +16,14 @@ func (w *Worker) resumes(ctx context.Context, j *job) bool {
 	if w.acksEarly(j) {
 		return true // it would be acknowledged if work on it had begun
 	}
-	return !w.succeededBefore(ctx, j) && w.begin(ctx, j)
+	if w.succeededBefore(ctx, j) {
+		return false
+	}
+	if ctx.Err() != nil { // whether it has succeeded may not be known for that
+		w.leave(j)
+		return false
+	}
+	return w.begin(ctx, j)
 }
 
 // begin counts that work on the message begins once more, before it does: what ends its worker cannot count itself
@@ -47,7 +54,8 @@ func (w *Worker) begin(ctx context.Context, j *job) bool {
 	case err == nil || errors.Is(err, errors.ErrUnsupported):
 		return true
 	case ctx.Err() != nil:
-		return false // the worker stops, and its message goes back
+		w.leave(j)
+		return false
 	}
 	w.log.Warn("a message that comes again runs without being counted", "task", j.request.Task, "task_id", j.request.ID, "error", err)
 	return true

@@ -149,7 +149,7 @@ func (w *Worker) slot(ctx context.Context) {
 				return
 			}
 			if ctx.Err() != nil {
-				w.unbegun.add(j)
+				w.leave(j)
 				continue
 			}
 			w.slots.busy.Add(1)
@@ -158,6 +158,8 @@ func (w *Worker) slot(ctx context.Context) {
 					w.runJob(ctx, j)
 				}
 				w.pool.release(j)
+			} else {
+				w.leave(j)
 			}
 			w.rooms.ended(j)
 			w.slots.busy.Add(-1)

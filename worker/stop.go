@@ -78,7 +78,7 @@ func (w *Worker) awaitStop(finished <-chan struct{}) {
 			quiet = time.Time{}
 		case quiet.IsZero():
 			quiet = now
-		case now.Sub(quiet) > stopGrace:
+		case now.Sub(quiet) > stopGrace && w.active.close():
 			w.log.Error("what tasks have returned cannot all be stored and acknowledged; what is not comes back and runs again")
 			return
 		}
@@ -149,24 +149,39 @@ func (w *Worker) runAgain(o *outcome, j *job) {
 	w.report(o)
 }
 
-// unbegun collects jobs that a stop has met on their way to a slot.
+// unbegun collects jobs that a stop has met on their way to a slot, or in one before they began.
 type unbegun struct {
-	mu   sync.Mutex
-	jobs []*job
+	mu    sync.Mutex
+	jobs  []*job
+	taken bool // what comes now is late
 }
 
-func (u *unbegun) add(jobs ...*job) {
+// add adds jobs. Late: they were taken already, and the caller must give these back.
+func (u *unbegun) add(jobs ...*job) (late bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.jobs = append(u.jobs, jobs...)
+	if !u.taken {
+		u.jobs = append(u.jobs, jobs...)
+	}
+	return u.taken
 }
 
 func (u *unbegun) takeAll() []*job {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	jobs := u.jobs
-	u.jobs = nil
+	u.jobs, u.taken = nil, true
 	return jobs
+}
+
+// leave gives back a job that a stop keeps from beginning in its slot.
+func (w *Worker) leave(j *job) {
+	if !w.unbegun.add(j) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stopGrace)
+	defer cancel()
+	w.restore(ctx, []*job{j})
 }
 
 // giveBack returns to the broker, while tasks still run, what has not begun. Receiving has ended, and no job is added to
@@ -187,7 +202,11 @@ func (w *Worker) giveBack() {
 	w.unbegun.add(w.takeWaiting(all)...)
 	w.unbegun.add(w.strangers.takeIf(all)...)
 	w.unbegun.add(w.delaying.takeAll()...)
-	jobs := w.unbegun.takeAll()
+	w.restore(ctx, w.unbegun.takeAll())
+}
+
+// restore gives jobs back that have not begun.
+func (w *Worker) restore(ctx context.Context, jobs []*job) {
 	if len(jobs) == 0 {
 		return
 	}
