@@ -13,7 +13,13 @@ const (
 	AttemptsHeader = "x-gelery-attempts"
 	// HopsHeader counts how often a message was handed back by workers that do not know its task.
 	HopsHeader = "x-gelery-hops"
+	// RedeliveredHeader is 1 in a message that was sent anew, by a broker whose messages cannot be changed, after it had been
+	// handed out before: the broker says so no more.
+	RedeliveredHeader = "x-gelery-redelivered"
 )
+
+// MarkedRedelivered tells whether RedeliveredHeader says that the message was handed out before.
+func (h *Headers) MarkedRedelivered() bool { return h.count(RedeliveredHeader) > 0 }
 
 // Attempts is the count in AttemptsHeader, 0 without one or with one that is no count.
 func (h *Headers) Attempts() int { return h.count(AttemptsHeader) }

@@ -119,8 +119,8 @@ type Consumer interface {
 	Add(ctx context.Context, q Queue) error
 
 	// Cancel stops receiving from a queue. What has been received from it is held and settled as before; what the driver
-	// has of it and has not handed out goes back. A queue that it does not receive from is no error. Celery's
-	// cancel_consumer.
+	// has of it and has not handed out goes back. A queue that it does not receive from is no error. With an error it may
+	// be cancelled or not; either way Add receives from it, and Cancel can be called again. Celery's cancel_consumer.
 	Cancel(ctx context.Context, queue string) error
 
 	// Begin notes with the broker, before its task runs, that work begins on a delivery that was handed out before
@@ -189,7 +189,8 @@ type Prefetcher interface {
 // Delayer is a Consumer whose broker can keep a message until its time has come, so that the worker need not hold it.
 type Delayer interface {
 	// Delay gives the deliveries back to the broker, each to be received again from its own queue after its time, up to
-	// a second early and never late by more than the broker's own delay. It is not Redelivered for that. They are settled
+	// a second early and never late by more than the broker's own delay. It is not Redelivered for that, but stays so if it was,
+	// until Begin counts it. They are settled
 	// then, and the consumer may close or die: they come all the same. Those it returns could not be delayed, and err says
 	// why; they are still held. One that the broker has taken back already is let go: it comes again by itself.
 	Delay(ctx context.Context, batch []Delayed) (kept []Delayed, err error)

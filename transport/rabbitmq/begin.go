@@ -12,8 +12,8 @@ import (
 // beginPatience is how long the broker may take for the message that Begin sends.
 const beginPatience = 10 * time.Second
 
-// attemptsRoom is what the header that Begin adds takes in a table, at most.
-const attemptsRoom = 64
+// countRoom is what the header that Begin or Delay adds takes in a table, at most.
+const countRoom = 64
 
 // Begin implements transport.Consumer. A message cannot be changed in AMQP, so it is sent anew to the back of its own
 // queue by the default exchange, as it was but for the count, and acknowledged when the broker has confirmed the copy:
@@ -33,13 +33,14 @@ func (c *consumer) Begin(ctx context.Context, d *transport.Delivery) (again bool
 		return false, transport.ErrTakenBack
 	}
 	s := settling{transport.Settlement{Delivery: d}, h}
-	if raw, _ := rawTable(h.Headers); len(raw)+attemptsRoom > maxTable {
+	if raw, _ := rawTable(h.Headers); len(raw)+countRoom > maxTable {
 		c.keep([]settling{s})
 		return false, fmt.Errorf("begin: headers take %d bytes and leave no room for %s", len(raw), protocol.AttemptsHeader)
 	}
 	ctx, cancel := context.WithTimeout(ctx, beginPatience)
 	defer cancel()
-	m := republishing(&h.Delivery, tableEntry{protocol.AttemptsHeader, int64(d.Message.Headers.Attempts() + 1)})
+	m := republishing(&h.Delivery, tableEntry{protocol.AttemptsHeader, int64(d.Message.Headers.Attempts() + 1)},
+		tableEntry{protocol.RedeliveredHeader, nil})
 	if err := c.sendAnew(ctx, []settling{s}, []*outbound{{key: h.intake.queue, impatient: true, message: m}}); err != nil {
 		return false, fmt.Errorf("begin: %w", err)
 	}

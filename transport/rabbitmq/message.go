@@ -101,7 +101,8 @@ func delivery(d *amqp.Delivery, queue string) transport.Delivery {
 	if e := m.headers(raw); err == nil {
 		err = e
 	}
-	return transport.Delivery{Queue: queue, Message: &m.Message, Redelivered: d.Redelivered, Raw: d.Body, Err: err}
+	redelivered := d.Redelivered || m.Headers.MarkedRedelivered()
+	return transport.Delivery{Queue: queue, Message: &m.Message, Redelivered: redelivered, Raw: d.Body, Err: err}
 }
 
 // rawTable returns the bytes of a header table as the socket has packed them.

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/gelery/gelery/protocol"
 	"github.com/gelery/gelery/transport"
 )
 
@@ -36,8 +39,7 @@ func (c *consumer) Delay(ctx context.Context, batch []transport.Delayed) (kept [
 			kept = append(kept, d)
 			continue
 		}
-		m := republishing(&h.Delivery)
-		m.Expiration = "" // it would end its wait too early; the expires header is there for whoever gets it
+		m := postponed(h, d.Delivery.Redelivered)
 		out = append(out, &outbound{exchange: levelName(delayLevels - 1), key: delayKey(d.After, a.key), message: m})
 		sending, from = append(sending, s), append(from, d)
 	}
@@ -51,6 +53,19 @@ func (c *consumer) Delay(ctx context.Context, batch []transport.Delayed) (kept [
 		return append(kept, from...), errors.Join(err, e)
 	}
 	return kept, err
+}
+
+// postponed is the message of a delivery to be delayed. That it was handed out before is noted in it, or one that ends every
+// worker which begins it would come back as if it had never been begun. Where headers leave no room for that, Begin could
+// not count either.
+func postponed(h *held, redelivered bool) amqp.Publishing {
+	var mark []tableEntry
+	if raw, _ := rawTable(h.Headers); redelivered && len(raw)+countRoom <= maxTable {
+		mark = []tableEntry{{protocol.RedeliveredHeader, int64(1)}}
+	}
+	m := republishing(&h.Delivery, mark...)
+	m.Expiration = "" // it would end its wait too early; the expires header is there for whoever gets it
+	return m
 }
 
 // sendAnew publishes what is to take the place of leaving deliveries, and acknowledges them when the broker has all of

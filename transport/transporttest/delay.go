@@ -85,6 +85,28 @@ func testDelayer(t *testing.T, b *bench) {
 	b.empty()
 }
 
+// testDelayedStayRedelivered: what was handed out before still says so after its delay, until Begin has counted it, and what
+// was counted is not forgotten.
+func testDelayedStayRedelivered(t *testing.T, b *bench) {
+	c := b.consume("q")
+	b.publish("q", "poison")
+	b.settle(c, transport.Return, "", b.receive(c, 1)...) // what becomes of it when its worker dies
+	for range 2 {
+		b.delay(c, time.Second, b.receive(c, 1)...)
+	}
+	d := b.receive(c, 1)[0]
+	if !d.Redelivered {
+		t.Error("delayed, a redelivered message comes as if it had never been handed out")
+	}
+	b.delay(c, time.Second, b.begin(c, d))
+	d = b.receive(c, 1)[0]
+	if got := d.Message.Headers.Attempts(); got != 1 {
+		t.Errorf("delayed after Begin, %d attempts are counted", got)
+	}
+	b.settle(c, transport.Ack, "", d)
+	b.empty()
+}
+
 // withoutBrokerHeaders removes what the broker has added.
 func withoutBrokerHeaders(m *protocol.Message) {
 	h := &m.Headers

@@ -77,6 +77,7 @@ func Run(t *testing.T, newHarness func(t testing.TB) Harness) {
 		"DelayedPublication":       testDelayedPublication,
 		"DelayerGivesBackInTime":   testDelayer,
 		"DelayedInTheirOrder":      testDelayOrder,
+		"DelayedStayRedelivered":   testDelayedStayRedelivered,
 		"DelayedSurvive":           testDelayedSurvive,
 		"DelayedAreShared":         testDelayedShared,
 		"DelayedAreCounted":        testDelayedCounted,
