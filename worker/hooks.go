@@ -17,7 +17,7 @@ import (
 //
 // They are called where things happen, so a slow one holds up the receiving (Received, Revoked, Quarantined) or its slot
 // (all others). The context ends when the worker stops cold; of a run it has the task's Info. What a hook gets it must not
-// change. A panic is logged and changes nothing. There is no hook for the sending of tasks here, but
+// change. A panic, or runtime.Goexit, is logged and changes nothing. There is no hook for the sending of tasks here, but
 // task.PublishMiddleware.
 type Hooks struct {
 	Init     func(context.Context, *Worker) // Run begins, before the broker is asked for anything. worker_init
@@ -131,14 +131,25 @@ func (w *Worker) tellStopped() {
 	tell(w.running, w, func(h *Hooks) workerHook { return h.Stopped }, w)
 }
 
-// guard calls a function of the user's and survives it.
+// guard calls a function of the user's and survives it: in a goroutine of its own, because runtime.Goexit (t.FailNow in a
+// hook of a test) would end the actor that calls it.
 func (w *Worker) guard(what string, fn func()) {
-	defer func() {
-		if r := recover(); r != nil {
-			w.log.Error("panic in a "+what, "error", fmt.Sprint(r), "traceback", string(debug.Stack()))
-		}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		returned := false
+		defer func() {
+			switch r := recover(); {
+			case r != nil:
+				w.log.Error("panic in a "+what, "error", fmt.Sprint(r), "traceback", string(debug.Stack()))
+			case !returned:
+				w.log.Error("a " + what + " has ended its goroutine (runtime.Goexit)")
+			}
+		}()
+		fn()
+		returned = true
 	}()
-	fn()
+	<-done
 }
 
 func taskEvent(j *job) TaskEvent { return TaskEvent{j.request, j.delivery.Queue} }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -176,4 +177,25 @@ func TestNoHooks(t *testing.T) {
 	if allocations != 0 {
 		t.Errorf("%v allocations", allocations)
 	}
+}
+
+// A hook that ends its goroutine ends no actor, and a task's own handler no run.
+func TestHooksThatEndTheirGoroutine(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.mux.Func("fine", func(n int) (int, error) { return n, nil }, task.OnSuccess(func(context.Context, any) { runtime.Goexit() }))
+	s.mux.Hook(Hooks{
+		Received:    func(context.Context, TaskReceived) { runtime.Goexit() },
+		Revoked:     func(context.Context, TaskRevoked) { runtime.Goexit() },
+		Quarantined: func(context.Context, TaskQuarantined) { runtime.Goexit() },
+		Started:     func(context.Context, TaskStarted) { runtime.Goexit() },
+		Ended:       func(context.Context, TaskEnded) { runtime.Goexit() },
+	})
+	s.start(Config{Concurrency: 1})
+	s.send("no.such")
+	s.sendWith("fine", task.ExpiresAt(time.Unix(1, 0)))
+	if v, err := s.send("fine", 5).Get(s.context()); err != nil || v != int64(5) {
+		t.Errorf("after hooks that ended their goroutines: %v, %v", v, err)
+	}
+	s.settled()
 }
