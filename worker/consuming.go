@@ -74,22 +74,26 @@ func (w *Worker) addQueue(ctx context.Context, q transport.Queue) error {
 	}
 	w.sources.change.Lock()
 	defer w.sources.change.Unlock()
-	named := func(x transport.Queue) bool { return x.Name == q.Name }
-	if slices.ContainsFunc(w.consumed(), named) {
-		return nil
-	}
+	// Also one that is known: a Cancel that failed may have ended it nevertheless.
 	if err := w.consumer.Add(ctx, q); err != nil {
 		return fmt.Errorf("add queue %q: %w", q.Name, err)
 	}
 	w.sources.mu.Lock()
-	w.sources.queues = append(w.sources.queues, q)
+	known := slices.ContainsFunc(w.sources.queues, func(x transport.Queue) bool { return x.Name == q.Name })
+	if !known {
+		w.sources.queues = append(w.sources.queues, q)
+	}
 	w.sources.mu.Unlock()
+	if known {
+		return nil
+	}
 	w.log.Info("receiving from one more queue", "queue", q.Name)
 	return nil
 }
 
 // CancelQueue stops receiving from a queue while the worker runs. What has been received from it is run nevertheless. A
-// queue that it does not receive from is no error. Celery's cancel_consumer.
+// queue that it does not receive from is no error. After an error it is not known whether anything more is received; the
+// queue is still listed, and can be cancelled or added again. Celery's cancel_consumer.
 func (w *Worker) CancelQueue(ctx context.Context, name string) error {
 	if err := w.receives(); err != nil {
 		return fmt.Errorf("cancel queue %q: %w", name, err)
