@@ -143,12 +143,14 @@ func (a arguments) names(name string) ([]string, error) {
 		return nil, err
 	}
 	var names []string
+	seen := map[string]bool{}
 	for _, x := range listOf(v) {
 		s, isText := x.(string)
 		if !isText {
 			return nil, pythonError("TypeError", fmt.Sprintf("%s: %s holds what is no text: %s", a.method, name, value.Repr(x, 100)))
 		}
-		if !slices.Contains(names, s) {
+		if !seen[s] {
+			seen[s] = true
 			names = append(names, s)
 		}
 	}
@@ -176,16 +178,25 @@ func revokeCommand(_ context.Context, w *Worker, a arguments) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	w.revoked.heard(transport.RevokedSet, ids...)
+	left := w.revoked.heard(transport.RevokedSet, ids...)
 	if a.truth("terminate") {
-		return w.terminateIDs(ids, number), nil
+		return ok(w.terminateIDs(ids, number) + leftOut(left)), nil
 	}
+	ids = slices.DeleteFunc(ids, func(id string) bool { return !keepable(id) })
 	texts := make([]string, len(ids))
 	for i, id := range ids {
 		texts[i] = value.Repr(id, longestRevoked)
 	}
 	w.log.Info("Tasks flagged as revoked: " + strings.Join(ids, ", "))
-	return ok("tasks {" + strings.Join(texts, ", ") + "} flagged as revoked"), nil
+	return ok("tasks {" + strings.Join(texts, ", ") + "} flagged as revoked" + leftOut(left)), nil
+}
+
+// leftOut says of how many revocations nothing is kept.
+func leftOut(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; %d not, since they have not from 1 to %d bytes", n, longestRevoked)
 }
 
 func terminateCommand(_ context.Context, w *Worker, a arguments) (any, error) {
@@ -197,20 +208,20 @@ func terminateCommand(_ context.Context, w *Worker, a arguments) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	w.revoked.heard(transport.RevokedSet, ids...)
-	return w.terminateIDs(ids, number), nil
+	left := w.revoked.heard(transport.RevokedSet, ids...)
+	return ok(w.terminateIDs(ids, number) + leftOut(left)), nil
 }
 
-func (w *Worker) terminateIDs(ids []string, signal int) any {
+func (w *Worker) terminateIDs(ids []string, signal int) string {
 	meant := make(map[string]bool, len(ids))
 	for _, id := range ids {
 		meant[id] = true
 	}
 	ended := w.terminateRuns(func(r *protocol.Request) bool { return meant[r.ID] }, signal)
 	if len(ended) == 0 {
-		return ok("terminate: tasks unknown")
+		return "terminate: tasks unknown"
 	}
-	return ok("terminate: " + strings.Join(ended, ", "))
+	return "terminate: " + strings.Join(ended, ", ")
 }
 
 func revokeByStampedHeadersCommand(_ context.Context, w *Worker, a arguments) (any, error) {
@@ -247,10 +258,10 @@ func revokeByStampedHeadersCommand(_ context.Context, w *Worker, a arguments) (a
 	for m := range stamps {
 		members = append(members, m)
 	}
-	w.revoked.heard(transport.RevokedStampsSet, members...)
+	left := leftOut(w.revoked.heard(transport.RevokedStampsSet, members...))
 	said := value.Repr(headers, longestRevoked)
 	if !a.truth("terminate") {
-		return ok("headers " + said + " flagged as revoked, but not terminated"), nil
+		return ok("headers " + said + " flagged as revoked, but not terminated" + left), nil
 	}
 	ended := w.terminateRuns(func(r *protocol.Request) bool {
 		for m := range stampMembers(r) {
@@ -261,9 +272,9 @@ func revokeByStampedHeadersCommand(_ context.Context, w *Worker, a arguments) (a
 		return false
 	}, number)
 	if len(ended) == 0 {
-		return ok("headers " + said + " were not terminated"), nil
+		return ok("headers " + said + " were not terminated" + left), nil
 	}
-	return ok("headers " + said + " revoked"), nil
+	return ok("headers " + said + " revoked" + left), nil
 }
 
 func timeLimitCommand(_ context.Context, w *Worker, a arguments) (any, error) {

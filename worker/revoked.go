@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -56,18 +57,12 @@ type revocation struct {
 func (r *revoked) add(set string, members []revocation, heard bool) {
 	now, news := time.Now(), false
 	r.mu.Lock()
-	into := r.ids
-	if set == transport.RevokedStampsSet {
-		into = r.stamps
-	}
+	into := r.of(set)
 	for _, m := range members {
-		if m.member == "" || len(m.member) > longestRevoked {
-			continue
-		}
-		if into.add(m.member, m.at, now) {
+		if keepable(m.member) && into.add(m.member, m.at, now) {
 			news = true
-			if heard && len(r.unkept[set]) < into.max {
-				r.unkept[set] = append(r.unkept[set], m.member)
+			if heard {
+				r.unkept[set] = newest(append(r.unkept[set], m.member), into.max)
 			}
 		}
 	}
@@ -79,15 +74,25 @@ func (r *revoked) add(set string, members []revocation, heard bool) {
 	}
 }
 
-// heard takes in what remote control says, as of now.
-func (r *revoked) heard(set string, members ...string) {
+// heard takes in what remote control says, as of now. It tells how many are left out because they cannot be kept.
+func (r *revoked) heard(set string, members ...string) (left int) {
 	now := time.Now()
 	list := make([]revocation, len(members))
 	for i, m := range members {
 		list[i] = revocation{m, now}
+		if !keepable(m) {
+			left++
+		}
 	}
 	r.add(set, list, true)
+	return left
 }
+
+// keepable tells whether a member is one that may be kept.
+func keepable(member string) bool { return member != "" && len(member) <= longestRevoked }
+
+// newest are the last of a list, at most so many.
+func newest(list []string, most int) []string { return list[max(0, len(list)-most):] }
 
 // notify wakes the reader of a channel of capacity 1.
 func notify(c chan struct{}) {
@@ -181,14 +186,16 @@ func (r *revoked) keep(ctx context.Context, since time.Time) {
 			}
 			r.save(ctx, keeper)
 		case <-recall.C:
+			r.remember(ctx, keeper) // what was not kept before
 			since = r.recall(ctx, keeper, since)
 		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveGrace)
+			defer cancel()
 			select {
 			case <-r.stale:
-				last, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveGrace)
-				defer cancel()
 				r.save(last, keeper)
 			default:
+				r.remember(last, keeper)
 			}
 			return
 		}
@@ -212,16 +219,21 @@ const (
 	saveGrace = 2 * time.Second
 )
 
-// save lets the broker remember what was heard, and writes the state file.
+// save writes the state file, and lets the broker remember what was heard.
 func (r *revoked) save(ctx context.Context, keeper transport.Keeper) {
 	if err := r.w.saveState(); err != nil {
 		r.w.log.Error("state file was not written", "file", r.w.config.StateFile, "error", err)
 	}
+	r.remember(ctx, keeper)
+}
+
+// remember lets the broker remember what was heard. What it does not take is kept for the next time.
+func (r *revoked) remember(ctx context.Context, keeper transport.Keeper) {
 	r.mu.Lock()
 	unkept := r.unkept
 	r.unkept = map[string][]string{}
 	r.mu.Unlock()
-	if keeper == nil {
+	if keeper == nil || len(unkept) == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, recallTimeout)
@@ -229,10 +241,29 @@ func (r *revoked) save(ctx context.Context, keeper transport.Keeper) {
 	for set, members := range unkept {
 		b := transport.KeeperBounds{Members: r.w.config.RevokesMax, Age: r.w.config.RevokeExpires}
 		if err := keeper.Remember(ctx, set, members, b); err != nil {
-			r.w.log.Error("revocations are not kept by the broker; workers that are away will not learn of them",
+			r.unkeep(set, members)
+			r.w.log.Error("revocations are not kept by the broker, trying again; workers that are away do not learn of them",
 				"number", len(members), "error", err)
 		}
 	}
+}
+
+// unkeep takes back what the broker did not remember, before what has been heard meanwhile. What has expired is let go.
+func (r *revoked) unkeep(set string, members []string) {
+	now := time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	of := r.of(set)
+	members = slices.DeleteFunc(members, func(m string) bool { return !of.has(m, now) })
+	r.unkept[set] = newest(append(members, r.unkept[set]...), of.max)
+}
+
+// of is what is revoked of one of the Keeper's sets. The caller holds mu.
+func (r *revoked) of(set string) *limitedSet {
+	if set == transport.RevokedStampsSet {
+		return r.stamps
+	}
+	return r.ids
 }
 
 // recall reads what the broker has remembered since a time, and returns the time from which to read next. The zero time

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -302,5 +304,61 @@ func TestStampValues(t *testing.T) {
 	slices.Sort(got)
 	if want := []string{`a="x"`, `a=1`, `b="é"`}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// failingKeeper remembers nothing as long as it fails.
+type failingKeeper struct {
+	transport.Keeper
+	fails bool
+	told  []string
+}
+
+func (k *failingKeeper) Remember(_ context.Context, _ string, members []string, _ transport.KeeperBounds) error {
+	if k.fails {
+		return transport.ErrBrokerFull
+	}
+	k.told = append(k.told, members...)
+	return nil
+}
+
+// What the broker did not remember is told to it again, within the bound.
+func TestRevokedIsToldAgain(t *testing.T) {
+	t.Parallel()
+	w := &Worker{log: slog.New(slog.DiscardHandler), config: Config{RevokesMax: 3, RevokeExpires: time.Hour}}
+	w.revoked = newRevoked(w)
+	k := &failingKeeper{fails: true}
+	w.revoked.heard(transport.RevokedSet, "a", "b")
+	w.revoked.remember(t.Context(), k)
+	w.revoked.heard(transport.RevokedSet, "c", "d")
+	w.revoked.remember(t.Context(), k)
+	k.fails = false
+	w.revoked.remember(t.Context(), k)
+	w.revoked.remember(t.Context(), k)
+	if got := strings.Join(k.told, " "); got != "b c d" {
+		t.Errorf("the broker was told %q; want b c d, once", got)
+	}
+}
+
+// TestRevokeNames: many ids take no long time, and what cannot be kept is not said to be revoked.
+func TestRevokeNames(t *testing.T) {
+	t.Parallel()
+	w := &Worker{log: slog.New(slog.DiscardHandler), config: Config{RevokesMax: 100_000, RevokeExpires: time.Hour}}
+	w.revoked = newRevoked(w)
+	ids := []any{"a", "a", strings.Repeat("x", longestRevoked+1)}
+	answer, err := revokeCommand(t.Context(), w, arguments{"revoke", map[string]any{"task_id": ids}})
+	if got := fmt.Sprint(answer); err != nil || got != "map[ok:tasks {'a'} flagged as revoked; 1 not, since they have not from 1 to 1024 bytes]" {
+		t.Errorf("answered %s, %v", got, err)
+	}
+	ids = make([]any, 40_000)
+	for i := range ids {
+		ids[i] = protocol.NewID()
+	}
+	began := time.Now()
+	if _, err := (arguments{"revoke", map[string]any{"task_id": ids}}).names("task_id"); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("40,000 ids took %v", took)
 	}
 }
