@@ -108,7 +108,7 @@ func (c *control) hear(ctx context.Context, d *transport.Delivery) {
 		c.w.log.Error("remote control: a message is no command", "error", err)
 		return
 	}
-	c.w.clock.Store(max(c.w.clock.Load(), int64(r.Clock)) + 1)
+	c.w.hearClock(int64(r.Clock))
 	mine, err := addressed(r, c.w.config.Hostname)
 	if err != nil {
 		c.w.log.Error("remote control: the command is for nobody", "method", r.Method, "error", err)
@@ -125,6 +125,19 @@ func (c *control) hear(ctx context.Context, d *transport.Delivery) {
 		return
 	}
 	c.carryOut(ctx, r)
+}
+
+// maxClock bounds the logical clock, so that no number from outside makes it turn over.
+const maxClock = 1 << 52
+
+// hearClock moves the worker's logical clock past that of a message.
+func (w *Worker) hearClock(at int64) {
+	for {
+		now := w.clock.Load()
+		if w.clock.CompareAndSwap(now, max(now, min(at, maxClock))+1) {
+			return
+		}
+	}
 }
 
 // addressed tells whether a request is meant for a node: it names it, or has a pattern that it matches, or neither.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/gelery/gelery/protocol"
 	"github.com/gelery/gelery/protocol/serialization"
+	"github.com/gelery/gelery/task"
 	"github.com/gelery/gelery/transport"
 )
 
@@ -286,5 +288,58 @@ func TestQueuesAllExcluded(t *testing.T) {
 	}
 	if err := errors.Join((&Worker{consuming: make(chan struct{}), client: s.client}).AddQueue(t.Context(), "x")); err == nil {
 		t.Error("a queue was added to a worker that does not run")
+	}
+}
+
+// No number from outside turns the logical clock over.
+func TestClock(t *testing.T) {
+	w := &Worker{}
+	for _, at := range []int64{5, 3, math.MaxInt64, -1} {
+		before := w.clock.Load()
+		if w.hearClock(at); w.clock.Load() <= 0 || w.clock.Load() < before {
+			t.Errorf("after %d the clock goes from %d to %d", at, before, w.clock.Load())
+		}
+	}
+}
+
+// brokenCancel cancels without an answer, as RabbitMQ may when its broker is silent.
+type brokenCancel struct {
+	transport.Transport
+	transport.Inspector
+}
+
+type brokenCancelConsumer struct{ transport.Consumer }
+
+func (b brokenCancel) Consume(ctx context.Context, o transport.ConsumeOptions) (transport.Consumer, error) {
+	c, err := b.Transport.Consume(ctx, o)
+	return brokenCancelConsumer{c}, err
+}
+
+func (c brokenCancelConsumer) Cancel(ctx context.Context, queue string) error {
+	return errors.Join(c.Consumer.Cancel(ctx, queue), context.DeadlineExceeded)
+}
+
+// A queue whose Cancel failed can be added again.
+func TestAddAfterFailedCancel(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	whole := s.client.Transport()
+	client, err := task.NewClient(brokenCancel{whole, whole.(transport.Inspector)}, s.client.Backend(), s.client.Config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.client = client
+	s.start(Config{Concurrency: 1})
+	if err := s.worker.CancelQueue(s.context(), "celery"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("cancelled: %v", err)
+	}
+	if err := s.worker.AddQueue(s.context(), "celery"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.send("tasks.add", 1, 2).Get(s.context()); err != nil {
+		t.Error(err)
+	}
+	if got := s.worker.consumed(); len(got) != 1 {
+		t.Errorf("it lists the queues %v", got)
 	}
 }

@@ -60,7 +60,7 @@ func (w *Worker) loadState() error {
 		}
 		return nil
 	}
-	w.clock.Store(max(s.Clock, 0))
+	w.clock.Store(min(max(s.Clock, 0), maxClock))
 	for set, members := range map[string]map[string]time.Time{transport.RevokedSet: s.Revoked, transport.RevokedStampsSet: s.Stamps} {
 		list := make([]revocation, 0, len(members))
 		for m, at := range members {
