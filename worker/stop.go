@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -124,18 +126,16 @@ func (w *Worker) advance(at stage, now time.Time, running []*execution) (stage, 
 	}
 }
 
-// undecided are the executions whose outcome is not decided.
-func (a *active) undecided() (running []*execution) {
+// all are the executions under way.
+func (a *active) all() []*execution {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for e := range a.runs {
-		e.mu.Lock()
-		if !e.over {
-			running = append(running, e)
-		}
-		e.mu.Unlock()
-	}
-	return running
+	return slices.Collect(maps.Keys(a.runs))
+}
+
+// undecided are the executions whose outcome is not decided.
+func (a *active) undecided() []*execution {
+	return slices.DeleteFunc(a.all(), func(e *execution) bool { return !e.undecided() })
 }
 
 // runAgain makes the outcome of a run that a cold stop has ended. Nothing, if the message is still held: it goes back. One

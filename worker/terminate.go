@@ -2,6 +2,7 @@ package worker
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/gelery/gelery/protocol"
@@ -22,15 +23,8 @@ func (w *Worker) terminateRuns(choose func(*protocol.Request) bool, signal int) 
 }
 
 // those are the executions whose requests the function chooses.
-func (a *active) those(choose func(*protocol.Request) bool) (chosen []*execution) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for e := range a.runs {
-		if choose(e.request) {
-			chosen = append(chosen, e)
-		}
-	}
-	return chosen
+func (a *active) those(choose func(*protocol.Request) bool) []*execution {
+	return slices.DeleteFunc(a.all(), func(e *execution) bool { return !choose(e.request) })
 }
 
 // signals are the names of POSIX signals with Linux's numbers, which is what Celery answers with.

@@ -3,11 +3,43 @@ package worker
 import "slices"
 
 // takeWaiting takes the jobs out that wait for their time and that the function chooses, and counts them in the window again.
+// It is called without a lock held.
 func (w *Worker) takeWaiting(choose func(*job) bool) []*job {
-	return append(w.parking.takeIf(choose), w.rooms.takeIf(choose)...)
+	chosen := map[*job]bool{}
+	for _, j := range append(w.parking.waiting(), w.rooms.waiting()...) {
+		if choose(j) {
+			chosen[j] = true
+		}
+	}
+	if len(chosen) == 0 {
+		return nil
+	}
+	isChosen := func(j *job) bool { return chosen[j] }
+	return append(w.parking.takeIf(isChosen), w.rooms.takeIf(isChosen)...) // some may have gone on from the one to the other
 }
 
-// takeIf takes the parked jobs out that the function chooses.
+// waiting are the parked jobs.
+func (p *parking) waiting() []*job {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	jobs := make([]*job, len(p.jobs))
+	for i, x := range p.jobs {
+		jobs[i] = x.job
+	}
+	return jobs
+}
+
+// waiting are the jobs in all rooms.
+func (rs *rooms) waiting() (jobs []*job) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	for _, r := range rs.rooms {
+		jobs = append(jobs, r.jobs...)
+	}
+	return jobs
+}
+
+// takeIf takes the parked jobs out that the function chooses, which must take no lock.
 func (p *parking) takeIf(choose func(*job) bool) (jobs []*job) {
 	counted := 0
 	p.mu.Lock()
@@ -28,7 +60,7 @@ func (p *parking) takeIf(choose func(*job) bool) (jobs []*job) {
 	return jobs
 }
 
-// takeIf takes the jobs out of all rooms that the function chooses.
+// takeIf takes the jobs out of all rooms that the function chooses, which must take no lock.
 func (rs *rooms) takeIf(choose func(*job) bool) (jobs []*job) {
 	rs.mu.Lock()
 	for _, r := range rs.rooms {
