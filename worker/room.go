@@ -10,21 +10,32 @@ import (
 
 // What a room holds. Jobs beyond it are not due before their turn comes near: they are delayed by the broker, or parked.
 const (
-	roomSize  = 1_000            // jobs, and more if they run within
-	roomShort = 5 * time.Second  // up to
-	roomMost  = 10_000           // .
-	roomSoon  = 10 * time.Second // nobody who has to wait longer than this
-	roomFew   = 10               // or, if there are so few,
-	roomLater = 5 * time.Minute  // than this
+	// roomSize is how many jobs a room holds whose turns are more than roomShort ahead.
+	roomSize = 1_000
+	// roomShort is how far ahead the turns may be of what a room holds beyond roomSize.
+	roomShort = 5 * time.Second
+	// roomMost is how many jobs a room holds at most, however soon their turns come.
+	roomMost = 10_000
+	// roomSoon is how far ahead a turn may be for its job to wait in the room.
+	roomSoon = 10 * time.Second
+	// roomFew is how many jobs may wait in a room although their turns are further ahead than roomSoon.
+	roomFew = 10
+	// roomLater is how far ahead the turns of those few may be.
+	roomLater = 5 * time.Minute
 )
 
 // The times for which jobs are sent away.
 const (
-	roomLead     = 2 * time.Second // they should be back so long before their turn, since a broker counts in seconds
-	roomDry      = time.Second     // with less than this to do, a room takes whoever comes
-	farthestTurn = time.Hour       // a changed rate must not find jobs that are away for days
-	roomRenewal  = 15 * time.Minute
-	roomPatience = 10 * time.Second // a room looks so often whether those in it should go
+	// roomLead is how long before its turn a job should be back, since a broker counts in seconds.
+	roomLead = 2 * time.Second
+	// roomDry is how little work a room may have left for it to keep whoever comes, although others are away who came before.
+	roomDry = time.Second
+	// farthestTurn is how far ahead turns are told, since a changed rate must not find jobs that are away for days.
+	farthestTurn = time.Hour
+	// roomRenewal is how long a job waits in a room before it goes by way of the broker, which else would take it back.
+	roomRenewal = 15 * time.Minute
+	// roomPatience is how often a room looks whether those in it should go.
+	roomPatience = 10 * time.Second
 )
 
 // room is where the jobs of one task wait that a limit holds back; or those of one queue, if the limit is the queue's. They
