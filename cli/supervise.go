@@ -42,19 +42,65 @@ const (
 	stageCold
 )
 
+// moreSignals asks for those that only a worker heeds. Forget gives them back and must be called.
+func (a *app) moreSignals() (more <-chan os.Signal, forget func()) {
+	if a.notify == nil || worker.IsChild() {
+		return nil, func() {}
+	}
+	c := make(chan os.Signal, 4)
+	a.notify(c, workerSignals...)
+	return c, func() { signal.Stop(c) }
+}
+
+// beforehand gives the context of what a worker has to wait for before it runs. A signal to stop ends it, and so does SIGHUP,
+// after which the program is started again. Release tells whether it was ended; it must be called.
+func (a *app) beforehand(parent context.Context, more <-chan os.Signal, log *slog.Logger) (ctx context.Context, release func() (stopped bool)) {
+	ctx, cancel := context.WithCancel(parent)
+	over, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			var sig os.Signal
+			select {
+			case sig = <-a.signals:
+			case sig = <-more:
+			case <-over:
+				return
+			}
+			switch {
+			case sig == dumpSignal:
+				dump(log)
+				continue
+			case sig == syscall.SIGHUP && ctx.Err() != nil:
+				continue
+			case sig == syscall.SIGHUP:
+				a.again = !isTerminal(a.stdin)
+			default:
+				a.again = false
+			}
+			if sig == syscall.SIGINT || sig == syscall.SIGQUIT {
+				signal.Reset(syscall.SIGINT, syscall.SIGQUIT) // one more ends the process as if nobody listened
+			}
+			cancel()
+		}
+	}()
+	return ctx, func() bool {
+		close(over)
+		<-ended
+		stopped := ctx.Err() != nil
+		cancel()
+		return stopped
+	}
+}
+
 // supervise runs the worker until it has ended by itself or by signals.
-func (a *app) supervise(ctx context.Context, w *worker.Worker, log *slog.Logger, ready func()) error {
+func (a *app) supervise(ctx context.Context, w *worker.Worker, more <-chan os.Signal, log *slog.Logger, ready func()) error {
 	if worker.IsChild() {
 		return w.Run(ctx) // which the parent ends
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	s := &supervisor{app: a, w: w, log: log, stop: stop}
-	more := make(chan os.Signal, 4)
-	if a.notify != nil {
-		a.notify(more, workerSignals...)
-		defer signal.Stop(more)
-	}
 	ended := make(chan error, 1)
 	go func() { ended <- w.Run(ctx) }()
 	consuming := w.Consuming()
@@ -101,17 +147,26 @@ func (s *supervisor) end(err error) error {
 
 // obey does what a signal asks for. True: the process is to end now.
 func (s *supervisor) obey(sig os.Signal) (now bool) {
-	if sig == syscall.SIGTERM && s.env("REMAP_SIGTERM") == "SIGQUIT" {
-		sig = syscall.SIGQUIT
+	if sig == syscall.SIGTERM {
+		asked := stageWarm
+		if s.env("REMAP_SIGTERM") == "SIGQUIT" {
+			sig, asked = syscall.SIGQUIT, stageSoft
+		}
+		// Only the first counts, as in Celery: who signals a process and its group, as timeout does, sends two at once.
+		if s.stage >= asked {
+			s.restart = false
+			s.tell(sig)
+			return false
+		}
 	}
 	switch {
 	case sig == dumpSignal:
-		s.dump()
+		dump(s.log)
 		return false
 	case sig == syscall.SIGHUP && s.stage == stageRuns:
 		s.restart = !isTerminal(s.stdin) // by hand: a hang-up means then that the terminal is gone
 		if s.restart {
-			fmt.Fprintf(s.stderr, "worker: restart (%v), waiting for running tasks; a signal to stop cancels them\n", sig)
+			fmt.Fprintf(s.stderr, "worker: restart (%v), waiting for running tasks; SIGINT or SIGQUIT cancels them\n", sig)
 			s.stage = stageWarm
 			s.stop()
 			return false
@@ -123,31 +178,41 @@ func (s *supervisor) obey(sig os.Signal) (now bool) {
 	switch {
 	case s.stage == stageRuns && sig != syscall.SIGQUIT:
 		s.stage = stageWarm
-		fmt.Fprintf(s.stderr, "worker: warm stop (%v), waiting for running tasks; once more to cancel them\n", sig)
 		s.stop()
 	case s.stage < stageSoft && soft > 0:
 		s.stage, s.overdue = stageSoft, time.After(soft+hardGrace)
-		fmt.Fprintf(s.stderr, "worker: soft stop (%v), running tasks have %v; once more to cancel them\n", sig, soft)
 		s.w.Terminate()
 	case s.stage < stageCold:
 		s.stage, s.overdue = stageCold, time.After(hardGrace)
-		fmt.Fprintf(s.stderr, "worker: cold stop (%v), running tasks are cancelled; once more to end at once\n", sig)
 		s.w.Terminate()
 	default:
 		return true
 	}
+	s.tell(sig)
 	s.restart = false
 	s.quit = sig == syscall.SIGQUIT
 	return false
 }
 
+// tell says what a stop that a signal asks for does now.
+func (s *supervisor) tell(sig os.Signal) {
+	switch s.stage {
+	case stageWarm:
+		fmt.Fprintf(s.stderr, "worker: warm stop (%v), waiting for running tasks; SIGINT (Ctrl-C) or SIGQUIT cancels them\n", sig)
+	case stageSoft:
+		fmt.Fprintf(s.stderr, "worker: soft stop (%v), running tasks have %v; SIGINT (Ctrl-C) or SIGQUIT cancels them\n", sig, s.w.Config().SoftStopTimeout)
+	case stageCold:
+		fmt.Fprintf(s.stderr, "worker: cold stop (%v), running tasks are cancelled; SIGINT (Ctrl-C) or SIGQUIT ends at once\n", sig)
+	}
+}
+
 // dump writes the stacks of all goroutines into the log.
-func (s *supervisor) dump() {
+func dump(log *slog.Logger) {
 	b := make([]byte, 64<<10)
 	for {
 		n := runtime.Stack(b, true)
 		if n < len(b) || len(b) >= maxStacks {
-			s.log.Warn("stacks of all goroutines:\n" + string(b[:n]))
+			log.Warn("stacks of all goroutines:\n" + string(b[:n]))
 			return
 		}
 		b = make([]byte, 2*len(b))

@@ -82,11 +82,12 @@ func workerCommand(a *app) *cobra.Command {
 A broker that is not there yet is waited for. When the worker is ready it says "<hostname> ready." on standard error.
 
 SIGTERM or SIGINT (Ctrl-C) stops it warm: it receives nothing more, gives back what it has not begun, and ends what
-runs. A second one stops it cold: running tasks are cancelled and given back. SIGQUIT stops it cold from the start, as
-does SIGTERM with REMAP_SIGTERM=SIGQUIT in the environment. A soft stop timeout lets running tasks go on for so long
-before they are cancelled; one more signal cuts it short. After a cold stop has begun, another signal ends the process
-at once; what it held returns to the queues when its lease ends. SIGHUP stops it warm and starts the same command
-again, unless it runs on a terminal. SIGUSR1 writes the stacks of all goroutines into the log.
+runs. A SIGINT or SIGQUIT after that stops it cold: running tasks are cancelled and given back. More SIGTERM change
+nothing. SIGQUIT stops it cold from the start, as does SIGTERM with REMAP_SIGTERM=SIGQUIT in the environment. A soft
+stop timeout lets running tasks go on for so long before they are cancelled; one more SIGINT or SIGQUIT cuts it short.
+After a cold stop has begun, another one ends the process at once; what it held returns to the queues when its lease
+ends. SIGHUP stops it warm and starts the same command again, unless it runs on a terminal. SIGUSR1 writes the stacks of
+all goroutines into the log.
 
 Settings may follow behind "--", as with celery: -- task.default_rate_limit=5/m _prefetch_multiplier=2.
 
@@ -120,6 +121,8 @@ func (a *app) work(ctx context.Context, f *workerFlags, broker, backend string, 
 		return err
 	}
 	defer closeLog()
+	more, forget := a.moreSignals()
+	defer forget()
 	if without := a.settings.Ignored(); len(without) > 0 && !worker.IsChild() {
 		log.Info("settings without an effect here", "settings", strings.Join(without, "; "))
 	}
@@ -129,10 +132,15 @@ func (a *app) work(ctx context.Context, f *workerFlags, broker, backend string, 
 	config := a.config(broker, backend, log)
 	workerConfig := a.settings.Worker()
 	workerConfig.Logger = log
-	starting, release := a.interruptible(ctx)
+	if workerConfig.HealthAddr != "" && !worker.IsChild() { // also while the broker is waited for
+		if workerConfig.Health, err = worker.ListenHealth(ctx, workerConfig.HealthAddr); err != nil {
+			return usage(err.Error(), "", "")
+		}
+		defer func() { _ = workerConfig.Health.Close() }()
+	}
+	starting, release := a.beforehand(ctx, more, log)
 	client, closeClient, err := connect(starting, config)
-	stopped := starting.Err() != nil
-	release()
+	stopped := release()
 	if err != nil {
 		if stopped {
 			fmt.Fprintln(a.stderr, "worker: stopped before it began")
@@ -151,7 +159,7 @@ func (a *app) work(ctx context.Context, f *workerFlags, broker, backend string, 
 	if stopped { // the signal came just as the connection was made
 		return nil
 	}
-	return a.supervise(ctx, w, log, func() {
+	return a.supervise(ctx, w, more, log, func() {
 		a.sayReady(f, w, log)
 		ready()
 	})

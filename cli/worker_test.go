@@ -2,6 +2,9 @@ package cli
 
 import (
 	"context"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -70,7 +73,8 @@ func TestStopBySignal(t *testing.T) {
 	}{
 		{"SIGTERM waits for the task", "dev.sleep", "[0.2]", []syscall.Signal{syscall.SIGTERM}, 0, "warm stop (terminated)", false},
 		{"SIGINT waits for the task", "dev.sleep", "[0.2]", []syscall.Signal{syscall.SIGINT}, 0, "warm stop (interrupt)", false},
-		{"a second signal cancels it", "dev.sleep", "[3600]", []syscall.Signal{syscall.SIGTERM, syscall.SIGTERM}, 1, "stopped cold", true},
+		{"SIGINT after SIGTERM cancels it", "dev.sleep", "[3600]", []syscall.Signal{syscall.SIGTERM, syscall.SIGINT}, 1, "stopped cold", true},
+		{"a second SIGTERM does nothing", "dev.sleep", "[2]", []syscall.Signal{syscall.SIGTERM, syscall.SIGTERM}, 0, "warm stop (terminated)", false},
 		{"SIGQUIT cancels it", "dev.sleep", "[3600]", []syscall.Signal{syscall.SIGQUIT}, 0, "cold stop (quit)", true},
 		{"who does not listen is left", "stubborn", "[]", []syscall.Signal{syscall.SIGQUIT}, 0, "stopped cold", true},
 		{"a third signal ends at once", "stubborn", "[]", []syscall.Signal{syscall.SIGINT, syscall.SIGINT, syscall.SIGINT}, 1, "ended at once (interrupt)", false},
@@ -94,8 +98,8 @@ func TestStopBySignal(t *testing.T) {
 				t.Errorf("exit code %d, want %d; want %q in\n%s", code, tt.code, tt.want, output)
 			}
 			if !tt.left && tt.code == 0 {
-				if got := command(t, 0, "--result-backend", broker, "result", id, "--timeout", "10"); got != "0.2\n" {
-					t.Errorf("result %q, want 0.2", got)
+				if got := command(t, 0, "--result-backend", broker, "result", id, "--timeout", "10"); got != strings.Trim(tt.args, "[]")+"\n" {
+					t.Errorf("result %q of %s", got, tt.args)
 				}
 			}
 			if left := strings.HasPrefix(command(t, 0, "-b", broker, "queues", "-Q", queue), queue+"\t1\t0\t"); left != tt.left {
@@ -187,17 +191,63 @@ func TestWorkerWaitsForBroker(t *testing.T) {
 	t.Parallel()
 	server := testservice.StartRedis(t)
 	server.Stop()
-	b := run{args: []string{"worker", "-b", server.URL, "-n", "w1@test"}}.start(t)
+	free, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // at once
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := free.Addr().String()
+	_ = free.Close()
+	b := run{args: []string{"worker", "-b", server.URL, "-n", "w1@test", "--health-addr", addr}}.start(t)
 	b.output.waitFor(t, `WARNING/MainProcess\] .*connection refused`)
+	if code, _ := probe(t, addr, "/healthz"); code != http.StatusOK {
+		t.Errorf("/healthz of a worker that waits is %d", code)
+	}
+	if code, body := probe(t, addr, "/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "the broker is not there yet") {
+		t.Errorf("/readyz of a worker that waits is %d: %s", code, body)
+	}
 	server.Restart()
 	b.output.waitFor(t, `w1@test ready\.\n`)
+	deadline := time.Now().Add(testLimit)
+	for {
+		code, body := probe(t, addr, "/readyz")
+		if code == http.StatusOK {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("/readyz of a worker that is ready is %d: %s", code, body)
+		}
+	}
 }
 
-// TestWorkerStopsWhileItWaits stops a worker that has no broker: it has done nothing wrong.
+// probe asks a worker how it is.
+func probe(t *testing.T, addr, path string) (code int, body string) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addr+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: testLimit}).Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = answer.Body.Close() }()
+	b, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer.StatusCode, string(b)
+}
+
+// TestWorkerStopsWhileItWaits stops a worker that has no broker: it has done nothing wrong. Before that it heeds the other
+// signals too.
 func TestWorkerStopsWhileItWaits(t *testing.T) {
 	t.Parallel()
 	cmd, output := process(t, "worker", "-b", "redis://127.0.0.1:1/0")
 	output.waitFor(t, "connection refused")
+	send(t, cmd, syscall.SIGUSR1)
+	output.waitFor(t, "stacks of all goroutines")
+	send(t, cmd, syscall.SIGHUP)
+	output.waitFor(t, "(?s)stopped before it began.*connection refused")
 	send(t, cmd, syscall.SIGTERM)
 	if code := exitCode(t, cmd, output); code != 0 {
 		t.Errorf("exit code %d, want 0; it said\n%s", code, output)

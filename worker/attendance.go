@@ -24,13 +24,12 @@ type attendance struct {
 func (w *Worker) attend(ctx context.Context) (*attendance, error) {
 	a := &attendance{w: w}
 	a.ctx, a.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	if w.config.HealthAddr != "" {
+	if w.config.HealthAddr != "" || w.config.Health != nil {
 		var err error
 		if w.health, err = newHealth(ctx, w); err != nil {
 			a.cancel()
 			return nil, err
 		}
-		a.actors.Go(w.health.serve)
 		a.actors.Go(func() { w.health.probe(a.ctx) })
 	}
 	keeper, _ := w.client.Transport().(transport.Keeper)

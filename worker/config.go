@@ -125,6 +125,8 @@ type Config struct {
 	// while it receives and the broker answers, else 503 and the reason. A port alone, "8080", is one of the loopback
 	// interface. Default: nowhere. --health-addr.
 	HealthAddr string
+	// Health is a server of ListenHealth, in place of HealthAddr. The worker takes it over and closes it. Default: none.
+	Health *HealthServer
 	// Logger receives the worker's log. Default: the client's.
 	Logger *slog.Logger
 }

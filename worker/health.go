@@ -43,12 +43,20 @@ func (p *pulse) busy(now time.Time) time.Duration {
 // pulses are those of the actors that every task needs.
 type pulses struct{ receive, store, settle pulse }
 
-// health answers over HTTP how the worker is: /healthz, whether it lives, and /readyz, whether it receives.
-type health struct {
-	w        *Worker
+// HealthServer answers over HTTP how a worker is, also before there is one: until the worker that has it as Config.Health
+// runs, /healthz is 200, and /readyz is 503 because the broker is not there yet.
+type HealthServer struct {
 	listener net.Listener
 	server   *http.Server
-	wedge    time.Duration
+	served   chan struct{}          // closed when nobody is answered any more
+	of       atomic.Pointer[health] // nil: there is no worker yet
+}
+
+// health is what a worker tells of itself: /healthz, whether it lives, and /readyz, whether it receives.
+type health struct {
+	w      *Worker
+	server *HealthServer
+	wedge  time.Duration
 	// When broker and backend answered last, as Unix nanoseconds.
 	broker, backend atomic.Int64
 }
@@ -71,19 +79,64 @@ func healthAddress(addr string) (string, error) {
 	return net.JoinHostPort(host, port), nil
 }
 
-// newHealth listens. The worker is asked from now on.
-func newHealth(ctx context.Context, w *Worker) (*health, error) {
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", w.config.HealthAddr)
+// ListenHealth answers at an address as Config.HealthAddr has it, until Close or until the worker that takes it over has ended.
+// It is for programs that wait for the broker before they can make a worker.
+func ListenHealth(ctx context.Context, addr string) (*HealthServer, error) {
+	addr, err := healthAddress(addr)
+	if err != nil {
+		return nil, err
+	}
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("worker config: HealthAddr: %w", err)
 	}
-	h := &health{w: w, listener: l, wedge: defaultWedge}
+	s := &HealthServer{listener: l, served: make(chan struct{})}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(rw http.ResponseWriter, _ *http.Request) { answerHealth(rw, h.live(time.Now())) })
-	mux.HandleFunc("GET /readyz", func(rw http.ResponseWriter, _ *http.Request) { answerHealth(rw, h.ready(time.Now())) })
-	h.server = &http.Server{Handler: mux, ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, IdleTimeout: 30 * time.Second,
+	mux.HandleFunc("GET /healthz", func(rw http.ResponseWriter, _ *http.Request) {
+		reason := ""
+		if h := s.of.Load(); h != nil {
+			reason = h.live(time.Now())
+		}
+		answerHealth(rw, reason)
+	})
+	mux.HandleFunc("GET /readyz", func(rw http.ResponseWriter, _ *http.Request) {
+		reason := "the broker is not there yet"
+		if h := s.of.Load(); h != nil {
+			reason = h.ready(time.Now())
+		}
+		answerHealth(rw, reason)
+	})
+	s.server = &http.Server{Handler: mux, ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, IdleTimeout: 30 * time.Second,
 		MaxHeaderBytes: 8 << 10}
-	w.log.Info("health is told", "address", l.Addr().String())
+	go func() {
+		defer close(s.served)
+		_ = s.server.Serve(l)
+	}()
+	return s, nil
+}
+
+// Addr is where it listens.
+func (s *HealthServer) Addr() string { return s.listener.Addr().String() }
+
+// Close ends it. It may be called more than once.
+func (s *HealthServer) Close() error {
+	err := s.server.Close()
+	<-s.served
+	return err
+}
+
+// newHealth listens, unless somebody has begun to for this worker. The worker is asked from now on.
+func newHealth(ctx context.Context, w *Worker) (*health, error) {
+	server := w.config.Health
+	if server == nil {
+		var err error
+		if server, err = ListenHealth(ctx, w.config.HealthAddr); err != nil {
+			return nil, err
+		}
+	}
+	h := &health{w: w, server: server, wedge: defaultWedge}
+	server.of.Store(h)
+	w.log.Info("health is told", "address", server.Addr())
 	return h, nil
 }
 
@@ -97,9 +150,6 @@ func answerHealth(rw http.ResponseWriter, reason string) {
 	}
 	_ = json.NewEncoder(rw).Encode(body)
 }
-
-// serve answers until the server is closed.
-func (h *health) serve() { _ = h.server.Serve(h.listener) }
 
 // probe asks broker and backend until ctx is done.
 func (h *health) probe(ctx context.Context) {

@@ -16,7 +16,7 @@ import (
 // health asks the worker by HTTP and returns the status and the reason.
 func (s *site) health(path string) (int, string) {
 	s.Helper()
-	r, err := http.NewRequestWithContext(s.context(), http.MethodGet, "http://"+s.worker.health.listener.Addr().String()+path, nil)
+	r, err := http.NewRequestWithContext(s.context(), http.MethodGet, "http://"+s.worker.health.server.Addr()+path, nil)
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -37,7 +37,7 @@ func TestHealth(t *testing.T) {
 	s := newSite(t)
 	began, release := s.holding()
 	s.start(Config{HealthAddr: "0", Concurrency: 1})
-	if addr := s.worker.health.listener.Addr().String(); !strings.HasPrefix(addr, "127.0.0.1:") {
+	if addr := s.worker.health.server.Addr(); !strings.HasPrefix(addr, "127.0.0.1:") {
 		t.Errorf("a port alone listens on %s", addr)
 	}
 	deadline := time.After(10 * time.Second)
@@ -121,7 +121,7 @@ func TestHealthAddress(t *testing.T) {
 	}
 	s := newSite(t)
 	s.start(Config{HealthAddr: "0"})
-	w, err := New(s.client, NewMux(), Config{HealthAddr: s.worker.health.listener.Addr().String()})
+	w, err := New(s.client, NewMux(), Config{HealthAddr: s.worker.health.server.Addr()})
 	if err != nil {
 		t.Fatal(err)
 	}
