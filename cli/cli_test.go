@@ -197,7 +197,6 @@ func TestUsage(t *testing.T) {
 		{[]string{"-A", "proj", "worker"}, exitUsage, "-A/--app: Go has no app module"},
 		{[]string{"worker", "-A", "proj"}, exitUsage, "-A/--app: Go has no app module"},
 		{[]string{"worker", "-P", "solo"}, exitUsage, `"solo" is not allowed; allowed: one of goroutine, process`},
-		{[]string{"worker", "--autoscale=3,10"}, exitUsage, "MIN 10 is more than MAX 3"},
 		{[]string{"worker", "-B"}, exitUsage, "-B/--beat: "},
 		{[]string{"worker", "-E"}, exitUsage, "-E/--task-events: "},
 		{[]string{"worker", "--bogus"}, exitUsage, "unknown flag: --bogus\n  try: see gelery worker --help"},
