@@ -5,6 +5,7 @@ package worker
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"runtime"
 	"strings"
@@ -63,13 +64,32 @@ func (s *site) emptied() {
 	}
 }
 
+// spotter tells when a text is logged.
+type spotter struct {
+	slog.Handler
+	text string
+	seen chan struct{} // capacity 1
+}
+
+func (s *spotter) Handle(ctx context.Context, r slog.Record) error {
+	if strings.Contains(r.Message, s.text) {
+		select {
+		case s.seen <- struct{}{}:
+		default:
+		}
+	}
+	return s.Handler.Handle(ctx, r)
+}
+
 // TestRabbitMQAckEarlyTooLate loses the channel of an AckEarly task between its arrival and its start: it is not begun
-// then, and runs when it comes again, once.
+// then, and runs when it comes again, once. The worker must know of the loss: the broker knows earlier, and what is
+// acknowledged in between begins, since AMQP has no answer to acknowledgements.
 func TestRabbitMQAckEarlyTooLate(t *testing.T) {
 	t.Parallel()
 	server := testservice.RabbitMQ(t)
 	proxy := testservice.NewProxy(t, server.Addr)
-	s, _ := newRabbitSiteAt(t, at(strings.Replace(server.URL, server.Addr, proxy.Addr, 1)), task.Config{})
+	lost := &spotter{slog.NewTextHandler(t.Output(), nil), "consuming channel lost", make(chan struct{}, 1)}
+	s, _ := newRabbitSiteAt(t, at(strings.Replace(server.URL, server.Addr, proxy.Addr, 1)), task.Config{Logger: slog.New(lost)})
 	begun, goOn, early := make(chan struct{}), make(chan struct{}), make(chan time.Time, 9)
 	s.mux.Func("slow", func(context.Context) error { close(begun); <-goOn; return nil })
 	s.mux.Func("early", func(context.Context) error { early <- time.Now(); return nil }, task.AckEarly())
@@ -80,6 +100,11 @@ func TestRabbitMQAckEarlyTooLate(t *testing.T) {
 	s.awaitDepth(server, 0, 2)
 	proxy.Down()
 	s.awaitDepth(server, 2, 0)
+	select {
+	case <-lost.seen:
+	case <-s.context().Done():
+		t.Fatal("the worker does not know that its channel is lost")
+	}
 	close(goOn) // "early" is next, and cannot be acknowledged
 	s.emptied()
 	proxy.Up()

@@ -86,9 +86,9 @@ func (s *site) end() error {
 	case err := <-s.done:
 		s.done <- err
 		return err
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second): // a thousand messages may have to go back, on a busy machine
 		s.worker.Terminate()
-		s.Error("the worker did not stop in 10 s")
+		s.Error("the worker did not stop in 30 s")
 		return <-s.done
 	}
 }
