@@ -42,8 +42,12 @@ fuzz: ## each fuzz target in turn, FUZZTIME=2m each, PKG=./... to choose
 	@FUZZTIME=$(FUZZTIME) PKG=$(PKG) scripts/fuzz.sh
 
 .PHONY: faults
-faults: ## every fault in its long form and the table of what came of it, FAULT=F21 to choose
-	@$(call limit,6000) scripts/faults.sh $(FAULT)
+faults: ## every fault in its long form, the soak, and the table of what came of it, FAULT=F21 to choose
+	@$(call limit,9600) scripts/faults.sh $(FAULT)
+
+.PHONY: soak
+soak: ## GELERY_SOAK=10m of one fault after the other on each broker, GELERY_SOAK_PYTHON=0 without a Python worker
+	@$(call limit,9600) scripts/faults.sh soak
 
 .PHONY: bench
 bench: ## benchmarks; BENCH=regexp and PKG=./... to choose

@@ -247,8 +247,17 @@ func TestF56Cluster(t *testing.T) {
 // TestF44AppStopped stops the broker's application and starts it again, as an operator does, while its node runs on.
 func TestF44AppStopped(t *testing.T) {
 	t.Parallel()
+	for _, kind := range []string{"classic", "quorum"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			appStopped(t, kind)
+		})
+	}
+}
+
+func appStopped(t *testing.T, kind string) {
 	server := testservice.StartRabbitMQ(t)
-	s := onRabbitMQ(t, server, server.URL, "app", "classic")
+	s := onRabbitMQ(t, server, server.URL, "app", kind)
 	w := s.worker()
 	stop := s.stream(4, 50, milliseconds(5))
 	<-s.grown()
@@ -277,9 +286,18 @@ func TestF44AppStopped(t *testing.T) {
 // TestF45BrokerFrozen has the broker stand still: it is noticed within two heartbeats, and calls end at their deadline.
 func TestF45BrokerFrozen(t *testing.T) {
 	t.Parallel()
+	for _, kind := range []string{"classic", "quorum"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			brokerFrozen(t, kind)
+		})
+	}
+}
+
+func brokerFrozen(t *testing.T, kind string) {
 	server := testservice.StartRabbitMQ(t)
 	heartbeat := form(1, 5)
-	s := onRabbitMQ(t, server, server.URL, "frozen", "classic")
+	s := onRabbitMQ(t, server, server.URL, "frozen", kind)
 	w := s.worker(func(told *setup) { told.Options = map[string]any{"heartbeat": heartbeat} })
 	stop := s.stream(4, 50, milliseconds(5))
 	<-s.grown()
