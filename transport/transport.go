@@ -155,7 +155,7 @@ const (
 	// back of the queue on Redis, and on RabbitMQ about where it was, but behind what the consumer has already.
 	Requeue
 	// Return puts it back at the front of its queue, marked redelivered: what a stopping worker does with what it
-	// has not finished. Until it has closed, it may get it again. A quorum queue promises no order among such messages.
+	// has not finished; where Begin changes what the broker holds, what it has counted of this delivery is taken back. Until it has closed, it may get it again. A quorum queue promises no order among such messages.
 	Return
 	// Reject removes it without requeue; a broker with dead-letter exchanges dead-letters it.
 	Reject
@@ -178,6 +178,13 @@ type Parker interface {
 	// Park tells that deliveries are held for a later time, and should not count until they are settled. It does not
 	// wait for the broker.
 	Park(batch []*Delivery)
+}
+
+// Quarantiner is a Consumer that can put a message in quarantine which it does not hold any more, because it was
+// acknowledged early.
+type Quarantiner interface {
+	// Quarantine puts a copy of the delivery's message aside, as the verdict Quarantine does. With an error it may be there.
+	Quarantine(ctx context.Context, d *Delivery, reason string) error
 }
 
 // Prefetcher is a Consumer whose bound, ConsumeOptions.Prefetch, can be changed while it receives.

@@ -118,7 +118,7 @@ func (d *delaying) handOver(ctx context.Context, batch []*parked) {
 	var kept []transport.Delayed
 	var err error
 	done := make(chan struct{})
-	limit, cancel := d.limit(ctx)
+	limit, cancel := d.w.outlast(ctx, settleGrace)
 	defer cancel()
 	go func() {
 		defer close(done)
@@ -163,12 +163,12 @@ func (d *delaying) divert(done <-chan struct{}) (diverted int) {
 	}
 }
 
-// limit is the context of a call that ends with a cold stop, or when a warm one has waited for it.
-func (d *delaying) limit(stop context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(d.w.running)
+// outlast is the context of a call that ends with a cold stop, or when a warm one has waited for it.
+func (w *Worker) outlast(stop context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(w.running)
 	unhook := context.AfterFunc(stop, func() {
 		select {
-		case <-time.After(settleGrace):
+		case <-time.After(grace):
 			cancel()
 		case <-ctx.Done():
 		}

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/gelery/gelery/protocol"
@@ -15,47 +16,52 @@ import (
 const followPatience = 250 * time.Millisecond
 
 // sendFollowing sends what follows the tasks of a batch, each for itself, so that what cannot be sent harms no other, and
-// returns what can be settled. The rest is handed on later, by goroutines that are counted in w.followers; there are no
-// more of them than deliveries are held.
+// returns what can be settled. The rest is handed on later, by goroutines that are counted in w.followers, and up to
+// maxParked of it does not count in the window meanwhile: a queue that takes nothing stops no worker.
 func (w *Worker) sendFollowing(batch []*outcome, next chan<- []*outcome) (settle []*outcome) {
+	if !slices.ContainsFunc(batch, func(o *outcome) bool { return len(o.following) > 0 }) {
+		return batch
+	}
 	settle = make([]*outcome, 0, len(batch))
-	var waiting int
-	sent := make(chan *outcome, len(batch))
+	waiting := make(map[*outcome]bool) // whether it is counted in the window
+	type sending struct {
+		*outcome
+		done bool
+	}
+	sent := make(chan sending, len(batch))
 	for _, o := range batch {
 		if len(o.following) == 0 {
 			settle = append(settle, o)
 			continue
 		}
-		waiting++
-		w.followers.Go(func() {
-			if w.follow(o) {
-				sent <- o
-			} else {
-				sent <- nil // a cold stop
-			}
-		})
-	}
-	if waiting == 0 {
-		return batch
+		waiting[o] = true
+		w.followers.Go(func() { sent <- sending{o, w.follow(o)} })
 	}
 	patience := time.NewTimer(followPatience)
 	defer patience.Stop()
-	for waiting > 0 {
+	for len(waiting) > 0 {
 		select {
-		case o := <-sent:
-			waiting--
-			if o != nil {
-				settle = append(settle, o)
+		case x := <-sent:
+			delete(waiting, x.outcome)
+			if x.done {
+				settle = append(settle, x.outcome)
 			}
 			continue
 		case <-patience.C:
 		}
-		late := waiting
+		for o := range waiting {
+			waiting[o] = !w.letOut(o)
+		}
 		w.followers.Go(func() {
-			for range late {
-				if o := <-sent; o != nil {
+			for range len(waiting) {
+				x := <-sent
+				if !waiting[x.outcome] {
+					w.late.Add(-1)
+					w.window.take(1)
+				}
+				if x.done {
 					select {
-					case next <- []*outcome{o}:
+					case next <- []*outcome{x.outcome}:
 					case <-w.applying.Done():
 					}
 				}
@@ -66,14 +72,30 @@ func (w *Worker) sendFollowing(batch []*outcome, next chan<- []*outcome) (settle
 	return settle
 }
 
+// letOut stops counting in the window an outcome that waits for what follows it. False: there are too many of them.
+func (w *Worker) letOut(o *outcome) bool {
+	if w.late.Add(1) > maxParked {
+		w.late.Add(-1)
+		return false
+	}
+	if o.settled {
+		w.window.free(1)
+	} else {
+		w.outside(o.delivery)
+	}
+	return true
+}
+
 // follow sends what follows one task, and goes on trying until it is sent, or cannot be, or a cold stop ends it (false).
 func (w *Worker) follow(o *outcome) bool {
 	for {
+		o.recount()
 		err := w.client.Forward(w.applying, o.following)
 		switch {
 		case err == nil:
 			return true
 		case w.applying.Err() != nil:
+			w.forsake(o)
 			return false
 		case !passing(err):
 			return w.unsendable(o, err)
@@ -82,7 +104,21 @@ func (w *Worker) follow(o *outcome) bool {
 		select {
 		case <-time.After(storePause):
 		case <-w.applying.Done():
+			w.forsake(o)
 			return false
+		}
+	}
+}
+
+// recount makes the delays of what follows fit its eta, which has come nearer while it waited.
+func (o *outcome) recount() {
+	for i := range o.following {
+		p := &o.following[i]
+		if p.Delay == 0 {
+			continue
+		}
+		if eta, err := protocol.ParseTime(p.Message.Headers.ETA); err == nil {
+			p.Delay = min(max(time.Until(eta), 0), p.Delay)
 		}
 	}
 }
@@ -97,25 +133,64 @@ func passing(err error) bool {
 // own message goes to quarantine, so that nothing is lost; and a task that waits for its retry has failed, with the error
 // it was to be retried for.
 func (w *Worker) unsendable(o *outcome, err error) bool {
-	w.log.Error("what follows a task cannot be sent; its message is quarantined", "task", o.request.Task, "task_id", o.request.ID,
-		"error", err)
-	o.verdict, o.reason = transport.Quarantine, "what follows the task cannot be sent: "+err.Error()
-	w.quarantined.Add(1)
+	reason := "what follows the task cannot be sent: " + err.Error()
+	x := task.ExceptionOf(task.AsPython(err, "kombu.exceptions", "OperationalError"))
+	if o.settled {
+		w.setAside(o, reason)
+	} else {
+		w.log.Error(reason+"; its message is quarantined", "task", o.request.Task, "task_id", o.request.ID)
+		o.verdict, o.reason = transport.Quarantine, reason
+		w.quarantined.Add(1)
+		w.tellQuarantined(o.delivery, o.request, x, reason)
+	}
 	if o.state != protocol.Retry {
 		return true
 	}
 	o.state = protocol.Failure
 	w.failed.Add(1)
-	if o.meta == nil {
-		return true
+	c := completion{state: protocol.Failure, exception: x}
+	if o.meta != nil {
+		failed := *o.meta
+		failed.Status, failed.DateDone = protocol.Failure, time.Now()
+		if failed.Exception == nil {
+			failed.Exception = x
+		}
+		c.exception, c.traceback = failed.Exception, failed.Traceback
+		o.meta = &failed
 	}
-	failed := *o.meta
-	failed.Status, failed.DateDone = protocol.Failure, time.Now()
-	if failed.Exception == nil {
-		failed.Exception = task.ExceptionOf(task.AsPython(err, "kombu.exceptions", "OperationalError"))
+	if o.run != nil {
+		w.logOutcome(o.run, c)
+		w.tellEnded(o.run, c)
 	}
-	o.meta = &failed
-	return w.storeResults([]*outcome{o})
+	return o.meta == nil || w.storeResults([]*outcome{o})
+}
+
+// forsake ends what a stop has left of an outcome. A message that is held goes back; one that was acknowledged early would
+// be gone with what was to follow it.
+func (w *Worker) forsake(o *outcome) {
+	if o.settled && len(o.following) > 0 {
+		w.setAside(o, "the worker stopped before what follows the task was sent")
+	}
+}
+
+// setAside puts the message of an outcome that was acknowledged early in quarantine, if the transport can; else it is
+// lost, and the log says so.
+func (w *Worker) setAside(o *outcome, reason string) {
+	ctx, cancel := context.WithTimeout(context.Background(), stopGrace)
+	defer cancel()
+	err := errors.ErrUnsupported
+	if t, ok := w.consumer.(transport.Quarantiner); ok {
+		err = t.Quarantine(ctx, o.delivery, reason)
+	}
+	if err != nil {
+		w.log.Error("task lost: "+reason+"; its message was acknowledged before it ran, and cannot be quarantined", "task", o.request.Task,
+			"task_id", o.request.ID, "queue", o.delivery.Queue, "body_bytes", len(o.delivery.Message.Body), "error", err)
+		return
+	}
+	w.log.Error(reason+"; its message is quarantined", "task", o.request.Task, "task_id", o.request.ID, "queue", o.delivery.Queue)
+	w.quarantined.Add(1)
+	x := task.ExceptionOf(task.AsPython(errors.New(reason), "kombu.exceptions", "OperationalError"))
+	w.tellQuarantined(o.delivery, o.request, x, reason)
 }
 
 // anew is the message of a delivery as one that has not been handed out yet, to be sent once more.

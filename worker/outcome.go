@@ -22,8 +22,9 @@ type outcome struct {
 	// following are the messages to send after the result is stored and before the delivery is settled.
 	following []transport.Publication
 	verdict   transport.Verdict
-	reason    string // of a quarantine
-	settled   bool   // acknowledged early: nothing to settle
+	reason    string     // of a quarantine
+	settled   bool       // acknowledged early: nothing to settle
+	run       *execution // nil: there was none, or a stop has ended it
 }
 
 // batch bounds a batch of outcomes by a part of what the worker holds. Smaller ones cost more calls, but a batch of
@@ -33,9 +34,14 @@ func (w *Worker) batch() int { return min(max(w.window.bound()/2, 4), 256) }
 
 // report hands an outcome to the actors below. After a cold stop nobody applies it: the delivery goes back.
 func (w *Worker) report(o *outcome) {
+	if w.applying.Err() != nil {
+		w.forsake(o)
+		return
+	}
 	select {
 	case w.outcomes <- o:
 	case <-w.applying.Done():
+		w.forsake(o)
 	}
 }
 
@@ -45,6 +51,11 @@ func (w *Worker) store(next chan<- []*outcome) {
 	defer func() {
 		w.followers.Wait()
 		close(next)
+		for len(w.outcomes) > 0 { // a cold stop
+			if o := <-w.outcomes; o != nil {
+				w.forsake(o)
+			}
+		}
 	}()
 	for {
 		var first *outcome
@@ -60,6 +71,9 @@ func (w *Worker) store(next chan<- []*outcome) {
 		batch := w.gather(first)
 		w.pulses.store.begin()
 		if !w.storeResults(batch) {
+			for _, o := range batch {
+				w.forsake(o)
+			}
 			return // a cold stop: what is not stored is not acknowledged either, and runs again elsewhere
 		}
 		batch = w.sendFollowing(batch, next)

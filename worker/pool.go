@@ -48,6 +48,7 @@ func (w *Worker) runJob(ctx context.Context, j *job) {
 		w.runAgain(o, j) // a stop is not a failure
 		return
 	}
+	o.run = e
 	w.conclude(o, e, c, ignore)
 	w.logOutcome(e, c)
 	w.tellEnded(e, c)

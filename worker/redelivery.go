@@ -40,7 +40,8 @@ func (w *Worker) begin(ctx context.Context, j *job) bool {
 		w.overdelivered(j, n)
 		return false
 	}
-	limited, cancel := context.WithTimeout(ctx, settleGrace)
+	// A copy on its way cannot be taken back: there is no limit to the wait for it but the stop's, and that leaves it a little.
+	limited, cancel := w.outlast(ctx, coldGrace)
 	defer cancel()
 	again, err := w.consumer.Begin(limited, j.delivery)
 	switch {
@@ -51,11 +52,11 @@ func (w *Worker) begin(ctx context.Context, j *job) bool {
 		w.log.Warn("task not begun: its message was taken back", "task", j.request.Task, "task_id", j.request.ID)
 		w.window.free(1)
 		return false
-	case err == nil || errors.Is(err, errors.ErrUnsupported):
-		return true
 	case ctx.Err() != nil:
 		w.leave(j)
 		return false
+	case err == nil || errors.Is(err, errors.ErrUnsupported):
+		return true
 	}
 	w.log.Warn("a message that comes again runs without being counted", "task", j.request.Task, "task_id", j.request.ID, "error", err)
 	return true

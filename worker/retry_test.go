@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -195,5 +196,84 @@ func TestStopWhileRetryWaits(t *testing.T) {
 	}
 	if d := s.depth(); d.Messages != 1 || d.Unacked != 0 {
 		t.Errorf("%d wait and %d are unacked; want the message back", d.Messages, d.Unacked)
+	}
+}
+
+// TestRetriesThatWaitLeaveTheWindow: as many of them as the worker may hold do not keep it from receiving.
+func TestRetriesThatWaitLeaveTheWindow(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	broker := s.stuck("full")
+	s.mux.Func("waits", func() error { return task.Retry(nil, task.Countdown(0), task.Queue("full")) })
+	s.start(Config{Concurrency: 1, PrefetchMultiplier: 4})
+	for range 8 {
+		s.send("waits")
+	}
+	await(t, broker.tried, "a retry")
+	if v, err := s.send("tasks.add", 1, 2).Get(s.context()); v != int64(3) || err != nil {
+		t.Errorf("another task: %v, %v", v, err)
+	}
+	close(broker.open)
+	s.settled()
+}
+
+// TestEarlyRetryThatCannotBeSent: its message was acknowledged before it ran, and is in quarantine all the same; hooks are
+// told of its end.
+func TestEarlyRetryThatCannotBeSent(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	var failed, quarantined atomic.Int64
+	s.mux.Hook(Hooks{
+		Failed:      func(context.Context, TaskFailed) { failed.Add(1) },
+		Quarantined: func(context.Context, TaskQuarantined) { quarantined.Add(1) },
+	})
+	s.mux.Func("astray", func() error {
+		return task.Retry(errors.New("lost"), task.Exchange("nowhere"), task.RoutingKey("k"))
+	}, task.AckEarly())
+	s.start(Config{Concurrency: 1})
+	r := s.send("astray")
+	if e := s.failure(r); e.Message != "lost" {
+		t.Errorf("failed with %v", e)
+	}
+	s.settled()
+	q := s.quarantined()
+	if len(q) != 1 || s.worker.quarantined.Load() != 1 || !strings.Contains(string(q[0].Raw), r.ID()) {
+		t.Errorf("%d are counted, and the quarantine holds %+v", s.worker.quarantined.Load(), q)
+	}
+	if f, n := failed.Load(), quarantined.Load(); f != 1 || n != 1 {
+		t.Errorf("hooks were told of %d failures and %d messages in quarantine", f, n)
+	}
+}
+
+// TestEarlyRetryAtStop: a cold stop that cuts the sending short puts the message aside, which nobody holds.
+func TestEarlyRetryAtStop(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	broker := s.stuck("full")
+	s.mux.Func("waits", func() error { return task.Retry(nil, task.Queue("full")) }, task.AckEarly())
+	s.start(Config{Concurrency: 1})
+	s.send("waits")
+	await(t, broker.tried, "the retry")
+	s.worker.Terminate()
+	if err := s.end(); !errors.Is(err, ErrTerminated) {
+		t.Errorf("Run returned %v", err)
+	}
+	if q := s.quarantined(); len(q) != 1 {
+		t.Errorf("quarantine holds %+v", q)
+	}
+}
+
+// TestDelayOfLateRetry: what waited before it could be sent is delayed for the rest of its time alone.
+func TestDelayOfLateRetry(t *testing.T) {
+	t.Parallel()
+	m := &protocol.Message{}
+	m.Headers.ETA = protocol.FormatTime(time.Now().Add(10 * time.Second))
+	o := &outcome{following: []transport.Publication{{Message: m, Delay: time.Minute}, {Message: m}}}
+	o.recount()
+	if d := o.following[0].Delay; d > 10*time.Second || d < 5*time.Second {
+		t.Errorf("ten seconds before its eta it is delayed by %v", d)
+	}
+	if d := o.following[1].Delay; d != 0 {
+		t.Errorf("what is not to be delayed is, by %v", d)
 	}
 }

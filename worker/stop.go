@@ -144,7 +144,7 @@ func (w *Worker) runAgain(o *outcome, j *job) {
 	if !o.settled {
 		return
 	}
-	o.following = []transport.Publication{{Message: anew(j.delivery), RoutingKey: j.delivery.Queue, Optional: true}}
+	o.following = []transport.Publication{{Message: anew(j.delivery), RoutingKey: j.delivery.Queue}}
 	w.log.Warn("Task "+fullName(j.request)+" was ended by the stop; its message is sent again", "task_id", j.request.ID)
 	w.report(o)
 }
@@ -182,6 +182,19 @@ func (w *Worker) leave(j *job) {
 	ctx, cancel := context.WithTimeout(context.Background(), stopGrace)
 	defer cancel()
 	w.restore(ctx, []*job{j})
+}
+
+// awaitForsaken waits, when nothing is applied any more, for what is set aside of it.
+func (w *Worker) awaitForsaken(reporting *sync.WaitGroup) {
+	ended := make(chan struct{})
+	go func() {
+		reporting.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(stopGrace):
+	}
 }
 
 // giveBack returns to the broker, while tasks still run, what has not begun. Receiving has ended, and no job is added to

@@ -45,6 +45,7 @@ type Worker struct {
 	autoscaler *autoscaler // nil: the number of slots is fixed
 
 	followers sync.WaitGroup // of what follows tasks and is not sent yet
+	late      atomic.Int64   // how many outcomes wait for that and are not counted in the window
 
 	runs      atomic.Bool
 	consuming chan struct{}   // closed when the worker has begun to receive
@@ -180,6 +181,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	w.tellStopping()
 	w.awaitStop(finished)
 	w.abandon()
+	w.awaitForsaken(&reporting)
 	w.pool.close()
 	w.rooms.close()
 	returning.Wait()

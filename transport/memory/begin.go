@@ -24,7 +24,7 @@ func (c *consumer) Begin(_ context.Context, d *transport.Delivery) (again bool, 
 	if !ok {
 		return false, transport.ErrTakenBack
 	}
-	h.it.raw = raw
+	h.it.raw, h.begun = raw, attempts
 	c.held[d.Tag] = h
 	m := *d.Message
 	m.Headers.SetAttempts(attempts)

@@ -25,6 +25,7 @@ type held struct {
 	it    item
 	queue string
 	seq   int
+	begun int // the count that Begin has made; 0: it has not
 }
 
 // Consume implements transport.Transport.
@@ -111,7 +112,7 @@ func (c *consumer) take(max int) []transport.Delivery {
 		if d.Message != nil {
 			d.Redelivered = d.Message.Headers.Redelivered
 		}
-		c.held[d.Tag] = held{it, best, c.tags}
+		c.held[d.Tag] = held{it, best, c.tags, 0}
 		batch = append(batch, d)
 	}
 	return batch
@@ -142,7 +143,13 @@ func (c *consumer) Settle(_ context.Context, batch []transport.Settlement) (lost
 		c.b.queue(h.queue).unacked--
 		switch s.Verdict {
 		case transport.Requeue, transport.Return:
-			marked, err := protocol.MarkRedelivered(h.it.raw)
+			raw := h.it.raw
+			if h.begun > 0 && s.Verdict == transport.Return {
+				if uncounted, err := protocol.MarkAttempts(raw, h.begun-1); err == nil {
+					raw = uncounted
+				}
+			}
+			marked, err := protocol.MarkRedelivered(raw)
 			if err != nil {
 				c.b.setAside(h.queue, "cannot be given back: "+err.Error(), h.it.raw)
 				continue
@@ -153,6 +160,14 @@ func (c *consumer) Settle(_ context.Context, batch []transport.Settlement) (lost
 		}
 	}
 	return lost, nil
+}
+
+// Quarantine implements transport.Quarantiner.
+func (c *consumer) Quarantine(_ context.Context, d *transport.Delivery, reason string) error {
+	c.b.mu.Lock()
+	defer c.b.mu.Unlock()
+	c.b.setAside(d.Queue, reason, d.Raw)
+	return nil
 }
 
 // Close implements transport.Consumer.

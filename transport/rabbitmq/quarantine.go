@@ -84,6 +84,28 @@ func (c *consumer) quarantine(ctx context.Context, in *intake, batch []settling)
 	return c.apply(moved), err
 }
 
+// Quarantine implements transport.Quarantiner.
+func (c *consumer) Quarantine(ctx context.Context, d *transport.Delivery, reason string) error {
+	m := *d.Message
+	m.Properties.Expiration, m.Properties.DeliveryMode = "", int(amqp.Persistent)
+	p, err := publishing(&m)
+	if err != nil {
+		return err
+	}
+	raw, _ := rawTable(p.Headers)
+	p.Headers = amqp.Table{rawKey: appendEntries(make([]byte, 0, len(raw)+256), raw, []tableEntry{{reasonHeader, reason},
+		{timeHeader, time.Now().UTC().Format(time.RFC3339Nano)}})}
+	in := &intake{declaration: &declaration{alias: d.Queue}} // cancelled since
+	c.mu.Lock()
+	for _, i := range c.intakes {
+		if i.alias == d.Queue {
+			in = i
+		}
+	}
+	c.mu.Unlock()
+	return c.copyAside(ctx, in, &outbound{key: quarantineName(d.Queue), message: p})
+}
+
 // badOf are the bad deliveries kept of a queue.
 func (c *consumer) badOf(in *intake) (list []settling) {
 	c.mu.Lock()

@@ -3,11 +3,15 @@ package redis
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/gelery/gelery/internal/redisconn"
 	"github.com/gelery/gelery/protocol"
 	"github.com/gelery/gelery/transport"
 )
+
+// beginPatience is how long Redis may be away before Begin fails.
+const beginPatience = 10 * time.Second
 
 // Begin implements transport.Consumer: it changes the envelope in unacked, from where it goes back if the worker dies.
 // again is never true.
@@ -20,6 +24,8 @@ func (c *consumer) Begin(ctx context.Context, d *transport.Delivery) (again bool
 	if err != nil {
 		return false, fmt.Errorf("begin: %w", err)
 	}
+	ctx, cancel := context.WithTimeout(ctx, beginPatience)
+	defer cancel()
 	var held int
 	err = redisconn.Do(ctx, c.log, "begin", func(ctx context.Context) (err error) {
 		held, err = beginScript.Run(ctx, c.t.commands, []string{c.t.keys.unackedKey()},
@@ -39,7 +45,7 @@ func (c *consumer) Begin(ctx context.Context, d *transport.Delivery) (again bool
 	m.Headers.SetAttempts(attempts)
 	d.Raw, d.Message = raw, &m
 	if h := c.held[d.Tag]; h != nil {
-		h.delivery.Raw, h.delivery.Message = d.Raw, d.Message
+		h.delivery.Raw, h.delivery.Message, h.begun = d.Raw, d.Message, attempts
 	}
 	return false, nil
 }

@@ -57,6 +57,7 @@ type doubt struct {
 type claimed struct {
 	delivery transport.Delivery // our own copy: Begin changes the caller's
 	settling bool               // a settlement is under way: its being gone from Redis is no loss
+	begun    int                // the count that Begin has made; 0: it has not
 }
 
 // Consume implements transport.Transport.

@@ -154,10 +154,31 @@ func (c *consumer) settling(batch []transport.Settlement) (acks []any, gives []t
 		case transport.Ack, transport.Reject:
 			acks = append(acks, s.Delivery.Tag)
 		default:
+			if s.Verdict == transport.Return && h.begun > 0 {
+				s.Delivery = uncounted(s.Delivery, h.begun)
+			}
 			gives = append(gives, s)
 		}
 	}
 	return acks, gives, lost
+}
+
+// uncounted is a delivery without the beginning that Begin has counted: a stop is no failed attempt.
+func uncounted(d *transport.Delivery, attempts int) *transport.Delivery {
+	raw, err := protocol.MarkAttempts(d.Raw, attempts-1)
+	if err != nil {
+		return d
+	}
+	before := *d
+	before.Raw = raw
+	return &before
+}
+
+// Quarantine implements transport.Quarantiner.
+func (c *consumer) Quarantine(ctx context.Context, d *transport.Delivery, reason string) error {
+	return redisconn.Do(ctx, c.log, "quarantine", func(ctx context.Context) error {
+		return c.t.commands.LPush(ctx, c.t.keys.quarantine(d.Queue), quarantineRecord(reason, d.Raw)).Err()
+	})
 }
 
 // release ends the lease of settled deliveries.
