@@ -56,9 +56,7 @@ func (w *Worker) abandonRun(e *execution) {
 
 // mostAbandoned is how many runs may be abandoned, -1 for any number. When they have all slots, it is one less.
 func (w *Worker) mostAbandoned() int {
-	w.slots.mu.Lock()
-	size := w.slots.size
-	w.slots.mu.Unlock()
+	size := w.slots.most()
 	switch most := w.config.MaxAbandoned; {
 	case most < 0:
 		return -1

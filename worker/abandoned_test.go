@@ -100,6 +100,27 @@ func TestAbandonedDrain(t *testing.T) {
 	}
 }
 
+// TestAbandonedWithAutoscale: the slots that may still come count.
+func TestAbandonedWithAutoscale(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, _, goOn := newStubbornSite(t)
+		s.start(Config{Autoscale: Autoscale{Min: 1, Max: 10}})
+		s.sendMany(1, "stubborn")
+		after(10 * time.Second)
+		if st := s.worker.Stats(); st.Abandoned != 1 {
+			t.Errorf("stats are %+v", st)
+		}
+		if _, err := s.send("tasks.add", 1, 2).Get(s.context()); err != nil {
+			t.Errorf("one of ten possible slots is lost, and the worker has none: %v", err)
+		}
+		close(goOn)
+		if err := s.end(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // TestObedientAreNotAbandoned: what ends once its context is done does not count, however many there are.
 func TestObedientAreNotAbandoned(t *testing.T) {
 	t.Parallel()

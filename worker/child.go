@@ -35,6 +35,7 @@ type child struct {
 	cmd  *exec.Cmd
 	pipe *pipe
 
+	born   time.Time     // when it began to serve
 	exited chan struct{} // closed when it has been waited for
 
 	// of whoever has it in use
@@ -47,6 +48,7 @@ type child struct {
 	run    uint64 // the number of the run under way, 0 for none
 	last   uint64 // number of the last run
 	reaped bool
+	killed bool   // we killed it for what was in its run
 	fate   string // why we killed it during the run under way
 
 	// under pool.mu
@@ -55,6 +57,9 @@ type child struct {
 	left    bool // the slot has left it to the run
 	counted bool // among those the pool has; not when it is on its way out
 	dead    bool
+
+	finished bool // a run
+	proven   bool // it has started well
 }
 
 // launch starts a child and waits until it serves.
@@ -93,6 +98,7 @@ func (p *processes) launch() (*child, error) {
 		c.pipe.close()
 		return nil, err
 	}
+	c.born = time.Now()
 	return c, nil
 }
 
@@ -143,8 +149,9 @@ func (c *child) await() {
 	// The group's number is not given to another process while one of the group lives; with none left this does nothing.
 	_ = syscall.Kill(-c.cmd.Process.Pid, syscall.SIGKILL)
 	c.mu.Unlock()
-	// What it has written last is still read. Its end of the pipe may live on in a process that it made: for a moment.
+	// What it has written last is still read. Its ends of the pipes may live on in a process that it made: for a moment.
 	_ = c.pipe.in.SetReadDeadline(time.Now().Add(leftoverGrace))
+	_ = c.pipe.out.SetWriteDeadline(time.Now().Add(leftoverGrace))
 	close(c.exited)
 	c.pool.gone(c)
 }
@@ -156,8 +163,11 @@ func (c *child) kill(run uint64, fate string) {
 	if c.reaped || run != 0 && run != c.run {
 		return
 	}
-	if run != 0 && c.fate == "" {
-		c.fate = fate
+	if run != 0 {
+		c.killed = true
+		if c.fate == "" {
+			c.fate = fate
+		}
 	}
 	_ = syscall.Kill(-c.cmd.Process.Pid, syscall.SIGKILL)
 }
@@ -174,6 +184,23 @@ func (c *child) retire() {
 			c.kill(0, "")
 		}
 	})
+}
+
+// meant tells that the child's end is our doing.
+func (c *child) meant() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.killed
+}
+
+// exitNow is exit of a child that may not have been waited for yet.
+func (c *child) exitNow() string {
+	select {
+	case <-c.exited:
+		return c.exit()
+	default:
+		return "unknown"
+	}
 }
 
 // exit is how the process ended, in billiard's words.
@@ -209,15 +236,19 @@ func signalName(s syscall.Signal) string {
 	return s.String()
 }
 
-// begin hands a task to the child. With an error the child is lost, and has not begun.
-func (c *child) begin(ctx context.Context, e *execution) (run uint64, err error) {
+// number begins a run: from now on the child can be killed for it.
+func (c *child) number() uint64 {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.last++
 	c.run, c.fate = c.last, ""
-	run = c.run
-	c.mu.Unlock()
+	return c.run
+}
+
+// begin hands a task to the child. With an error the child is lost, and has not begun.
+func (c *child) begin(ctx context.Context, e *execution, run uint64) error {
 	c.served++
-	return run, c.pipe.write(frameRun, run, func(b []byte) ([]byte, error) {
+	return c.pipe.write(frameRun, run, func(b []byte) ([]byte, error) {
 		b = appendField(b, e.delivery.Queue)
 		b = appendFlags(b, e.info.Report != nil, e.delivery.Redelivered, c.pool.w.config.MaxMemoryPerChild > 0)
 		deadline := int64(0)

@@ -16,6 +16,10 @@ const (
 	// startPause is the wait after a child that did not start; it doubles up to startPauseMax.
 	startPause    = 100 * time.Millisecond
 	startPauseMax = 30 * time.Second
+	// trial is how long a child has to live before it counts as started well. After trialAfter starts in a row that were
+	// none it gets no task before: what ends it by itself is not to look like the task's doing.
+	trial      = time.Second
+	trialAfter = 2
 	// startTries is how many starts in a row may fail before that is an error for the log.
 	startTries = 3
 	// closeGrace is how long the end of the pool waits for children that end by themselves, and then for the killed ones.
@@ -46,7 +50,7 @@ type processes struct {
 	all      map[*child]struct{} // that live
 	waiting  []chan *child       // slots, in order, each of capacity 1
 	closed   bool
-	failures int       // starts that failed in a row
+	failures int       // starts that failed in a row, those included whose child ended soon
 	notAgain time.Time // before this
 }
 
@@ -108,6 +112,9 @@ func (p *processes) start() {
 		}
 		c, err := p.launch()
 		<-p.places
+		if err == nil {
+			err = p.try(c)
+		}
 		if p.started(c, err) {
 			return
 		}
@@ -130,12 +137,30 @@ func (p *processes) awaitStart() bool {
 	return !p.closed
 }
 
+// try sees whether a new child lives for a while, if those before it did not.
+func (p *processes) try(c *child) error {
+	p.mu.Lock()
+	well := p.failures < trialAfter
+	p.mu.Unlock()
+	if well {
+		return nil
+	}
+	timer := time.NewTimer(trial)
+	defer timer.Stop()
+	select {
+	case <-c.exited:
+		return fmt.Errorf("it ended soon after its start (%s)", c.exit())
+	case <-timer.C:
+	case <-p.closing:
+	}
+	return nil
+}
+
 // started takes a new child in, or notes that there is none. True: it need not be tried again.
 func (p *processes) started(c *child, err error) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err == nil {
-		p.failures = 0
 		p.starting--
 		p.all[c] = struct{}{}
 		c.counted = true
@@ -145,15 +170,37 @@ func (p *processes) started(c *child, err error) bool {
 	if p.closed {
 		return true
 	}
-	p.failures++
-	pause := min(startPause<<min(p.failures-1, 16), startPauseMax)
-	p.notAgain = time.Now().Add(pause)
+	pause := p.failedStart()
 	log := p.w.log.Warn
 	if p.failures >= startTries {
 		log = p.w.log.Error
 	}
 	log("a child process did not start, trying again", "error", err, "failed", p.failures, "pause", pause)
 	return false
+}
+
+// failedStart counts a start that failed, and tells the pause before the next. The caller holds mu.
+func (p *processes) failedStart() time.Duration {
+	p.failures++
+	pause := min(startPause<<min(p.failures-1, 16), startPauseMax)
+	p.notAgain = time.Now().Add(pause)
+	return pause
+}
+
+// mourn notes that a child has ended by itself, before it is uncounted. One that has not lived for long, or not finished
+// any run, is a start that failed: another is likely to fare no better. The caller holds mu.
+func (p *processes) mourn(c *child) {
+	if p.closed || !c.counted || c.meant() {
+		return
+	}
+	switch {
+	case !c.finished || time.Since(c.born) < trial:
+		pause := p.failedStart()
+		p.w.log.Error("a child process ended soon after its start", "pid", c.cmd.Process.Pid, "exit", c.exitNow(),
+			"lived", time.Since(c.born), "failed", p.failures, "pause", pause)
+	case !c.inUse:
+		p.w.log.Warn("a child process ended while it was idle", "pid", c.cmd.Process.Pid, "exit", c.exitNow())
+	}
 }
 
 // put gives a child that is in nobody's use to the slot that waits longest, or keeps it for the next; it lets go one that
@@ -163,8 +210,9 @@ func (p *processes) put(c *child) {
 	switch {
 	case c.dead:
 		c.pipe.close()
-	case c.broken:
-		p.uncount(c) // it is being killed
+	case c.broken: // it is being killed
+		p.mourn(c)
+		p.uncount(c)
 		p.fill()
 	case p.closed || p.surplus() || c.spent:
 		p.dismiss(c)
@@ -200,6 +248,7 @@ func (p *processes) gone(c *child) {
 	defer p.mu.Unlock()
 	c.dead = true
 	delete(p.all, c)
+	p.mourn(c)
 	p.uncount(c)
 	p.idle = slices.DeleteFunc(p.idle, func(other *child) bool { return other == c })
 	if !c.inUse {
@@ -270,17 +319,18 @@ func (p *processes) run(ctx context.Context, e *execution) completion {
 		if c == nil {
 			return lost("Worker exited prematurely: no child process is left.")
 		}
-		run, err := c.begin(ctx, e)
+		done, err := p.follow(ctx, e, c)
+		p.leave(c)
 		if err == nil {
-			done := p.follow(ctx, e, c, run)
-			p.leave(c)
 			return done
 		}
+		select {
+		case <-e.givenUp(): // which is why, or the slot may be gone
+			return lost(c.lostText(""))
+		default:
+		}
 		// It has died since it was idle. Nothing of the task has begun, so another child may have it.
-		c.broken = true
-		c.kill(0, "")
 		p.w.log.Warn("a child process was gone when a task came for it", "pid", c.cmd.Process.Pid, "error", err)
-		p.leave(c)
 		p.release(e.job)
 		if !p.reserve(ctx, e.job) {
 			return lost("Worker exited prematurely: no child process is left.")
@@ -304,21 +354,36 @@ func (p *processes) leave(c *child) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c.busy, c.spent = false, spent
+	if !c.broken {
+		c.finished = true
+		if !c.proven && (spent || time.Since(c.born) >= trial) {
+			c.proven, p.failures = true, 0
+		}
+	}
 	if c.left {
 		c.left = false
 		p.put(c)
 	}
 }
 
-// follow sees a run to its end: by the child's word, or by its death.
-func (p *processes) follow(ctx context.Context, e *execution, c *child, run uint64) completion {
-	ended := make(chan struct{})
+// follow hands a task to a child and sees the run to its end: by the child's word, or by its death. With an error the
+// child is lost, and the task has not begun.
+func (p *processes) follow(ctx context.Context, e *execution, c *child) (completion, error) {
+	run, begun, ended := c.number(), make(chan struct{}), make(chan struct{})
 	defer close(ended)
-	defer context.AfterFunc(ctx, func() { c.stop(context.Cause(ctx), e, run, ended) })()
+	// Before anything is written: a child that does not read is killed as well.
+	defer context.AfterFunc(ctx, func() { c.stop(context.Cause(ctx), e, run, begun, ended) })()
+	if err := c.begin(ctx, e, run); err != nil {
+		c.broken = true
+		c.over()
+		c.kill(0, "")
+		return completion{}, err
+	}
+	close(begun)
 	done, err := c.converse(e, run)
 	fate := c.over()
 	if err == nil {
-		return done
+		return done, nil
 	}
 	c.broken = true
 	c.kill(0, "") // if it lives it talks nonsense
@@ -331,15 +396,19 @@ func (p *processes) follow(ctx context.Context, e *execution, c *child, run uint
 	}
 	done = lost(text)
 	done.lost = fate == "" // what used too much memory would do so again
-	return done
+	return done, nil
 }
 
 // stop tells the child that the run's context is done, and kills it when the run is given up.
-func (c *child) stop(cause error, e *execution, run uint64, ended <-chan struct{}) {
+func (c *child) stop(cause error, e *execution, run uint64, begun, ended <-chan struct{}) {
 	told := make(chan struct{})
 	go func() { // it may not read
 		defer close(told)
-		c.cancel(run, cause)
+		select {
+		case <-begun: // before that it knows of no such run
+			c.cancel(run, cause)
+		case <-ended:
+		}
 	}()
 	select {
 	case <-e.givenUp():
@@ -386,6 +455,11 @@ func (p *processes) checkMemory(c *child) {
 		defer p.mu.Unlock()
 		if i := slices.Index(p.idle, c); i >= 0 {
 			p.idle = slices.Delete(p.idle, i, i+1)
+			if !c.finished { // it is as large from its start on, and so would the next be
+				pause := p.failedStart()
+				p.w.log.Error("a child process has more memory resident than it may before its first task", "pid", c.cmd.Process.Pid,
+					"bytes", used, "limit", limit, "failed", p.failures, "pause", pause)
+			}
 			p.dismiss(c)
 			p.fill()
 		}

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,8 +22,9 @@ import (
 )
 
 const (
-	childDies   = "GELERY_TEST_CHILD_DIES"   // a child of these tests ends before it serves
-	parentNotes = "GELERY_TEST_PARENT_NOTES" // this binary is a worker with a process pool, which notes its children here
+	childDies     = "GELERY_TEST_CHILD_DIES"      // a child of these tests ends before it serves
+	childDiesSoon = "GELERY_TEST_CHILD_DIES_SOON" // a child of these tests ends 100 ms after its start
+	parentNotes   = "GELERY_TEST_PARENT_NOTES"    // this binary is a worker with a process pool, which notes its children here
 )
 
 // TestCrashesLoseNoTask runs tasks whose processes end at random. Each has its result in the end.
@@ -193,6 +195,70 @@ func TestChildrenThatDoNotStart(t *testing.T) {
 	if d := s.depth(); d.Messages != 1 {
 		t.Errorf("%d messages wait after the stop; expected the one that has not begun", d.Messages)
 	}
+}
+
+// TestChildrenThatDieSoon: each that follows is waited for longer, and after two of them none gets a task before it has
+// shown that it lives; so a task that takes longer than they live is not taken for what ends them.
+func TestChildrenThatDieSoon(t *testing.T) {
+	t.Setenv(childDiesSoon, "1")
+	var log lines
+	s := newSite(t)
+	addProcessTasks(s.mux)
+	s.start(Config{Pool: PoolProcess, Concurrency: 1, MaxDeliveries: 3, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	r := s.send("grow", 1) // 300 ms
+	s.eventually("five have ended", func() bool { return log.count("ended soon after") >= 5 })
+	if log.count("pause=100ms") != 1 || log.count("pause=200ms") != 1 || log.count("pause=1.6s") != 1 || log.count("failed=6") != 0 {
+		t.Errorf("the pauses do not grow: %s", log.text.String())
+	}
+	if log.count("level=ERROR") < 5 {
+		t.Errorf("that is no error: %s", log.text.String())
+	}
+	_ = os.Unsetenv(childDiesSoon)
+	get[int64](s, r)
+	s.settled()
+	s.worker.pool.(*processes).mu.Lock()
+	defer s.worker.pool.(*processes).mu.Unlock()
+	if n := s.worker.pool.(*processes).failures; n != 0 {
+		t.Errorf("after a child that lived and finished a task %d starts count as failed", n)
+	}
+}
+
+// TestHardLimitOfAChildThatDoesNotRead: a child is killed at the hard limit also while its task is being written to it.
+func TestHardLimitOfAChildThatDoesNotRead(t *testing.T) {
+	t.Parallel()
+	s := newProcessSite(t, Config{Concurrency: 1})
+	pid := int(get[int64](s, s.send("pid")))
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = syscall.Kill(pid, syscall.SIGCONT) }()
+	r, err := s.client.Send(s.context(), "echo", []any{strings.Repeat("more than a pipe holds", 20_000)}, nil,
+		task.TimeLimit(300*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.eventually("it is dead", func() bool { return !alive(pid) })
+	if e := s.failure(r); e.Type != "TimeLimitExceeded" {
+		t.Errorf("hard limit: %v", e)
+	}
+	get[int64](s, s.send("pid"))
+	s.settled()
+}
+
+// TestRunWithoutAChild: a stop may have given the child back before the run that was given up has begun.
+func TestRunWithoutAChild(t *testing.T) {
+	t.Parallel()
+	s := newProcessSite(t, Config{Concurrency: 1})
+	p := s.worker.pool.(*processes)
+	j := &job{}
+	if !p.reserve(s.context(), j) {
+		t.Fatal("no child")
+	}
+	p.release(j)
+	if c := p.run(s.context(), &execution{job: j}); !c.lost {
+		t.Errorf("it ended with %+v", c)
+	}
+	get[int64](s, s.send("pid"))
 }
 
 // TestChildWithOtherTasks: a program that registers less in a child is told so, and no task is lost to it.

@@ -32,6 +32,9 @@ func childProgram() int {
 	if os.Getenv(childDies) != "" {
 		return 3
 	}
+	if os.Getenv(childDiesSoon) != "" {
+		time.AfterFunc(100*time.Millisecond, func() { os.Exit(3) })
+	}
 	debug.SetTraceback("none") // the crashes are meant
 	client, err := task.Dial(context.Background(), task.Config{Broker: "memory://child", Backend: "memory://child"})
 	if err == nil {

@@ -84,13 +84,24 @@ func (s *slots) count() int {
 	return s.size
 }
 
+// most is how many slots there may be: with autoscale, those included that come when they are needed.
+func (s *slots) most() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.limit()
+}
+
+// limit is most. The caller holds mu.
+func (s *slots) limit() int {
+	if s.w.autoscaler != nil {
+		return s.w.autoscaler.max
+	}
+	return s.size
+}
+
 // fit makes the window and the broker's prefetch fit the slots, or the most there may be. The caller holds mu.
 func (s *slots) fit() {
-	slots := s.size
-	if s.w.autoscaler != nil {
-		slots = s.w.autoscaler.max
-	}
-	size, worthwhile := s.w.config.window(slots)
+	size, worthwhile := s.w.config.window(s.limit())
 	s.w.window.resize(size, worthwhile)
 	if s.prefetcher != nil {
 		s.prefetcher.SetPrefetch(size)
