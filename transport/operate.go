@@ -21,6 +21,14 @@ type Inspector interface {
 	PurgeQuarantine(ctx context.Context, queue string) (int64, error)
 }
 
+// Pinger is a Transport that can be asked whether its broker answers, as often as somebody likes to know. Drivers that can,
+// implement it beside Transport.
+type Pinger interface {
+	// Ping asks the broker something that costs it next to nothing, whatever it holds. An error says why there is no
+	// answer, at the latest when ctx is done.
+	Ping(ctx context.Context) error
+}
+
 // Depth is the state of one queue.
 type Depth struct {
 	Queue       string        `json:"queue"`

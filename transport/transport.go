@@ -193,6 +193,12 @@ type Prefetcher interface {
 	SetPrefetch(n int)
 }
 
+// Attached is a Consumer that knows whether its broker hands it messages now.
+type Attached interface {
+	// Attached says why nothing comes from one of the queues, nil if all are received from. It does not wait for the broker.
+	Attached() error
+}
+
 // Delayer is a Consumer whose broker can keep a message until its time has come, so that the worker need not hold it.
 type Delayer interface {
 	// Delay gives the deliveries back to the broker, each to be received again from its own queue after its time, up to

@@ -38,9 +38,25 @@ func call(ctx context.Context, e *execution) (result any, stack []byte, err erro
 	return result, nil, err
 }
 
+// open implements pool.
+func (p goroutines) open() {
+	c := &p.w.config
+	for _, bound := range []struct {
+		name string
+		set  bool
+	}{
+		{"MaxTasksPerChild", c.MaxTasksPerChild != 0},
+		{"MaxMemoryPerChild", c.MaxMemoryPerChild != 0},
+		{"MemoryLimitPerChild", c.MemoryLimitPerChild != 0},
+	} {
+		if bound.set {
+			p.w.log.Warn("worker config: "+bound.name+" does nothing: no task runs in a child process", "pool", c.Pool)
+		}
+	}
+}
+
 // The other methods of pool have nothing to do: a goroutine is made where it is needed.
 
-func (goroutines) open()                              {}
 func (goroutines) reserve(context.Context, *job) bool { return true }
 func (goroutines) release(*job)                       {}
 func (goroutines) resize(int)                         {}

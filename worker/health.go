@@ -23,25 +23,31 @@ const (
 	defaultWedge = time.Minute
 )
 
+// epoch is what moments are counted from: by the monotonic clock, since the wall clock may be set.
+var epoch = time.Now()
+
+// moment is now, as nanoseconds since the epoch.
+func moment() int64 { return int64(time.Since(epoch)) + 1 } // 0 means never
+
 // probeID is the id of a task that there is not, for asking the backend.
 const probeID = "gelery-health"
 
 // pulse tells since when an actor is busy with one thing.
-type pulse struct{ since atomic.Int64 } // Unix nanoseconds; 0: it waits for work
+type pulse struct{ since atomic.Int64 } // a moment; 0: it waits for work
 
-func (p *pulse) begin() { p.since.Store(time.Now().UnixNano()) }
+func (p *pulse) begin() { p.since.Store(moment()) }
 func (p *pulse) end()   { p.since.Store(0) }
 
 // busy is for how long.
-func (p *pulse) busy(now time.Time) time.Duration {
+func (p *pulse) busy() time.Duration {
 	if since := p.since.Load(); since != 0 {
-		return now.Sub(time.Unix(0, since))
+		return time.Duration(moment() - since)
 	}
 	return 0
 }
 
-// pulses are those of the actors that every task needs.
-type pulses struct{ receive, store, settle pulse }
+// pulses are those of the actors that every task needs. Room is who receives as well, while nothing more may be held.
+type pulses struct{ receive, room, store, settle pulse }
 
 // HealthServer answers over HTTP how a worker is, also before there is one: until the worker that has it as Config.Health
 // runs, /healthz is 200, and /readyz is 503 because the broker is not there yet.
@@ -57,7 +63,7 @@ type health struct {
 	w      *Worker
 	server *HealthServer
 	wedge  time.Duration
-	// When broker and backend answered last, as Unix nanoseconds.
+	// The moments at which broker and backend answered last.
 	broker, backend atomic.Int64
 }
 
@@ -95,14 +101,14 @@ func ListenHealth(ctx context.Context, addr string) (*HealthServer, error) {
 	mux.HandleFunc("GET /healthz", func(rw http.ResponseWriter, _ *http.Request) {
 		reason := ""
 		if h := s.of.Load(); h != nil {
-			reason = h.live(time.Now())
+			reason = h.live()
 		}
 		answerHealth(rw, reason)
 	})
 	mux.HandleFunc("GET /readyz", func(rw http.ResponseWriter, _ *http.Request) {
 		reason := "the broker is not there yet"
 		if h := s.of.Load(); h != nil {
-			reason = h.ready(time.Now())
+			reason = h.ready()
 		}
 		answerHealth(rw, reason)
 	})
@@ -169,33 +175,29 @@ func (h *health) probe(ctx context.Context) {
 func (h *health) ask(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, probeInterval)
 	defer cancel()
-	if inspector, ok := h.w.client.Transport().(transport.Inspector); ok {
-		var names []string
-		if queues := h.w.consumed(); len(queues) > 0 {
-			names = []string{queues[0].Name}
-		}
-		if _, err := inspector.Depths(ctx, names); err == nil {
-			h.broker.Store(time.Now().UnixNano())
-		}
+	pinger, ok := h.w.client.Transport().(transport.Pinger)
+	if !ok || pinger.Ping(ctx) == nil { // who cannot be asked passes for there
+		h.broker.Store(moment())
 	}
 	if h.w.backend == nil {
 		return
 	}
 	if _, err := h.w.backend.Get(ctx, probeID); err == nil {
-		h.backend.Store(time.Now().UnixNano())
+		h.backend.Store(moment())
 	}
 }
 
 // answers tells whether somebody has answered lately.
-func answers(last *atomic.Int64, now time.Time) bool {
-	return now.Sub(time.Unix(0, last.Load())) < answerAge
+func answers(last *atomic.Int64) bool {
+	at := last.Load()
+	return at != 0 && time.Duration(moment()-at) < answerAge
 }
 
 // live says why the worker does not live, "" if it does. An actor that is busy for very long is stuck, unless the broker or
 // the backend is away: to wait for them is right, and another process would wait as well.
-func (h *health) live(now time.Time) string {
-	broker := answers(&h.broker, now)
-	everybody := broker && (h.w.backend == nil || answers(&h.backend, now))
+func (h *health) live() string {
+	broker := answers(&h.broker)
+	everybody := broker && (h.w.backend == nil || answers(&h.backend))
 	for _, a := range []struct {
 		name   string
 		pulse  *pulse
@@ -205,7 +207,7 @@ func (h *health) live(now time.Time) string {
 		{"storing results", &h.w.pulses.store, everybody},
 		{"acknowledging", &h.w.pulses.settle, broker},
 	} {
-		if busy := a.pulse.busy(now); busy > h.wedge && a.served {
+		if busy := a.pulse.busy(); busy > h.wedge && a.served {
 			return fmt.Sprintf("%s is stuck for %v, though broker and result backend answer", a.name, busy.Round(time.Second))
 		}
 	}
@@ -219,7 +221,7 @@ func (w *Worker) allBusy() bool {
 }
 
 // ready says why the worker does not receive, "" if it does.
-func (h *health) ready(now time.Time) string {
+func (h *health) ready() string {
 	select {
 	case <-h.w.consuming:
 	default:
@@ -228,8 +230,22 @@ func (h *health) ready(now time.Time) string {
 	switch {
 	case h.w.stopping.Err() != nil:
 		return "the worker stops"
-	case !answers(&h.broker, now):
+	case !answers(&h.broker):
 		return "the broker does not answer"
+	case len(h.w.consumed()) == 0:
+		return "the worker receives from no queue"
+	}
+	if c, ok := h.w.consumer.(transport.Attached); ok {
+		if err := c.Attached(); err != nil {
+			return "nothing is received from " + err.Error()
+		}
+	}
+	// Busy slots are a good reason to receive nothing.
+	if h.w.allBusy() || len(h.w.ready) > 0 {
+		return ""
+	}
+	if stuck := max(h.w.pulses.receive.busy(), h.w.pulses.room.busy()); stuck > answerAge {
+		return fmt.Sprintf("nothing more is received for %v, though slots are free: what is held does not get done", stuck.Round(time.Second))
 	}
 	return ""
 }

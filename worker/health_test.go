@@ -3,14 +3,17 @@ package worker
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gelery/gelery/task"
+	"github.com/gelery/gelery/transport"
 )
 
 // health asks the worker by HTTP and returns the status and the reason.
@@ -80,35 +83,84 @@ func TestHealthOfAWedge(t *testing.T) {
 	s.start(Config{Concurrency: 1})
 	h := &health{w: s.worker, wedge: time.Millisecond}
 	h.ask(s.context())
-	now := time.Now()
-	if reason := h.live(now); reason != "" {
+	if reason := h.live(); reason != "" {
 		t.Errorf("before: %s", reason)
 	}
 	stuck.on.Store(true)
 	s.send("tasks.add", 1, 2)
 	deadline := time.After(10 * time.Second)
-	for s.worker.pulses.store.busy(time.Now()) <= h.wedge {
+	for s.worker.pulses.store.busy() <= h.wedge {
 		select {
 		case <-time.After(time.Millisecond):
 		case <-deadline:
 			t.Fatal("nothing is stored")
 		}
 	}
-	if reason := h.live(time.Now()); !strings.Contains(reason, "storing results is stuck") {
+	if reason := h.live(); !strings.Contains(reason, "storing results is stuck") {
 		t.Errorf("a wedge: %q", reason)
 	}
 	// The same is right while the backend is away.
-	h.backend.Store(time.Now().Add(-time.Hour).UnixNano())
-	if reason := h.live(time.Now()); reason != "" {
+	h.backend.Store(moment() - int64(time.Hour))
+	if reason := h.live(); reason != "" {
 		t.Errorf("while the backend is away: %s", reason)
 	}
 	h.broker.Store(0)
-	if reason := h.ready(time.Now()); reason != "the broker does not answer" {
+	if reason := h.ready(); reason != "the broker does not answer" {
 		t.Errorf("ready without a broker: %q", reason)
 	}
 	s.worker.Terminate()
 	_ = s.end()
 }
+
+// TestReady: a worker that receives nothing is not ready, whatever the reason.
+func TestReady(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		stuck := &away{Backend: s.client.Backend()}
+		client, err := task.NewClient(s.client.Transport(), stuck, task.Config{Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.client = client
+		s.start(Config{Concurrency: 1, PrefetchMultiplier: 2})
+		h := &health{w: s.worker, wedge: defaultWedge}
+		ready := func(want string) {
+			t.Helper()
+			h.ask(s.context())
+			if reason := h.ready(); !strings.HasPrefix(reason, want) || want == "" && reason != "" {
+				t.Errorf("not ready because of %q; expected %q", reason, want)
+			}
+		}
+		after(time.Hour) // a quiet one
+		ready("")
+		consumer := s.worker.consumer
+		s.worker.consumer = detached{consumer}
+		ready(`nothing is received from queue "celery": gone`)
+		s.worker.consumer = consumer
+		if err := s.worker.CancelQueue(s.context(), "celery"); err != nil {
+			t.Fatal(err)
+		}
+		ready("the worker receives from no queue")
+		if err := s.worker.AddQueue(s.context(), "celery"); err != nil {
+			t.Fatal(err)
+		}
+		ready("")
+		stuck.on.Store(true)
+		s.sendMany(9, "tasks.add", 1, 2)
+		after(time.Second)
+		ready("")
+		after(answerAge)
+		ready("nothing more is received for 16s, though slots are free")
+		s.worker.Terminate()
+		_ = s.end()
+	})
+}
+
+// detached is a consumer that has lost a queue.
+type detached struct{ transport.Consumer }
+
+func (detached) Attached() error { return errors.New(`queue "celery": gone`) }
 
 func TestHealthAddress(t *testing.T) {
 	t.Parallel()

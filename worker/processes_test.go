@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"math/big"
 	"math/rand/v2"
@@ -476,5 +477,24 @@ func TestPoolConfig(t *testing.T) {
 		if _, err := New(newSite(t).client, NewMux(), Config{Pool: word}); err != nil {
 			t.Errorf("%q: %v", word, err)
 		}
+	}
+}
+
+// TestBoundsOfNoChild: bounds of child processes where there are none are told to be without effect.
+func TestBoundsOfNoChild(t *testing.T) {
+	t.Parallel()
+	for name, isolated := range map[string]bool{"goroutines": false, "an isolated task": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var log lines
+			s := newSite(t)
+			if isolated {
+				addProcessTasks(s.mux)
+			}
+			s.start(Config{MaxTasksPerChild: 5, MaxMemoryPerChild: 1 << 30, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+			if n := log.count("PerChild does nothing"); (n == 0) != isolated || !isolated && n != 2 {
+				t.Errorf("%d warnings: %s", n, log.text.String())
+			}
+		})
 	}
 }

@@ -24,7 +24,9 @@ type job struct {
 // receive is the actor that pulls deliveries into the window and admits them, until ctx is done.
 func (w *Worker) receive(ctx context.Context) {
 	for {
+		w.pulses.room.begin()
 		free := w.window.wait(ctx)
+		w.pulses.room.end()
 		if free == 0 {
 			return
 		}

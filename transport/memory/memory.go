@@ -52,7 +52,10 @@ type item struct {
 
 type memoryTransport struct{ b *broker }
 
-var _ transport.Inspector = memoryTransport{}
+var (
+	_ transport.Inspector = memoryTransport{}
+	_ transport.Pinger    = memoryTransport{}
+)
 
 func open(_ context.Context, url string, o transport.Options) (transport.Transport, error) {
 	for name := range o.TransportOptions {
@@ -69,6 +72,9 @@ func open(_ context.Context, url string, o transport.Options) (transport.Transpo
 	}
 	return memoryTransport{b}, nil
 }
+
+// Ping implements transport.Pinger.
+func (memoryTransport) Ping(context.Context) error { return nil }
 
 // queue returns the queue, made if need be. The caller holds mu.
 func (b *broker) queue(name string) *queue {

@@ -52,6 +52,7 @@ type consumer struct {
 }
 
 var (
+	_ transport.Attached   = (*consumer)(nil)
 	_ transport.Delayer    = (*consumer)(nil)
 	_ transport.Parker     = (*consumer)(nil)
 	_ transport.Prefetcher = (*consumer)(nil)

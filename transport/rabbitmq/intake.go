@@ -3,6 +3,7 @@ package rabbitmq
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -22,6 +23,26 @@ type intake struct {
 	// Guarded by the consumer's mu.
 	waiting  []*held // came and not handed out
 	received uint64  // deliveries ever, for the watchdog
+	detached error   // why it has no channel now; nil: it has one
+}
+
+// Attached implements transport.Attached.
+func (c *consumer) Attached() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, in := range c.intakes {
+		if in.detached != nil {
+			return fmt.Errorf("queue %q: %w", in.alias, in.detached)
+		}
+	}
+	return nil
+}
+
+// attach notes whether an intake has a channel, or why it has none.
+func (c *consumer) attach(in *intake, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	in.detached = err
 }
 
 // serve makes an intake one that Receive hands out of, and runs it from its first channel to its end.
@@ -58,12 +79,15 @@ func (c *consumer) run(ctx context.Context, in *intake, e *epoch) *epoch {
 			return c.cease(in, e)
 		}
 		c.lose(in, e)
+		c.attach(in, err)
 		c.log.Warn("consuming channel lost, opening another", "queue", in.alias, "error", err)
 		if time.Since(began) > lastPause {
 			pause = firstPause
 		}
 		for {
-			if e, err = c.open(ctx, in, true); err == nil {
+			e, err = c.open(ctx, in, true)
+			c.attach(in, err)
+			if err == nil {
 				break
 			}
 			if errors.Is(err, transport.ErrClosed) {

@@ -41,6 +41,7 @@ type rabbitTransport struct {
 var (
 	_ transport.Transport = (*rabbitTransport)(nil)
 	_ transport.Inspector = (*rabbitTransport)(nil)
+	_ transport.Pinger    = (*rabbitTransport)(nil)
 )
 
 // open connects. A broker that does not want us (password, virtual host, certificate) is an error at once; one that is
@@ -108,6 +109,11 @@ func (t *rabbitTransport) onChannel(ctx context.Context, what string, f func(ch 
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	return nil
+}
+
+// Ping implements transport.Pinger: a channel is opened and closed. A connection that is lost is waited for.
+func (t *rabbitTransport) Ping(ctx context.Context) error {
+	return t.onChannel(ctx, "ping", func(*amqp.Channel) error { return nil })
 }
 
 // endpoint is the node that is connected to, or the first one of the list.

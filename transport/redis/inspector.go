@@ -19,7 +19,10 @@ import (
 	"github.com/gelery/gelery/transport"
 )
 
-var _ transport.Inspector = (*redisTransport)(nil)
+var (
+	_ transport.Inspector = (*redisTransport)(nil)
+	_ transport.Pinger    = (*redisTransport)(nil)
+)
 
 // Depths implements transport.Inspector. Unacked is counted over all that is held, by the queue each entry goes back to.
 // A key that cannot be read, of another type mostly, spoils the numbers of its own queue and no others.

@@ -201,6 +201,9 @@ func steps(v any) ([]int, error) {
 	return out, nil
 }
 
+// Ping implements transport.Pinger.
+func (t *redisTransport) Ping(ctx context.Context) error { return t.commands.Ping(ctx).Err() }
+
 // Close implements transport.Transport.
 func (t *redisTransport) Close(context.Context) error {
 	var err error

@@ -84,6 +84,7 @@ func Run(t *testing.T, newHarness func(t testing.TB) Harness) {
 		"BeginOfWhatIsLost":        testBeginLost,
 		"CancelOfAll":              testCancelAll,
 		"KeeperRemembers":          testKeeper,
+		"PingIsAnswered":           testPing,
 		"BroadcastReachesAll":      testBroadcast,
 		"DepthsAndPurge":           testDepths,
 		"ConcurrentUse":            testConcurrent,
