@@ -124,6 +124,9 @@ is exit code 1 then.
 			if err == nil {
 				err = s.Check()
 			}
+			if err == nil {
+				err = s.CheckWorker()
+			}
 			if err != nil {
 				fmt.Fprintln(a.stderr, err)
 				return silent(exitFailed)

@@ -59,6 +59,12 @@ func TestConfigCheck(t *testing.T) {
 	if code != exitFailed || stdout != "" || stderr != want {
 		t.Errorf("exit code %d, stdout %q, stderr\n%s\nwant\n%s", code, stdout, stderr, want)
 	}
+	// What only a worker refuses is a mistake of the file too.
+	lone := settingsFile(t, "worker_deduplicate_successful_tasks: true\n")
+	code, _, stderr = run{args: []string{"config", "check", lone}}.do(t)
+	if code != exitFailed || !strings.HasPrefix(stderr, lone+":1: worker_deduplicate_successful_tasks: it needs a result backend") {
+		t.Errorf("exit code %d, stderr %q", code, stderr)
+	}
 	// The same file ends every other command before it does anything.
 	code, _, stderr = run{args: []string{"--config", bad, "queues"}}.do(t)
 	if code != exitUsage || !strings.Contains(stderr, "2 mistakes in the settings") || !strings.Contains(stderr, bad+":2") {

@@ -134,7 +134,7 @@ func (a *app) work(ctx context.Context, f *workerFlags, broker, backend string, 
 	workerConfig.Logger = log
 	if workerConfig.HealthAddr != "" && !worker.IsChild() { // also while the broker is waited for
 		if workerConfig.Health, err = worker.ListenHealth(ctx, workerConfig.HealthAddr); err != nil {
-			return usage(err.Error(), "", "")
+			return usage(a.settings.Named(err).Error(), "", "")
 		}
 		defer func() { _ = workerConfig.Health.Close() }()
 	}
@@ -151,7 +151,7 @@ func (a *app) work(ctx context.Context, f *workerFlags, broker, backend string, 
 	defer closeClient()
 	w, err := worker.New(client, a.mux, workerConfig)
 	if err != nil {
-		return usage(err.Error(), "", "")
+		return usage(a.settings.Named(err).Error(), "", "")
 	}
 	if !f.quiet && !worker.IsChild() {
 		a.banner(w, broker, backend)

@@ -278,7 +278,7 @@ func (s *Settings) Check() error {
 	}
 	c.client.Broker, c.client.Backend = "", ""
 	if _, err := task.NewClient(nil, nil, c.client); err != nil && len(errs) == 0 {
-		errs = append(errs, err)
+		errs = append(errs, s.Named(err))
 	}
 	return errors.Join(errs...)
 }

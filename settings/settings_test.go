@@ -3,6 +3,8 @@ package settings
 import (
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -290,6 +292,51 @@ func TestContradictions(t *testing.T) {
 	}
 	if err := s.Check(); err == nil || !strings.Contains(err.Error(), "yaml:2: task_soft_time_limit: 6s is longer than task_time_limit, 5s (") {
 		t.Error(err)
+	}
+}
+
+// TestCheckWorker finds what only a worker refuses, under the settings' names.
+func TestCheckWorker(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"worker_deduplicate_successful_tasks: true":                           ":1: worker_deduplicate_successful_tasks: it needs a result backend",
+		"result_backend: rpc://\nworker_deduplicate_successful_tasks: true":   ":2: worker_deduplicate_successful_tasks: it needs a result backend",
+		"worker_health_addr: nowhere":                                         ":1: worker_health_addr: ",
+		"worker_exclude_queues: celery":                                       ":1: worker_exclude_queues: no queue is left",
+		"worker_limits: [{task: a, rate: 5}, {task: a, rate: 6}]":             ":1: worker_limits: item 2: ",
+		"broker_url: amqp://h\nworker_limits: [{task: a, rate: 5}]":           "worker_limits_url: Limits are kept in Redis",
+		"worker_queues: [a]\ntask_create_missing_queues: false":               ":1: worker_queues: ",
+		"worker_limits: [{task: a, rate: 5}]":                                 "",
+		"worker_deduplicate_successful_tasks: true\nresult_backend: redis://": "",
+	} {
+		s := &Settings{}
+		if err := s.ReadFile(file(t, text)); err != nil {
+			t.Fatal(err)
+		}
+		err := s.CheckWorker()
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", text, err, want)
+		}
+	}
+}
+
+// TestFields wants a setting for every field.
+func TestFields(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		of      reflect.Type
+		fields  map[string]string
+		without []string
+	}{
+		{reflect.TypeFor[task.Config](), clientFields, []string{"Middleware", "Origin", "Logger"}},
+		{reflect.TypeFor[worker.Config](), workerFields, []string{"LimitsOptions", "Health", "Logger"}},
+	} {
+		for _, f := range reflect.VisibleFields(tt.of) {
+			name := tt.fields[f.Name]
+			if byName[name] == nil && !slices.Contains(tt.without, f.Name) {
+				t.Errorf("%v.%s has the setting %q", tt.of, f.Name, name)
+			}
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/gelery/gelery/task"
@@ -201,6 +202,26 @@ func (c Config) withDefaults(client task.Config) (Config, error) {
 		c.Logger = client.Logger
 	}
 	return c, nil
+}
+
+// Check finds what New would refuse of c, without connections: the client has none, and its configuration names the broker and
+// the result backend, empty for none, by their URLs.
+func (c Config) Check(client *task.Client) error {
+	known := client.Config()
+	c, err := c.withDefaults(known)
+	if err != nil {
+		return err
+	}
+	if err := c.checkBackend(known.Backend != "" && !strings.HasPrefix(known.Backend, "rpc:")); err != nil {
+		return err
+	}
+	if len(c.Limits) > 0 {
+		if _, _, err := c.limitsRedis(known); err != nil {
+			return err
+		}
+	}
+	_, err = c.queues(client)
+	return err
 }
 
 const (

@@ -100,12 +100,15 @@ func (w *Worker) succeededBefore(ctx context.Context, j *job) bool {
 	return true
 }
 
+// keeps tells whether results can be looked up there.
+func keeps(b backends.Backend) bool {
+	_, sends := b.(backends.Replier)
+	return b != nil && !sends
+}
+
 // checkBackend refuses settings that need a backend of another kind.
-func (c *Config) checkBackend(b backends.Backend) error {
-	if !c.Deduplicate {
-		return nil
-	}
-	if _, sends := b.(backends.Replier); b == nil || sends {
+func (c *Config) checkBackend(keeps bool) error {
+	if c.Deduplicate && !keeps {
 		return errors.New("worker config: Deduplicate: it needs a result backend that keeps results; there is none, or rpc://, which sends them")
 	}
 	return nil

@@ -72,7 +72,7 @@ func New(client *task.Client, mux *Mux, c Config) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.checkBackend(client.Backend()); err != nil {
+	if err := c.checkBackend(keeps(client.Backend())); err != nil {
 		return nil, err
 	}
 	accept, err := serialization.NewAccept(client.Config().AcceptContent...)
