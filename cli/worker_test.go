@@ -191,7 +191,7 @@ func TestWorkerWaitsForBroker(t *testing.T) {
 	t.Parallel()
 	server := testservice.StartRedis(t)
 	server.Stop()
-	free, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // at once
+	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
