@@ -12,6 +12,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if os.Getenv(programVariable) != "" {
+		beProgram()
+	}
 	// A test waits for the start of a process or for the clock most of the time: as many at once as there are cores would
 	// leave these idle.
 	flag.Parse()

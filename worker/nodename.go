@@ -1,29 +1,29 @@
 package worker
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"strings"
 )
 
 // NodeName expands a worker's node name as `celery worker -n` does: %h is the host's name, %n its part before the first
-// dot, %d the rest. Without "@" the pattern is the host part of a name that begins with "celery@". Empty is "celery@%h".
+// dot, %d the rest. Without "@" the pattern is the host part. A part that is missing is "celery", or the host's name.
 func NodeName(pattern string) (string, error) {
 	host, err := os.Hostname()
 	if err != nil {
 		host = "localhost"
 	}
 	short, domain, _ := strings.Cut(host, ".")
-	full := pattern
-	switch {
-	case full == "":
-		full = "celery@%h"
-	case !strings.Contains(full, "@"):
-		full = "celery@" + full
+	node, place, ok := strings.Cut(pattern, "@")
+	if !ok {
+		node, place = "", pattern
 	}
-	name := strings.NewReplacer("%h", host, "%n", short, "%d", domain, "%%", "%").Replace(full)
-	if strings.HasPrefix(name, "@") || strings.HasSuffix(name, "@") || strings.ContainsAny(name, " \t\r\n") {
+	full := cmp.Or(node, "celery") + "@" + cmp.Or(place, "%h")
+	const escaped = "\x00" // a percent sign that is meant
+	name := strings.NewReplacer("%h", host, "%n", short, "%d", domain, "%%", escaped).Replace(full)
+	if strings.Contains(name, "%") || strings.HasSuffix(name, "@") || strings.ContainsAny(name, " \t\r\n") {
 		return "", fmt.Errorf("worker config: Hostname: %q is no node name; expected for example worker1@%%h", pattern)
 	}
-	return name, nil
+	return strings.ReplaceAll(name, escaped, "%"), nil
 }

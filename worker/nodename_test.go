@@ -11,12 +11,13 @@ func TestNodeName(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for pattern, want := range map[string]string{"": "celery@" + host, "w1": "celery@w1", "w1@%h": "w1@" + host, "a@b.c": "a@b.c", "x%%@y": "x%@y"} {
+	for pattern, want := range map[string]string{"": "celery@" + host, "w1": "celery@w1", "w1@%h": "w1@" + host, "a@b.c": "a@b.c", "x%%@y": "x%@y",
+		"@foo": "celery@foo", "a@": "a@" + host, "@": "celery@" + host} {
 		if got, err := NodeName(pattern); got != want || err != nil {
 			t.Errorf("NodeName(%q) = %q, %v; expected %q", pattern, got, err, want)
 		}
 	}
-	for _, bad := range []string{"@", "a@", "@b", "a b@c", "a@b\n"} {
+	for _, bad := range []string{"a b@c", "a@b\n", "w1@%x", "50%@b"} {
 		if got, err := NodeName(bad); err == nil {
 			t.Errorf("NodeName(%q) = %q; expected an error", bad, got)
 		}
