@@ -35,10 +35,10 @@ func newGaugeSite(t *testing.T) (*site, *gauge) {
 	return s, g
 }
 
-func (s *site) sendMany(n int, name string) (results []*task.Result[any]) {
+func (s *site) sendMany(n int, name string, args ...any) (results []*task.Result[any]) {
 	s.Helper()
 	for range n {
-		results = append(results, s.send(name))
+		results = append(results, s.send(name, args...))
 	}
 	return results
 }
