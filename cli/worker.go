@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -172,24 +172,19 @@ func (a *app) banner(w *worker.Worker, broker, backend string) {
 	if backend != "" {
 		results = brokerurl.Redact(backend)
 	}
-	config := a.settings.Worker()
+	config := w.Config() // with its defaults
 	concurrency := strconv.Itoa(config.Concurrency)
-	switch {
-	case config.Autoscale.Max > 0:
-		concurrency = fmt.Sprintf("{min=%d, max=%d}", max(1, config.Autoscale.Min), config.Autoscale.Max)
-	case config.Concurrency == 0:
-		concurrency = strconv.Itoa(runtime.NumCPU())
-	}
-	pool := "goroutines"
-	if config.Pool == "process" || config.Pool == "prefork" {
-		pool = "processes"
+	if config.Autoscale.Max > 0 {
+		concurrency = fmt.Sprintf("{min=%d, max=%d}", config.Autoscale.Min, config.Autoscale.Max)
 	}
 	fmt.Fprintf(&b, "%s  %s  pid %d\n\n", w.Hostname(), readVersion(), os.Getpid())
 	fmt.Fprintf(&b, "[config]\n.> transport:   %s\n.> results:     %s\n.> concurrency: %s (%s)\n\n",
-		brokerurl.Redact(broker), results, concurrency, pool)
+		brokerurl.Redact(broker), results, concurrency, config.Pool)
 	b.WriteString("[queues]\n")
-	for _, q := range a.servedQueues() {
-		b.WriteString(".> " + q + "\n")
+	for _, q := range config.Queues {
+		if !slices.Contains(config.ExcludeQueues, q) {
+			b.WriteString(".> " + q + "\n")
+		}
 	}
 	b.WriteString("\n[tasks]\n")
 	for _, name := range a.mux.Names() {

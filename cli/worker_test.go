@@ -162,7 +162,7 @@ func TestWorkerBanner(t *testing.T) {
 	mux.Func("mine", func() error { return nil })
 	b := run{mux: mux, args: []string{"worker", "-b", broker, "-n", "w1@test", "-Q", "a,b", "-c", "3"}}.start(t)
 	b.output.waitFor(t, `(?m)^w1@test  gelery .*\n\n\[config\]\n\.> transport:   redis://default:\*\*\*@127\.0\.0\.1:\d+/0\n`+
-		`\.> results:     disabled\n\.> concurrency: 3 \(goroutines\)\n\n\[queues\]\n\.> a\n\.> b\n\n\[tasks\]\n  \. mine\n\nw1@test ready\.\n`)
+		`\.> results:     disabled\n\.> concurrency: 3 \(goroutine\)\n\n\[queues\]\n\.> a\n\.> b\n\n\[tasks\]\n  \. mine\n\nw1@test ready\.\n`)
 	b.stop()
 	if code := b.wait(t); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
