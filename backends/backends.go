@@ -49,6 +49,69 @@ type Replier interface {
 	Expect(ctx context.Context, ids ...string) (replyTo string, err error)
 }
 
+// ChordCounter is a Backend that counts the finished parts of chords by itself, as Celery's Redis backend does: keys, sizes
+// and order are Celery's, so that parts may run on Go and Python workers alike. Without it a chord is watched by
+// celery.chord_unlock.
+type ChordCounter interface {
+	// StartChords stores how many parts each chord has. It comes before the first part is sent.
+	StartChords(ctx context.Context, chords []ChordSize) error
+
+	// CountParts counts parts that are done, in one round trip, and tells for each whether its chord is complete by it:
+	// of all parts of a chord, however often one is counted, for one task id only, until EndChords. A part that is
+	// counted again takes its own old place. A part of a chord of which no size is known, or that has ended, completes nothing.
+	CountParts(ctx context.Context, parts []ChordPart) ([]ChordState, error)
+
+	// EndChords removes what is stored of chords whose bodies were sent; they complete no more. What stays is a mark, for as
+	// long as results stay.
+	EndChords(ctx context.Context, groups []string) error
+
+	// GrowChord adds parts to a chord: Celery's add_to_chord.
+	GrowChord(ctx context.Context, group string, by int) error
+}
+
+// ChordSize is how many parts a chord has.
+type ChordSize struct {
+	Group string // the id of the header's group
+	Size  int
+}
+
+// ChordPart is a finished part of a chord.
+type ChordPart struct {
+	Group string
+	Index *int                 // its place among the results; nil: the last ones, by their bytes
+	Meta  *protocol.ResultMeta // TaskID, Status, Result and Exception are heeded
+}
+
+// ChordState is what became of a chord by a part.
+type ChordState struct {
+	Complete bool // the body is to be sent, or to fail
+
+	// Of a complete chord. Results are those of the parts in their order. Failed is the first part that did not succeed, nil
+	// if all did. Err: what is stored of the parts cannot be read.
+	Results []any
+	Failed  *protocol.ResultMeta
+	Err     error
+}
+
+// Claimer is a Backend in which something can be taken by one only, for as long as results stay.
+type Claimer interface {
+	// Claim reports whether holder has the name: it is the first to claim it, or has done so before.
+	Claim(ctx context.Context, name, holder string) (bool, error)
+}
+
+// GroupKeeper is a Backend that keeps group results: Celery's GroupResult.save, restore and delete.
+type GroupKeeper interface {
+	SaveGroup(ctx context.Context, group *protocol.ResultTuple) error
+	// LoadGroup returns a saved group; nil when there is none.
+	LoadGroup(ctx context.Context, id string) (*protocol.ResultTuple, error)
+	ForgetGroup(ctx context.Context, id string) error
+}
+
+// Cleaner is a Backend in which what has expired does not go by itself: celery.backend_cleanup removes it.
+type Cleaner interface {
+	Cleanup(ctx context.Context) error
+}
+
 // DecodeError is a stored result that cannot be read.
 type DecodeError struct {
 	TaskID string
