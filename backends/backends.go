@@ -24,6 +24,10 @@ type Backend interface {
 	// Get returns the stored meta of a task, or one with state PENDING when nothing is stored.
 	Get(ctx context.Context, id string) (*protocol.ResultMeta, error)
 
+	// GetMany returns the metas of tasks as Get does, one for each id and in their order, in as few round trips as the store
+	// allows. A stored value that cannot be read is an error (*DecodeError of that task) and the whole call's.
+	GetMany(ctx context.Context, ids ...string) ([]*protocol.ResultMeta, error)
+
 	// Watch yields the meta of each task as it is now and again whenever a newer one is stored, until all are ready;
 	// it then ends. PENDING is yielded once for a task with nothing stored. It learns of changes by push. States may
 	// be skipped when they follow each other fast; the final one never is. An error ends it: the context's, or that

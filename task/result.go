@@ -19,6 +19,8 @@ type handle struct {
 	id      string
 	client  *Client
 	ignored bool
+	parent  *handle  // the step before it in a chain, or the header of its chord; nil: not known
+	members []handle // of a group; nil: a task
 }
 
 // Result returns the result of any task by its id. An id that nobody ever sent is PENDING for ever. Over rpc:// a client

@@ -28,6 +28,7 @@ type test struct {
 // common is what holds for every backend.
 var common = []test{
 	{"StoreAndGet", testStoreAndGet},
+	{"GetMany", testGetMany},
 	{"Serializers", testSerializers},
 	{"SuccessStays", testSuccessStays},
 	{"OrderWithinBatch", testOrderWithinBatch},
@@ -146,6 +147,34 @@ func testStoreAndGet(t *testing.T, open Opener) {
 		if d := cmp.Diff(m, mustGet(t, client, m.TaskID)); d != "" {
 			t.Errorf("%s: %s", m.TaskID, d)
 		}
+	}
+}
+
+func testGetMany(t *testing.T, open Opener) {
+	worker, client := open(t, backends.Options{}), open(t, backends.Options{})
+	var ids []string
+	var batch, want []*protocol.ResultMeta
+	for i := range 1200 {
+		m := &protocol.ResultMeta{TaskID: fmt.Sprint("t", i), Status: protocol.Pending}
+		if i%3 > 0 {
+			m = success(m.TaskID, int64(i))
+			batch = append(batch, m)
+		}
+		ids, want = append(ids, m.TaskID), append(want, m)
+	}
+	mustStore(t, worker, batch...)
+	ids, want = append(ids, "t1", "t0"), append(want, want[1], want[0]) // once more
+	got, err := client.GetMany(deadline(t), ids...)
+	if err != nil || len(got) != len(want) {
+		t.Fatalf("got %d metas of %d: %v", len(got), len(want), err)
+	}
+	for i, m := range got {
+		if m.TaskID != want[i].TaskID || m.Status != want[i].Status || m.Result != want[i].Result {
+			t.Errorf("place %d has %s %s %v, want %s %s %v", i, m.TaskID, m.Status, m.Result, want[i].TaskID, want[i].Status, want[i].Result)
+		}
+	}
+	if got, err := client.GetMany(deadline(t)); len(got) != 0 || err != nil {
+		t.Errorf("of no task: %v, %v", got, err)
 	}
 }
 
@@ -352,6 +381,9 @@ func testClose(t *testing.T, open Opener) {
 	}
 	if _, err := b.Get(ctx, "a"); err == nil {
 		t.Error("a closed backend gets")
+	}
+	if _, err := b.GetMany(ctx, "a", "b"); err == nil {
+		t.Error("a closed backend gets many")
 	}
 	for _, err := range b.Watch(ctx, "a") {
 		if err == nil {

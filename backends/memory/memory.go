@@ -153,18 +153,35 @@ func (s *store) lookup(id string) (string, bool) {
 }
 
 // Get is backends.Backend's.
-func (b *Backend) Get(_ context.Context, id string) (*protocol.ResultMeta, error) {
+func (b *Backend) Get(ctx context.Context, id string) (*protocol.ResultMeta, error) {
+	metas, err := b.GetMany(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return metas[0], nil
+}
+
+// GetMany is backends.Backend's.
+func (b *Backend) GetMany(_ context.Context, ids ...string) ([]*protocol.ResultMeta, error) {
 	s, err := b.opened()
 	if err != nil {
 		return nil, err
 	}
+	texts := make([]string, len(ids))
 	s.mu.Lock()
-	text, ok := s.lookup(id)
-	s.mu.Unlock()
-	if !ok {
-		return backends.Pending(id), nil
+	for i, id := range ids {
+		texts[i], _ = s.lookup(id)
 	}
-	return b.codec.Decode(id, []byte(text))
+	s.mu.Unlock()
+	metas := make([]*protocol.ResultMeta, len(ids))
+	for i, id := range ids {
+		if texts[i] == "" {
+			metas[i] = backends.Pending(id)
+		} else if metas[i], err = b.codec.Decode(id, []byte(texts[i])); err != nil {
+			return nil, err
+		}
+	}
+	return metas, nil
 }
 
 // Watch is backends.Backend's.

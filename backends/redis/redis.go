@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -201,6 +202,35 @@ func (b *Backend) Get(ctx context.Context, id string) (*protocol.ResultMeta, err
 		return nil, err
 	}
 	return b.codec.Decode(id, data)
+}
+
+// GetMany is backends.Backend's: one MGET for up to 500 tasks.
+func (b *Backend) GetMany(ctx context.Context, ids ...string) ([]*protocol.ResultMeta, error) {
+	metas := make([]*protocol.ResultMeta, 0, len(ids))
+	for some := range slices.Chunk(ids, batchKeys) {
+		keys := make([]string, len(some))
+		for i, id := range some {
+			keys[i] = b.key(id)
+		}
+		var values []any
+		err := redisconn.Do(ctx, b.log, "get results", func(ctx context.Context) (err error) {
+			values, err = b.client.MGet(ctx, keys...).Result()
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		for i, id := range some {
+			m := backends.Pending(id)
+			if text, ok := values[i].(string); ok {
+				if m, err = b.codec.Decode(id, []byte(text)); err != nil {
+					return nil, err
+				}
+			}
+			metas = append(metas, m)
+		}
+	}
+	return metas, nil
 }
 
 // Watch is backends.Backend's. All watches of a backend share one connection and subscribe to a task once.
