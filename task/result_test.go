@@ -175,8 +175,11 @@ func TestGetOther(t *testing.T) {
 	ids := ""
 	for _, c := range children {
 		ids += c.ID()
+		if g, ok := c.Group(); ok {
+			ids += fmt.Sprint(len(g.Results()))
+		}
 	}
-	if ids != "abc" || err != nil {
+	if ids != "g2c" || err != nil {
 		t.Errorf("children %s, %v", ids, err)
 	}
 	canceled, cancel := context.WithCancel(ctx)

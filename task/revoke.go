@@ -97,7 +97,7 @@ func (c *Client) revoke(ctx context.Context, method string, arguments map[string
 	return nil
 }
 
-// Revoke is [Client.Revoke] of this task: Celery's AsyncResult.revoke.
+// Revoke is [Client.Revoke] of this task, or of all tasks of the group: Celery's AsyncResult.revoke.
 func (h handle) Revoke(ctx context.Context, opts ...RevokeOption) error {
-	return h.client.Revoke(ctx, []string{h.id}, opts...)
+	return h.client.Revoke(ctx, h.tasks(nil), opts...)
 }
