@@ -2,7 +2,9 @@ package protocol
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
+	"strconv"
 	"sync"
 )
 
@@ -31,7 +33,11 @@ func appendID(dst []byte) []byte {
 	copy(u[:], p.bytes[p.used:])
 	p.used += len(u)
 	idPool.Put(p)
-	u[6] = u[6]&0x0F | 0x40
+	return formatID(dst, u, 4)
+}
+
+func formatID(dst []byte, u [16]byte, version byte) []byte {
+	u[6] = u[6]&0x0F | version<<4
 	u[8] = u[8]&0x3F | 0x80
 	dst = hex.AppendEncode(dst, u[:4])
 	for _, part := range [...][]byte{u[4:6], u[6:8], u[8:10], u[10:]} {
@@ -39,4 +45,17 @@ func appendID(dst []byte) []byte {
 		dst = hex.AppendEncode(dst, part)
 	}
 	return dst
+}
+
+// DerivedID is an id that follows from names: a UUID of version 8, the same for the same names.
+func DerivedID(names ...string) string {
+	h := sha256.New()
+	for _, name := range names {
+		_, _ = h.Write(strconv.AppendInt(nil, int64(len(name)), 10)) // so that no two lists of names are written alike
+		_, _ = h.Write([]byte{':'})
+		_, _ = h.Write([]byte(name))
+	}
+	var id [16]byte
+	copy(id[:], h.Sum(nil))
+	return string(formatID(nil, id, 8))
 }

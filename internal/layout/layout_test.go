@@ -28,6 +28,7 @@ var floors = [][]string{
 	{"task"},
 	{"backends"}, // above transport: results may travel as messages
 	{"transport"},
+	{"protocol/canvas"}, // what messages hold, taken apart
 	{"protocol"},
 	{"protocol/serialization", "protocol/compression"},
 	{"protocol/value"},
