@@ -30,7 +30,7 @@ func TestRetriesCross(t *testing.T) {
 		calls := map[string][]task.SendOption{
 			"plain":          nil,
 			"all of it":      {task.Priority(3), task.Shadow("sh"), task.TimeLimit(50 * time.Second), task.SoftTimeLimit(40 * time.Second), task.ExpiresAt(expires), task.Header("tenant", map[string]any{"a": []any{1, "é"}})},
-			"of a workflow":  {task.RootID("root"), task.ParentID("parent"), task.Group("group", 2)},
+			"of a workflow":  {task.RootID("root"), task.ParentID("parent"), task.GroupID("group", 2)},
 			"another format": {task.Serializer("msgpack"), task.Compression("gzip")},
 		}
 		if !c.AtLeast("5.3") {

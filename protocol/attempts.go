@@ -18,6 +18,27 @@ const (
 	RedeliveredHeader = "x-gelery-redelivered"
 )
 
+// OnceHeader marks a message that may have been sent twice, by a worker that was lost before it knew, and whose task must
+// not start twice. Its value is the message's own: what comes again is the same message.
+const OnceHeader = "x-gelery-once"
+
+// Once is the value of OnceHeader, "" without one.
+func (h *Headers) Once() string {
+	var text string
+	for _, e := range h.Extra {
+		if e.Name == OnceHeader && json.Unmarshal(e.Value, &text) == nil {
+			return text
+		}
+	}
+	return ""
+}
+
+// SetOnce sets OnceHeader to an id. It does not change the Extra that other Headers share with these.
+func (h *Headers) SetOnce(id string) {
+	extra := slices.DeleteFunc(slices.Clone(h.Extra), func(e Header) bool { return e.Name == OnceHeader })
+	h.Extra = append(extra, Header{OnceHeader, json.RawMessage(strconv.Quote(id))})
+}
+
 // MarkedRedelivered tells whether RedeliveredHeader says that the message was handed out before.
 func (h *Headers) MarkedRedelivered() bool { return h.count(RedeliveredHeader) > 0 }
 

@@ -120,6 +120,7 @@ type Call struct {
 	Options []SendOption
 
 	defaults *Defaults // of the task, when it is known
+	untold   bool      // a part of a workflow, which as a whole is the child of the task that sends it
 }
 
 // Send publishes a call of a task known by its name only: Celery's send_task. Arguments are any values package value can
@@ -213,7 +214,9 @@ func (c *Client) publish(ctx context.Context, batch []outgoing) error {
 	}
 	if inTask {
 		for _, m := range batch {
-			info.addChild(m.id)
+			if !m.untold {
+				info.addChild(protocol.ResultTuple{ID: m.id})
+			}
 		}
 	}
 	return nil

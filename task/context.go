@@ -106,11 +106,11 @@ func (i *Info) SetChildren(children []protocol.ResultTuple) {
 	i.children = children
 }
 
-func (i *Info) addChild(id string) {
+func (i *Info) addChild(child protocol.ResultTuple) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if len(i.children) < maxChildren {
-		i.children = append(i.children, protocol.ResultTuple{ID: id})
+		i.children = append(i.children, child)
 	}
 }
 

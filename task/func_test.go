@@ -121,7 +121,7 @@ func TestInfo(t *testing.T) {
 		t.Error("outside of a task there is no info")
 	}
 	for i := range maxChildren + 5 {
-		info.addChild(fmt.Sprint(i))
+		info.addChild(protocol.ResultTuple{ID: fmt.Sprint(i)})
 	}
 	if n := len(info.Children()); n != maxChildren {
 		t.Errorf("%d children", n)

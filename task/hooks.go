@@ -24,6 +24,7 @@ type Publishing struct {
 	settings *settings
 	dest     destination
 	now      time.Time
+	untold   bool
 	args     [2]string // ArgsRepr and KwargsRepr as they were before the middleware
 	message  *outgoing // once it is encoded
 }

@@ -147,10 +147,10 @@ func (o setting[T]) String() string {
 		return fmt.Sprintf("%s(%q)", o.name, v)
 	case time.Time:
 		return o.name + "(" + v.Format(time.RFC3339Nano) + ")"
-	case []protocol.Signature:
+	case []Signature:
 		names := make([]string, len(v))
 		for i, s := range v {
-			names[i] = s.Task
+			names[i] = s.Name()
 		}
 		return o.name + "(" + strings.Join(names, ", ") + ")"
 	}
@@ -471,29 +471,26 @@ func ReplyTo(queue string) SendOption {
 	return forSend("ReplyTo", queue, func(s *settings, v string) error { return notEmpty(&s.replyTo, v) })
 }
 
-// Link adds tasks that run when this one succeeds, with its result as their first argument. Celery: link.
-func Link(next ...protocol.Signature) SendOption {
-	return forSend("Link", next, func(s *settings, v []protocol.Signature) error {
-		s.embed.Callbacks = append(s.embed.Callbacks, v...)
-		return checkSignatures(v)
+// Link adds what runs when the task succeeds, with its result as the first argument: tasks, or whole workflows. Celery:
+// link.
+func Link(next ...Signature) SendOption {
+	return forSend("Link", next, func(s *settings, v []Signature) (err error) {
+		s.embed.Callbacks, err = appendWire(s.embed.Callbacks, v)
+		return err
 	})
 }
 
 // LinkError adds tasks that run when this one fails, with its id as their first argument. Celery: link_error.
-func LinkError(errbacks ...protocol.Signature) SendOption {
-	return forSend("LinkError", errbacks, func(s *settings, v []protocol.Signature) error {
-		s.embed.Errbacks = append(s.embed.Errbacks, v...)
-		return checkSignatures(v)
+func LinkError(errbacks ...Signature) SendOption {
+	return forSend("LinkError", errbacks, func(s *settings, v []Signature) (err error) {
+		s.embed.Errbacks, err = appendWire(s.embed.Errbacks, v)
+		return err
 	})
 }
 
-func checkSignatures(all []protocol.Signature) error {
-	for _, s := range all {
-		if s.Task == "" {
-			return errors.New("a signature has no task name")
-		}
-	}
-	return nil
+func appendWire(list []protocol.Signature, more []Signature) ([]protocol.Signature, error) {
+	wire, err := wires(more)
+	return append(slices.Clip(list), wire...), err
 }
 
 // PublishTimeout bounds this Send, reconnecting included, in place of [Config].PublishTimeout; the context's own deadline
@@ -518,9 +515,10 @@ func Retries(n int) SendOption {
 	})
 }
 
-// Group makes the call a member of a group, at a place that orders its results. Celery: group_id, group_index.
-func Group(id string, index int) SendOption {
-	return forCall("Group", groupPlace{id, index}, func(s *settings, v groupPlace) error {
+// GroupID makes the call a member of a group, at a place that orders its results; [Group] makes whole groups. Celery:
+// group_id, group_index.
+func GroupID(id string, index int) SendOption {
+	return forCall("GroupID", groupPlace{id, index}, func(s *settings, v groupPlace) error {
 		if v.index < 0 {
 			return errors.New("the index is negative")
 		}

@@ -261,7 +261,7 @@ func (s *settings) override(r *protocol.Request, now time.Time) {
 
 // leftBehind names the headers that tell what became of one message on its way, which is not what became of the next.
 func leftBehind(name string) bool {
-	return name == protocol.AttemptsHeader || name == protocol.HopsHeader || name == protocol.RedeliveredHeader ||
+	return name == protocol.AttemptsHeader || name == protocol.HopsHeader || name == protocol.RedeliveredHeader || name == protocol.OnceHeader ||
 		name == "x-delivery-count" || name == "x-death" ||
 		strings.HasPrefix(name, "x-first-death-") || strings.HasPrefix(name, "x-last-death-")
 }

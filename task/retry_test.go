@@ -237,7 +237,7 @@ func TestRetryOptions(t *testing.T) {
 		{[]RetryOption{Stamp("st", 2), Stamp("new", 3)}, func(_ *Attempt, r *protocol.Request) bool {
 			return cmp.Equal(r.StampedHeaders, []string{"st", "new"}) && string(r.Stamps["st"]) == "2" && string(r.Stamps["new"]) == "3"
 		}},
-		{[]RetryOption{Link(link, link)}, func(_ *Attempt, r *protocol.Request) bool { return len(r.Embed.Callbacks) == 2 }},
+		{[]RetryOption{Link(SignatureOf(link), SignatureOf(link))}, func(_ *Attempt, r *protocol.Request) bool { return len(r.Embed.Callbacks) == 2 }},
 		{[]RetryOption{Expires(time.Hour), Countdown(time.Minute)}, func(_ *Attempt, r *protocol.Request) bool {
 			ms, err := strconv.Atoi(r.Properties.Expiration)
 			return r.Expires != "" && err == nil && ms > 3_590_000 && ms <= 3_600_000

@@ -19,6 +19,7 @@ const reprSize = 1024
 type outgoing struct {
 	id          string
 	ignored     bool // nothing will be stored
+	untold      bool // a part of a workflow
 	awaited     bool // a result that is sent comes to this client
 	publication transport.Publication
 	declare     []transport.Queue
@@ -50,7 +51,7 @@ func (c *Client) plan(ctx context.Context, call *Call, now time.Time) (Publishin
 	if call.defaults != nil {
 		s.inherit(call.defaults)
 	}
-	dest, err := c.router.route(s, call.Name, call.Args, call.Kwargs)
+	dest, err := c.router.route(s, call.routeName(), call.Args, call.Kwargs)
 	if err != nil {
 		return Publishing{}, err
 	}
@@ -61,7 +62,22 @@ func (c *Client) plan(ctx context.Context, call *Call, now time.Time) (Publishin
 		return Publishing{}, err
 	}
 	return Publishing{Request: c.request(ctx, call, s, now), Exchange: dest.exchange, RoutingKey: dest.key, settings: s, dest: dest,
-		now: now}, nil
+		now: now, untold: call.untold}, nil
+}
+
+// routeName is the name that routes know a call by: celery.map and celery.starmap go where the task goes that they call.
+func (call *Call) routeName() string {
+	if call.Name == "celery.map" || call.Name == "celery.starmap" {
+		if sig, err := protocol.SignatureFromValue(call.Kwargs["task"]); err == nil {
+			return sig.Task
+		}
+	}
+	if call.Name == unlockTask && len(call.Args) > 1 { // with its body
+		if sig, err := protocol.SignatureFromValue(call.Args[1]); err == nil {
+			return sig.Task
+		}
+	}
+	return call.Name
 }
 
 // encode writes the message of a call.
@@ -80,6 +96,7 @@ func (c *Client) encode(p *Publishing) (outgoing, error) {
 	return outgoing{
 		id:          request.ID,
 		ignored:     ignored,
+		untold:      p.untold,
 		awaited:     !ignored && s.replyTo == "",
 		publication: dest.publication(m, s.eta, now),
 		declare:     dest.declare,

@@ -91,11 +91,11 @@ func TestSendOptions(t *testing.T) {
 		{ReplyTo("q"), `ReplyTo("q")`, func(r *protocol.Request) { r.Properties.ReplyTo = "q" }},
 		{Transient(), "Transient()", func(r *protocol.Request) { r.Properties.DeliveryMode = 1 }},
 		{Retries(2), "Retries(2)", func(r *protocol.Request) { r.Retries = 2 }},
-		{Group("g", 0), "Group({g 0})", func(r *protocol.Request) { r.Group, r.GroupIndex = "g", &zero }},
+		{GroupID("g", 0), "GroupID({g 0})", func(r *protocol.Request) { r.Group, r.GroupIndex = "g", &zero }},
 		{RootID("r"), `RootID("r")`, func(r *protocol.Request) { r.RootID = "r" }},
 		{ParentID("p"), `ParentID("p")`, func(r *protocol.Request) { r.ParentID = "p" }},
-		{Link(next), "Link(tasks.next)", func(r *protocol.Request) { r.Embed.Callbacks = []protocol.Signature{next} }},
-		{LinkError(next), "LinkError(tasks.next)", func(r *protocol.Request) { r.Embed.Errbacks = []protocol.Signature{next} }},
+		{Link(SignatureOf(next)), "Link(tasks.next)", func(r *protocol.Request) { r.Embed.Callbacks = []protocol.Signature{next} }},
+		{LinkError(SignatureOf(next)), "LinkError(tasks.next)", func(r *protocol.Request) { r.Embed.Errbacks = []protocol.Signature{next} }},
 		{Serializer("msgpack"), `Serializer("msgpack")`, func(*protocol.Request) {}},
 		{Compression("zstd"), `Compression("zstd")`, func(r *protocol.Request) { r.Compression = "application/zstd" }},
 		{Header("tenant", 5), "Headers(map[tenant:5])", func(r *protocol.Request) {
@@ -185,7 +185,7 @@ func TestSendRefuses(t *testing.T) {
 		{`"task" is not a name for a custom header`, []SendOption{Header("task", "evil")}},
 		{`header "x"`, []SendOption{Header("x", make(chan int))}},
 		{`header "x"`, []SendOption{Header("x", []any{map[string]any{"__type__": "mine", "__value__": 1}})}},
-		{"no task name", []SendOption{Link(protocol.Signature{})}},
+		{"names no task", []SendOption{Link(Signature{})}},
 		{"soft time limit 2s is longer than the time limit 1s", []SendOption{TimeLimit(time.Second), SoftTimeLimit(2 * time.Second)}},
 		{`exchange "e" without a routing key`, []SendOption{Exchange("e")}},
 		{"nope", []SendOption{Compression("nope")}},
@@ -349,7 +349,7 @@ func TestPublishTimeoutEnds(t *testing.T) {
 // TestSignatureWithoutPublishTimeout: an option of Python's apply_async by a name it does not know ends up in the message.
 func TestSignatureWithoutPublishTimeout(t *testing.T) {
 	t.Parallel()
-	sig, err := add.Signature(addArgs{}, PublishTimeout(time.Second))
+	sig, err := add.S(addArgs{}, PublishTimeout(time.Second)).Wire()
 	if err != nil || len(sig.Options) != 0 {
 		t.Errorf("options %v, %v", sig.Options, err)
 	}
@@ -368,8 +368,8 @@ func TestNoBroker(t *testing.T) {
 	if _, err := client.SendBatch(t.Context(), []Call{{Name: "t"}}); !errors.Is(err, ErrNoBroker) {
 		t.Errorf("SendBatch: %v", err)
 	}
-	if _, err := client.SendSignature(t.Context(), protocol.Signature{Task: "t"}); !errors.Is(err, ErrNoBroker) {
-		t.Errorf("SendSignature: %v", err)
+	if _, err := client.Apply(t.Context(), S("t")); !errors.Is(err, ErrNoBroker) {
+		t.Errorf("Apply: %v", err)
 	}
 	if _, err := Dial(t.Context(), Config{}); !errors.Is(err, ErrNoBroker) {
 		t.Errorf("Dial: %v", err)
@@ -406,17 +406,14 @@ func TestProtocol1(t *testing.T) {
 // TestSignature: a signature carries the options it was made with, through its wire form, to the message.
 func TestSignature(t *testing.T) {
 	t.Parallel()
-	next, err := NewSignature("py.next", []any{int64(1)}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	next := S("py.next", 1)
 	opts := []SendOption{
 		ID("id-1"), Queue("q"), Priority(4), TimeLimit(time.Minute), SoftTimeLimit(1500 * time.Millisecond), Link(next),
 		LinkError(next), Header("tenant", "a"), Stamp("s", 1), IgnoreResult(true), ReplyTo("r"), Shadow("sh"), Retries(1),
-		Group("g", 2), RootID("ro"), ParentID("pa"), Transient(), Serializer("yaml"), Compression("gzip"),
+		GroupID("g", 2), RootID("ro"), ParentID("pa"), Transient(), Serializer("yaml"), Compression("gzip"),
 		ETA(time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)), ExpiresAt(time.Date(2031, 1, 2, 3, 4, 5, 0, time.UTC)),
 	}
-	sig, err := add.Signature(addArgs{1, 2}, opts...)
+	sig, err := add.S(addArgs{1, 2}, opts...).Wire()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -429,7 +426,7 @@ func TestSignature(t *testing.T) {
 		t.Fatal(err)
 	}
 	want, _ := p.last(t)
-	if _, err := client.SendSignature(t.Context(), back); err != nil {
+	if _, err := client.Apply(t.Context(), SignatureOf(back)); err != nil {
 		t.Fatal(err)
 	}
 	got, pub := p.last(t)
@@ -448,11 +445,11 @@ func TestSignatureFromPython(t *testing.T) {
 	client, p := probeClient(t, Config{})
 	step := map[string]any{"task": "py.x", "args": []any{}, "kwargs": map[string]any{}, "options": map[string]any{}}
 	before := time.Now()
-	_, err := client.SendSignature(t.Context(), protocol.Signature{Task: "t", Options: map[string]any{
+	_, err := client.Apply(t.Context(), SignatureOf(protocol.Signature{Task: "t", Options: map[string]any{
 		"task_id": "id-1", "root_id": nil, "countdown": 10.0, "eta": "2030-01-02T03:04:05", "expires": int64(60), "link": step,
 		"chain": []any{step, step}, "chord": step, "headers": map[string]any{"id": "stale", "x": int64(1)},
 		"unknown": int64(1), "replaced_task_nesting": int64(2), "delivery_mode": "transient",
-	}}, Priority(2))
+	}}), Priority(2))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -466,13 +463,13 @@ func TestSignatureFromPython(t *testing.T) {
 		t.Errorf("eta %s: the countdown wins", r.ETA)
 	}
 	for name, bad := range map[string]any{"task_id": int64(1), "countdown": "soon", "eta": true, "link": "x", "priority": "high", "headers": "x"} {
-		_, err := client.SendSignature(t.Context(), protocol.Signature{Task: "t", Options: map[string]any{name: bad}})
+		_, err := client.Apply(t.Context(), SignatureOf(protocol.Signature{Task: "t", Options: map[string]any{name: bad}}))
 		if err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s %v: %v", name, bad, err)
 		}
 	}
-	if _, err := client.SendSignature(t.Context(), protocol.Signature{Task: "celery.chain", SubtaskType: "chain"}); err == nil {
-		t.Error("a chain was sent as a task")
+	if _, err := client.Apply(t.Context(), SignatureOf(protocol.Signature{Task: "celery.chain", SubtaskType: "chain"})); err == nil {
+		t.Error("a chain of nothing was sent")
 	}
 }
 

@@ -1,276 +1,283 @@
 package task
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
-	"time"
+	"strings"
 
 	"github.com/gelery/gelery/protocol"
+	"github.com/gelery/gelery/protocol/canvas"
 	"github.com/gelery/gelery/protocol/serialization"
 	"github.com/gelery/gelery/protocol/value"
 )
 
-// Signature is a call that is not sent yet, for [Link] and [LinkError]: Celery's task.s(). The task that runs it puts
-// its own result before the arguments, unless Immutable is set.
-func (t *Task[A, R]) Signature(a A, opts ...SendOption) (protocol.Signature, error) {
+// Signature is a call that is not sent yet, or a workflow of such calls: Celery's signature. It is a value that never
+// changes; its methods return changed copies. [Client.Apply] sends it, [Link] makes it a callback, and [Chain], [Group]
+// and [Chord] compose it:
+//
+//	task.Chord(task.Group(Add.S(AddArgs{1, 2}), Add.S(AddArgs{3, 4})), Sum.Rest())
+//
+// An argument or an option that cannot be sent is an error of the signature, which whatever sends it returns. The zero
+// Signature names no task and is such an error too.
+type Signature struct {
+	wire protocol.Signature
+	err  error
+}
+
+// S is the signature of a call: Celery's task.s(). A task that runs it as a callback or as a chain's step puts its result
+// before the arguments, see [Task.Rest]. The task's own defaults travel with it, so that a worker which does not know the
+// task sends it as this program would.
+func (t *Task[A, R]) S(a A, opts ...SendOption) Signature {
 	args, kwargs := t.Arguments(a)
-	return NewSignature(t.name, args, kwargs, opts...)
+	return newSignature(t.name, &t.defaults, args, kwargs, opts)
 }
 
-// NewSignature is [Task.Signature] for a task known by its name only. Fewer arguments than the task needs are fine: the
-// result of the task before is one of them.
-func NewSignature(name string, args []any, kwargs map[string]any, opts ...SendOption) (protocol.Signature, error) {
-	s := &settings{}
-	for _, o := range opts {
-		if err := o.applySend(s); err != nil {
-			return protocol.Signature{}, fmt.Errorf("signature of task %s: option %v: %w", name, o, err)
-		}
-	}
-	options, err := s.dict()
-	if err != nil {
-		return protocol.Signature{}, fmt.Errorf("signature of task %s: %w", name, err)
-	}
-	return protocol.Signature{Task: name, Args: args, Kwargs: kwargs, Options: options}, nil
+// Rest is the signature of a call whose first arguments come from what ran before it; these are the others. Celery:
+// add.s(4) in a chain.
+func (t *Task[A, R]) Rest(args ...any) Signature {
+	return newSignature(t.name, &t.defaults, args, nil, nil)
 }
 
-// SendSignature publishes a signature, with options that win over its own. A canvas, a signature of type chain, group or
-// chord, is refused: it is not one message.
-func (c *Client) SendSignature(ctx context.Context, sig protocol.Signature, opts ...SendOption) (*Result[any], error) {
-	if sig.SubtaskType != "" {
-		return nil, fmt.Errorf("send task %s: a %s is not a single task", sig.Task, sig.SubtaskType)
-	}
-	opts = append([]SendOption{signatureOptions(sig.Options)}, opts...)
-	return c.Send(ctx, sig.Task, sig.Args, sig.Kwargs, opts...)
-}
+// S is the signature of a task known by its name only.
+func S(name string, args ...any) Signature { return newSignature(name, nil, args, nil, nil) }
 
-// dict writes the settings as the options of a signature, under apply_async's names.
-func (s *settings) dict() (map[string]any, error) {
-	d := map[string]any{}
-	for name, text := range s.texts() {
-		if *text != "" {
-			d[name] = *text
-		}
-	}
-	for name, span := range s.spans() {
-		if *span > 0 {
-			d[name] = seconds(*span)
-		}
-	}
-	if s.Priority != nil {
-		d["priority"] = int64(*s.Priority)
-	}
-	if s.groupIndex != nil {
-		d["group_index"] = int64(*s.groupIndex)
-	}
-	if s.retries != 0 {
-		d["retries"] = int64(s.retries)
-	}
-	if s.IgnoreResult != nil {
-		d["ignore_result"] = *s.IgnoreResult
-	}
-	if s.Transient {
-		d["delivery_mode"] = int64(1)
-	}
-	if !s.eta.IsZero() {
-		d["eta"] = protocol.FormatTime(s.eta)
-	}
-	if !s.expiresAt.IsZero() {
-		d["expires"] = protocol.FormatTime(s.expiresAt)
-	}
-	if len(s.embed.Callbacks) > 0 {
-		d["link"] = signatureList(s.embed.Callbacks)
-	}
-	if len(s.embed.Errbacks) > 0 {
-		d["link_error"] = signatureList(s.embed.Errbacks)
-	}
-	return d, s.dictJSON(d)
-}
-
-// dictJSON adds what the settings hold as JSON text: headers, and stamps, which are options of their own names.
-func (s *settings) dictJSON(d map[string]any) error {
-	if len(s.headers) > 0 {
-		headers := map[string]any{}
-		for _, h := range s.headers {
-			v, err := serialization.DecodeJSON(h.Value)
-			if err != nil {
-				return fmt.Errorf("header %q: %w", h.Name, err)
-			}
-			headers[h.Name] = v
-		}
-		d["headers"] = headers
-	}
-	if len(s.stampedHeaders) == 0 {
-		return nil
-	}
-	names := make([]any, len(s.stampedHeaders))
-	for i, name := range s.stampedHeaders {
-		v, err := serialization.DecodeJSON(s.stamps[name])
+func newSignature(name string, defaults *Defaults, args []any, kwargs map[string]any, opts []SendOption) Signature {
+	s := Signature{wire: protocol.Signature{Task: name, Options: map[string]any{}}}
+	if defaults != nil {
+		options, err := (&settings{Defaults: *defaults}).dict()
 		if err != nil {
-			return fmt.Errorf("stamp %q: %w", name, err)
+			return s.fail(err)
 		}
-		names[i], d[name] = name, v
+		s.wire.Options = options
 	}
-	d["stamped_headers"] = names
-	return nil
+	return s.Args(args...).Kwargs(kwargs).With(opts...)
 }
 
-func signatureList(all []protocol.Signature) []any {
-	list := make([]any, len(all))
-	for i, sig := range all {
-		list[i] = sig.Value()
+// SignatureOf takes a signature in the form in which messages hold it, in any language's spelling.
+func SignatureOf(wire protocol.Signature) Signature { return Signature{wire: wire} }
+
+// Wire is the signature as messages hold it. The error is that of the signature.
+func (s Signature) Wire() (protocol.Signature, error) {
+	switch {
+	case s.err != nil:
+		return protocol.Signature{}, s.err
+	case s.wire.Task == "":
+		return protocol.Signature{}, errors.New("a signature names no task")
 	}
-	return list
+	return s.wire, nil
 }
 
-// texts are the settings that are plain text, by their names in a signature's options.
-func (s *settings) texts() map[string]*string {
-	return map[string]*string{
-		"task_id": &s.id, "reply_to": &s.replyTo, "group_id": &s.group, "root_id": &s.rootID, "parent_id": &s.parentID,
-		"queue": &s.Queue, "exchange": &s.Exchange, "routing_key": &s.RoutingKey, "serializer": &s.Serializer,
-		"compression": &s.Compression, "shadow": &s.shadow,
-	}
-}
-
-// spans are the settings that are a number of seconds.
-func (s *settings) spans() map[string]*time.Duration {
-	return map[string]*time.Duration{
-		"countdown": &s.countdown, "expires": &s.Expires, "time_limit": &s.TimeLimit, "soft_time_limit": &s.SoftTimeLimit,
-	}
-}
-
-// signatureOptions are the options in a signature, as any Celery wrote them: null is absent, unknown names are ignored.
-type signatureOptions map[string]any
-
-func (o signatureOptions) String() string {
-	return fmt.Sprintf("signature options %q", slices.Sorted(maps.Keys(o)))
-}
-
-func (o signatureOptions) applyRetry(s *settings) error { return o.applySend(s) }
-
-func (o signatureOptions) applySend(s *settings) error {
-	texts, spans := s.texts(), s.spans()
-	for _, name := range slices.Sorted(maps.Keys(o)) {
-		v, err := value.Of(o[name])
-		if err == nil && v != nil {
-			if text, ok := texts[name]; ok {
-				err = value.Assign(text, v)
-			} else if span, ok := spans[name]; ok && (name != "expires" || isNumber(v)) {
-				err = value.Assign(span, v)
-			} else {
-				err = o.applyOther(s, name, v)
-			}
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-	}
-	if s.countdown > 0 {
-		s.eta = time.Time{} // as in Celery, where it wins
-	}
-	return nil
-}
-
-func isNumber(v any) bool {
-	switch v.(type) {
-	case int64, float64:
-		return true
-	}
-	return false
-}
-
-func (o signatureOptions) applyOther(s *settings, name string, v any) (err error) {
-	switch name {
-	case "priority":
-		s.Priority = new(int)
-		return value.Assign(s.Priority, v)
-	case "group_index":
-		s.groupIndex = new(int)
-		return value.Assign(s.groupIndex, v)
-	case "retries":
-		return value.Assign(&s.retries, v)
-	case "replaced_task_nesting":
-		return value.Assign(&s.nesting, v)
-	case "ignore_result":
-		s.IgnoreResult = new(bool)
-		return value.Assign(s.IgnoreResult, v)
-	case "delivery_mode":
-		s.Transient = v == int64(1) || v == "transient"
-	case "eta":
-		s.eta, err = timeOf(v)
-	case "expires":
-		s.expiresAt, err = timeOf(v)
-	case "link":
-		s.embed.Callbacks, err = signaturesOf(v)
-	case "link_error":
-		s.embed.Errbacks, err = signaturesOf(v)
-	case "chain":
-		s.embed.Chain, err = signaturesOf(v)
-	case "chord":
-		sig, err := protocol.SignatureFromValue(v)
-		s.embed.Chord = &sig
-		return err
-	case "headers":
-		return o.applyHeaders(s, v)
-	case "stamped_headers":
-		return o.applyStamps(s, v)
-	}
-	return err
-}
-
-// applyHeaders takes the custom headers; standard ones, which a retry leaves among them, come from the options.
-func (o signatureOptions) applyHeaders(s *settings, v any) error {
-	headers, ok := v.(map[string]any)
-	if !ok {
-		return errors.New("not an object")
-	}
-	custom := make(map[string]any, len(headers))
-	for name, h := range headers {
-		if name != "" && !slices.Contains(standardHeaders, name) {
-			custom[name] = h
-		}
-	}
-	return Headers(custom).applySend(s)
-}
-
-func (o signatureOptions) applyStamps(s *settings, v any) error {
-	var names []string
-	if err := value.Assign(&names, v); err != nil {
-		return err
-	}
-	for _, name := range names {
-		if err := Stamp(name, o[name]).applySend(s); err != nil {
-			return fmt.Errorf("stamp %q: %w", name, err)
-		}
-	}
-	return nil
-}
-
-func timeOf(v any) (time.Time, error) {
-	switch v := v.(type) {
-	case time.Time:
-		return v, nil
-	case value.LocalTime:
-		return v.Time, nil
-	case string:
-		return protocol.ParseTime(v)
-	}
-	return time.Time{}, errors.New("not a time")
-}
-
-func signaturesOf(v any) ([]protocol.Signature, error) {
-	list, ok := v.([]any)
-	if !ok {
-		list = []any{v}
-	}
-	all := make([]protocol.Signature, len(list))
-	for i, x := range list {
+func wires(all []Signature) ([]protocol.Signature, error) {
+	list := make([]protocol.Signature, len(all))
+	for i, s := range all {
 		var err error
-		if all[i], err = protocol.SignatureFromValue(x); err != nil {
+		if list[i], err = s.Wire(); err != nil {
 			return nil, err
 		}
 	}
-	return all, nil
+	return list, nil
+}
+
+// Name is the name of the task; of a workflow "celery.chain", "celery.group" or "celery.chord".
+func (s Signature) Name() string { return s.wire.Task }
+
+// Err is what is wrong with the signature; nil if it can be sent.
+func (s Signature) Err() error {
+	_, err := s.Wire()
+	return err
+}
+
+// MarshalJSON writes the signature as messages hold it, which Python's signature() reads.
+func (s Signature) MarshalJSON() ([]byte, error) {
+	wire, err := s.Wire()
+	if err != nil {
+		return nil, err
+	}
+	return serialization.AppendJSON(nil, wire.Value())
+}
+
+// String is how Celery shows a signature: "tasks.add(2, 2) | tasks.mul(4)".
+func (s Signature) String() string {
+	var all []string
+	each := func(v any) string {
+		wire, err := protocol.SignatureFromValue(v)
+		if err != nil {
+			return "?"
+		}
+		return Signature{wire: wire}.String()
+	}
+	list, _ := s.wire.Kwargs["tasks"].([]any)
+	switch canvas.Kind(&s.wire) {
+	case "chain":
+		for _, v := range list {
+			all = append(all, each(v))
+		}
+		return strings.Join(all, " | ")
+	case "group":
+		for _, v := range list {
+			all = append(all, each(v))
+		}
+		return "group([" + strings.Join(all, ", ") + "])"
+	case "chord":
+		header, _ := s.wire.Kwargs["header"].([]any)
+		if header == nil {
+			return "chord(" + each(s.wire.Kwargs["header"]) + ", " + each(s.wire.Kwargs["body"]) + ")"
+		}
+		for _, v := range header {
+			all = append(all, each(v))
+		}
+		return "chord([" + strings.Join(all, ", ") + "], " + each(s.wire.Kwargs["body"]) + ")"
+	}
+	for _, a := range s.wire.Args {
+		all = append(all, value.Repr(a, reprSize))
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.wire.Kwargs)) {
+		all = append(all, name+"="+value.Repr(s.wire.Kwargs[name], reprSize))
+	}
+	return s.wire.Task + "(" + strings.Join(all, ", ") + ")"
+}
+
+// change returns a copy whose options may be written.
+func (s Signature) change() Signature {
+	s.wire.Options = maps.Clone(s.wire.Options)
+	if s.wire.Options == nil {
+		s.wire.Options = map[string]any{}
+	}
+	return s
+}
+
+// fail returns a copy with an error, unless it has one.
+func (s Signature) fail(err error) Signature {
+	if s.err == nil {
+		s.err = fmt.Errorf("signature of %s: %w", either(s.wire.Task, "no task"), err)
+	}
+	return s
+}
+
+// With sets options: Celery's set and clone. Of a workflow they are those of its tasks: of a chain's first one, of all in a
+// group, of a chord's header and body. [ID], [Link] and [LinkError] are about the whole: the last task of a chain, the body of a chord.
+func (s Signature) With(opts ...SendOption) Signature {
+	if len(opts) == 0 {
+		return s
+	}
+	set := &settings{}
+	for _, o := range opts {
+		if err := o.applySend(set); err != nil {
+			return s.fail(fmt.Errorf("option %v: %w", o, err))
+		}
+	}
+	options, err := set.dict()
+	if err != nil {
+		return s.fail(err)
+	}
+	s = s.change()
+	for name, v := range options {
+		if name == "link" || name == "link_error" {
+			s.wire.Options[name] = append(slices.Clone(list(s.wire.Options[name])), list(v)...)
+			continue
+		}
+		if name == "stamped_headers" {
+			have := list(s.wire.Options[name])
+			for _, header := range list(v) {
+				if !slices.Contains(have, header) {
+					have = append(slices.Clip(have), header)
+				}
+			}
+			v = have
+		}
+		s.wire.Options[name] = v
+	}
+	return s
+}
+
+func list(v any) []any {
+	all, _ := v.([]any)
+	return all
+}
+
+// Args puts arguments before those that the signature has.
+func (s Signature) Args(args ...any) Signature {
+	all := make([]any, 0, len(args)+len(s.wire.Args))
+	for i, a := range args {
+		v, err := value.Of(a)
+		if err != nil {
+			return s.fail(fmt.Errorf("argument %d: %w", i, err))
+		}
+		all = append(all, v)
+	}
+	s.wire.Args = append(all, s.wire.Args...)
+	return s
+}
+
+// Kwargs sets keyword arguments, beside those that the signature has.
+func (s Signature) Kwargs(kwargs map[string]any) Signature {
+	all := make(map[string]any, len(s.wire.Kwargs)+len(kwargs))
+	maps.Copy(all, s.wire.Kwargs)
+	for name, a := range kwargs {
+		v, err := value.Of(a)
+		if err != nil {
+			return s.fail(fmt.Errorf("argument %s: %w", name, err))
+		}
+		all[name] = v
+	}
+	s.wire.Kwargs = all
+	return s
+}
+
+// Immutable is the signature as one that takes no result of what ran before it: Celery's task.si(). Of a group all members are
+// so, of a chord the header.
+func (s Signature) Immutable() Signature {
+	switch canvas.Kind(&s.wire) {
+	case "group":
+		return s.eachOf("tasks", Signature.Immutable)
+	case "chord":
+		return s.eachOf("header", Signature.Immutable)
+	}
+	s.wire.Immutable = true
+	return s
+}
+
+// eachOf changes the signatures that a workflow holds under some name.
+func (s Signature) eachOf(name string, change func(Signature) Signature) Signature {
+	if s.err != nil {
+		return s
+	}
+	each := func(v any) (any, error) {
+		wire, err := protocol.SignatureFromValue(v)
+		if err != nil {
+			return nil, err
+		}
+		changed, err := change(Signature{wire: wire}).Wire()
+		return changed.Value(), err
+	}
+	var held any
+	var err error
+	if all, ok := s.wire.Kwargs[name].([]any); ok {
+		copies := make([]any, len(all))
+		for i, v := range all {
+			if copies[i], err = each(v); err != nil {
+				return s.fail(err)
+			}
+		}
+		held = copies
+	} else if held, err = each(s.wire.Kwargs[name]); err != nil {
+		return s.fail(err)
+	}
+	s.wire.Kwargs = maps.Clone(s.wire.Kwargs)
+	s.wire.Kwargs[name] = held
+	return s
+}
+
+// Link is the signature with callbacks, see the option [Link].
+func (s Signature) Link(next ...Signature) Signature { return s.With(Link(next...)) }
+
+// LinkError is the signature with error callbacks, see the option [LinkError]. Those of a chain are called when any of its
+// steps fails, those of a group when any member does, those of a chord when its body does or cannot be called.
+func (s Signature) LinkError(errbacks ...Signature) Signature { return s.With(LinkError(errbacks...)) }
+
+// Then is the signature followed by others: Celery's "|". See [Chain].
+func (s Signature) Then(next ...Signature) Signature {
+	return Chain(append([]Signature{s}, next...)...)
 }

@@ -33,11 +33,6 @@ func (w *Worker) admit(ctx context.Context, d *transport.Delivery) {
 		w.unknown(d, r)
 		return
 	}
-	if what := continuation(&r.Embed); what != "" {
-		x := &protocol.Exception{Type: "NotImplementedError", Module: "builtins", Args: []any{what + " cannot be continued by this worker yet"}}
-		w.refuse(d, r, x, what+" cannot be continued by this worker yet")
-		return
-	}
 	j := &job{delivery: d, request: r, task: definition}
 	w.logReceived(j)
 	if w.discarded(j) {
@@ -67,8 +62,10 @@ func (w *Worker) discarded(j *job) bool {
 	w.logDiscarded(j, why, by)
 	w.tellRevoked(j, why)
 	o := &outcome{delivery: j.delivery, request: j.request, state: protocol.Revoked}
+	x := revokedException(why)
+	w.carryOn(o, &completion{state: protocol.Revoked, exception: x})
 	if w.storesError(j) {
-		o.meta = w.meta(j, protocol.Revoked, revokedException(why), "")
+		o.meta = w.meta(j, protocol.Revoked, x, "")
 	}
 	w.report(o)
 	return true
@@ -99,22 +96,6 @@ func (w *Worker) postpone(j *job, eta time.Time) {
 	}
 }
 
-// continuation names what should follow a task. Until the worker can send it, running the task would cut its workflow
-// off without a word; so it is set aside before.
-func continuation(e *protocol.Embed) string {
-	switch {
-	case len(e.Chain) > 0:
-		return "a chain"
-	case e.Chord != nil:
-		return "a chord"
-	case len(e.Callbacks) > 0:
-		return "a callback (link)"
-	case len(e.Errbacks) > 0:
-		return "an error callback (link_error)"
-	}
-	return ""
-}
-
 // enqueue hands a job to the pool. When the worker stops, the job stays held and goes back to its queue.
 func (w *Worker) enqueue(ctx context.Context, j *job) {
 	if w.autoscaler != nil {
@@ -138,7 +119,9 @@ func (w *Worker) refuse(d *transport.Delivery, r *protocol.Request, x *protocol.
 	w.logRefused(d, r, x, reason)
 	w.tellQuarantined(d, r, x, reason)
 	w.quarantined.Add(1)
-	w.report(&outcome{delivery: d, request: r, verdict: transport.Quarantine, reason: reason, meta: w.refusal(r, x)})
+	o := &outcome{delivery: d, request: r, verdict: transport.Quarantine, reason: reason, meta: w.refusal(r, x)}
+	w.carryOn(o, &completion{state: protocol.Failure, exception: x})
+	w.report(o)
 }
 
 // refusal is the FAILURE for whoever waits for a message that cannot be run; nil: there is nobody.

@@ -30,6 +30,13 @@ func appendCompletion(dst []byte, id string, c *completion, children []protocol.
 	for i := range c.following {
 		dst = appendPublication(dst, &c.following[i])
 	}
+	var replacement []byte
+	if c.replacement != nil {
+		if replacement, err = serialization.AppendJSON(nil, c.replacement.Value()); err != nil {
+			return nil, err
+		}
+	}
+	dst = appendField(dst, replacement)
 	return append(dst, document...), nil
 }
 
@@ -45,6 +52,11 @@ func readCompletion(f *fields) (c completion, children []protocol.ResultTuple, e
 		}
 		c.following = append(c.following, p)
 	}
+	if replacement := f.bytes(); len(replacement) > 0 && f.err == nil {
+		if c.replacement, err = readSignature(replacement); err != nil {
+			return completion{}, nil, fmt.Errorf("the child's replacement: %w", err)
+		}
+	}
 	if f.err != nil {
 		return completion{}, nil, f.err
 	}
@@ -54,6 +66,15 @@ func readCompletion(f *fields) (c completion, children []protocol.ResultTuple, e
 	}
 	c.result, c.exception, c.traceback = m.Result, m.Exception, m.Traceback
 	return c, m.Children, nil
+}
+
+func readSignature(document []byte) (*protocol.Signature, error) {
+	v, err := serialization.DecodeJSON(document)
+	if err != nil {
+		return nil, err
+	}
+	sig, err := protocol.SignatureFromValue(v)
+	return &sig, err
 }
 
 // appendPublication appends a message with where it goes.

@@ -230,8 +230,9 @@ type completion struct {
 	expected  bool // FAILURE by an error that the task is known to return
 	lost      bool // FAILURE because the process that ran it is gone
 
-	following []transport.Publication // to be sent once the result is stored
-	why       string                  // for the log: "Retry in 5s"
+	following   []transport.Publication // to be sent once the result is stored
+	replacement *protocol.Signature     // of IGNORED: to be sent in place of the task
+	why         string                  // for the log: "Retry in 5s"
 }
 
 // active are the executions that have a slot, those given up included whose code still runs.

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -19,7 +20,7 @@ const followPatience = 250 * time.Millisecond
 // returns what can be settled. The rest is handed on later, by goroutines that are counted in w.followers, and up to
 // maxParked of it does not count in the window meanwhile: a queue that takes nothing stops no worker.
 func (w *Worker) sendFollowing(batch []*outcome, next chan<- []*outcome) (settle []*outcome) {
-	if !slices.ContainsFunc(batch, func(o *outcome) bool { return len(o.following) > 0 }) {
+	if !slices.ContainsFunc(batch, func(o *outcome) bool { return o.goesOn() }) {
 		return batch
 	}
 	settle = make([]*outcome, 0, len(batch))
@@ -30,7 +31,7 @@ func (w *Worker) sendFollowing(batch []*outcome, next chan<- []*outcome) (settle
 	}
 	sent := make(chan sending, len(batch))
 	for _, o := range batch {
-		if len(o.following) == 0 {
+		if !o.goesOn() {
 			settle = append(settle, o)
 			continue
 		}
@@ -90,9 +91,15 @@ func (w *Worker) letOut(o *outcome) bool {
 func (w *Worker) follow(o *outcome) bool {
 	for {
 		o.recount()
-		err := w.client.Forward(w.applying, o.following)
+		err := w.announceChords(o)
+		if err == nil && len(o.following) > 0 {
+			err = w.client.Forward(w.applying, o.following)
+		} else if err != nil {
+			err = fmt.Errorf("%w: %w", errAnnouncing, err)
+		}
 		switch {
 		case err == nil:
+			w.endChords(o)
 			return true
 		case w.applying.Err() != nil:
 			w.forsake(o)
@@ -110,6 +117,12 @@ func (w *Worker) follow(o *outcome) bool {
 	}
 }
 
+// errAnnouncing is in an error of the result backend, which takes no chord now.
+var errAnnouncing = errors.New("chord is not announced")
+
+// goesOn tells whether there is something to do between the storing of an outcome and its settling.
+func (o *outcome) goesOn() bool { return len(o.following) > 0 || len(o.ended) > 0 }
+
 // recount makes the delays of what follows fit its eta, which has come nearer while it waited.
 func (o *outcome) recount() {
 	for i := range o.following {
@@ -125,15 +138,20 @@ func (o *outcome) recount() {
 
 // passing reports whether an error of sending is about the broker's state and not about the message.
 func passing(err error) bool {
-	return errors.Is(err, transport.ErrBrokerFull) || errors.Is(err, transport.ErrClosed) ||
+	return errors.Is(err, errAnnouncing) || errors.Is(err, transport.ErrBrokerFull) || errors.Is(err, transport.ErrClosed) ||
 		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
 // unsendable ends a task whose next message cannot be sent: there is no queue for it, or the broker does not take it. Its
-// own message goes to quarantine, so that nothing is lost; and a task that waits for its retry has failed, with the error
-// it was to be retried for.
+// own message goes to quarantine, so that nothing is lost; a task that waits for its retry has failed, with the error
+// it was to be retried for; and the rest of its workflow is told.
 func (w *Worker) unsendable(o *outcome, err error) bool {
 	reason := "what follows the task cannot be sent: " + err.Error()
+	if o.unsent { // nor can what tells of that
+		w.log.Error(reason, "task", o.request.Task, "task_id", o.request.ID)
+		return true
+	}
+	o.unsent, o.continuation = true, continuation{}
 	x := task.ExceptionOf(task.AsPython(err, "kombu.exceptions", "OperationalError"))
 	if o.settled {
 		w.setAside(o, reason)
@@ -143,9 +161,23 @@ func (w *Worker) unsendable(o *outcome, err error) bool {
 		w.quarantined.Add(1)
 		w.tellQuarantined(o.delivery, o.request, x, reason)
 	}
-	if o.state != protocol.Retry {
-		return true
+	switch o.state {
+	case protocol.Retry:
+		w.failRetry(o, x)
+	case protocol.Success:
+		for _, sig := range slices.Backward(o.request.Embed.Chain) {
+			w.lose(o, sig, x, "")
+		}
 	}
+	told := []*outcome{o}
+	if !w.storeResults(told) || !w.countParts(told) {
+		return false
+	}
+	return !o.goesOn() || w.follow(o)
+}
+
+// failRetry makes a failure of a task that was to be retried.
+func (w *Worker) failRetry(o *outcome, x *protocol.Exception) {
 	o.state = protocol.Failure
 	w.failed.Add(1)
 	c := completion{state: protocol.Failure, exception: x}
@@ -158,11 +190,13 @@ func (w *Worker) unsendable(o *outcome, err error) bool {
 		c.exception, c.traceback = failed.Exception, failed.Traceback
 		o.meta = &failed
 	}
+	if children := w.carryOn(o, &c); o.meta != nil {
+		o.meta.Children = append(slices.Clip(o.meta.Children), children...)
+	}
 	if o.run != nil {
 		w.logOutcome(o.run, c)
 		w.tellEnded(o.run, c)
 	}
-	return o.meta == nil || w.storeResults([]*outcome{o})
 }
 
 // forsake ends what a stop has left of an outcome. A message that is held goes back; one that was acknowledged early would

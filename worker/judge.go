@@ -35,6 +35,13 @@ func (w *Worker) judge(ctx context.Context, e *execution, result any, err error,
 		// The task has handed on what its context told it; the cause says more, and Python has a class for it.
 		err = fmt.Errorf("%w: %w", task.ErrSoftTimeLimit, err)
 	}
+	if r, ok := errors.AsType[*task.ReplaceError](err); ok {
+		wire, failed := r.With.Wire()
+		if failed == nil {
+			return completion{state: protocol.Ignored, replacement: &wire}
+		}
+		err = fmt.Errorf("replace: %w", failed)
+	}
 	next, err := e.task.Defaults.NextAttempt(e.info, err)
 	if next != nil {
 		return retried(next, stack)

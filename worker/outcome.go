@@ -15,16 +15,16 @@ import (
 // emit the event, settle the delivery. A crash between two steps leaves the delivery with the broker, and whoever gets
 // it next repeats the steps; a SUCCESS that is stored already stays.
 type outcome struct {
-	delivery *transport.Delivery
-	request  *protocol.Request // nil when the message could not be read
-	state    protocol.State
-	meta     *protocol.ResultMeta // what to store; nil: nothing
-	// following are the messages to send after the result is stored and before the delivery is settled.
-	following []transport.Publication
-	verdict   transport.Verdict
-	reason    string     // of a quarantine
-	settled   bool       // acknowledged early: nothing to settle
-	run       *execution // nil: there was none, or a stop has ended it
+	delivery     *transport.Delivery
+	request      *protocol.Request // nil when the message could not be read
+	state        protocol.State
+	meta         *protocol.ResultMeta // what to store; nil: nothing
+	continuation                      // what is to be done and sent between the storing and the settling
+	verdict      transport.Verdict
+	reason       string     // of a quarantine
+	settled      bool       // acknowledged early: nothing to settle
+	unsent       bool       // what was to follow could not be sent
+	run          *execution // nil: there was none, or a stop has ended it
 }
 
 // batch bounds a batch of outcomes by a part of what the worker holds. Smaller ones cost more calls, but a batch of
@@ -70,7 +70,7 @@ func (w *Worker) store(next chan<- []*outcome) {
 		}
 		batch := w.gather(first)
 		w.pulses.store.begin()
-		if !w.storeResults(batch) {
+		if !w.storeResults(batch) || !w.countParts(batch) {
 			for _, o := range batch {
 				w.forsake(o)
 			}
@@ -116,6 +116,7 @@ func (w *Worker) storeResults(batch []*outcome) bool {
 		if o.meta != nil {
 			metas = append(metas, o.meta)
 		}
+		metas = append(metas, o.lost...)
 	}
 	for len(metas) > 0 && w.backend != nil {
 		err := w.backend.Store(w.applying, metas)

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"slices"
 
 	"github.com/gelery/gelery/protocol"
 	"github.com/gelery/gelery/transport"
@@ -49,7 +50,7 @@ func (w *Worker) runJob(ctx context.Context, j *job) {
 		return
 	}
 	o.run = e
-	w.conclude(o, e, c, ignore)
+	w.conclude(o, e, &c, ignore)
 	w.logOutcome(e, c)
 	w.tellEnded(e, c)
 	w.report(o)
@@ -58,9 +59,15 @@ func (w *Worker) runJob(ctx context.Context, j *job) {
 	}
 }
 
-// conclude turns a completion into the outcome's verdict and result document.
-func (w *Worker) conclude(o *outcome, e *execution, c completion, ignore bool) {
-	o.state, o.following = c.state, c.following
+// conclude turns a completion into the outcome's verdict and result document, and adds what follows in its workflow. The
+// completion becomes a failure if that cannot be.
+func (w *Worker) conclude(o *outcome, e *execution, c *completion, ignore bool) {
+	children := e.info.Children()
+	o.following = c.following
+	if c.replacement != nil || follows(&o.request.Embed) {
+		children = append(slices.Clip(children), w.carryOn(o, c)...)
+	}
+	o.state = c.state
 	switch c.state {
 	case protocol.Success:
 		w.succeeded.Add(1)
@@ -80,7 +87,7 @@ func (w *Worker) conclude(o *outcome, e *execution, c completion, ignore bool) {
 	}
 	if !ignore || w.config.StoreErrorsEvenIfIgnored && c.state.Exceptional() {
 		o.meta = w.meta(e.job, c.state, c.exception, c.traceback)
-		o.meta.Result, o.meta.Children = c.result, e.info.Children()
+		o.meta.Result, o.meta.Children = c.result, children
 	}
 }
 

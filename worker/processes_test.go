@@ -257,7 +257,8 @@ func TestCompletionTravelsWhole(t *testing.T) {
 		Body: []byte("[[], {}, {}]"), Properties: protocol.Properties{DeliveryTag: "tag", DeliveryMode: 2, Priority: 4}}
 	want := completion{state: protocol.Retry, requeue: true, timedOut: true, expected: true, lost: true, why: "Retry in 5s",
 		exception: &protocol.Exception{Type: "KeyError", Module: "builtins", Args: []any{"k"}}, traceback: "trace",
-		following: []transport.Publication{{Message: &message, Exchange: "x", RoutingKey: "k", Delay: time.Minute, Optional: true}}}
+		following:   []transport.Publication{{Message: &message, Exchange: "x", RoutingKey: "k", Delay: time.Minute, Optional: true}},
+		replacement: &protocol.Signature{Task: "r", Args: []any{int64(1)}, Kwargs: map[string]any{}, Options: map[string]any{"queue": "q"}, Immutable: true}}
 	v := reflect.ValueOf(want)
 	for i := range v.NumField() {
 		if name := v.Type().Field(i).Name; v.Field(i).IsZero() && name != "result" {

@@ -69,6 +69,7 @@ func (w *Worker) overdelivered(j *job, begun int) {
 		begun)
 	x := &protocol.Exception{Type: "WorkerLostError", Module: "billiard.exceptions", Args: []any{"message given up: " + reason}}
 	o := &outcome{delivery: j.delivery, request: j.request, state: protocol.Failure, verdict: transport.Quarantine, reason: reason}
+	w.carryOn(o, &completion{state: protocol.Failure, exception: x})
 	if w.storesError(j) {
 		o.meta = w.meta(j, protocol.Failure, x, "")
 	}
@@ -79,8 +80,8 @@ func (w *Worker) overdelivered(j *job, begun int) {
 }
 
 // succeededBefore ends a job whose SUCCESS is stored already, if the worker is to look. What follows the task was sent
-// before its message could be acknowledged, or not, if its worker was lost in between: the door for workflows, which must
-// then be continued from the stored result.
+// before its message could be acknowledged, or not, if its worker was lost in between: so its workflow goes on from the
+// stored result, as in Celery from 5.6.3 on. What was sent already comes once more, under the same ids.
 func (w *Worker) succeededBefore(ctx context.Context, j *job) bool {
 	if !w.config.Deduplicate || w.ignoresResult(j) {
 		return false
@@ -96,7 +97,9 @@ func (w *Worker) succeededBefore(ctx context.Context, j *job) bool {
 		return false
 	}
 	w.logSucceededBefore(j)
-	w.report(&outcome{delivery: j.delivery, request: j.request, state: protocol.Success})
+	o := &outcome{delivery: j.delivery, request: j.request, state: protocol.Success}
+	w.carryOn(o, &completion{state: protocol.Success, result: meta.Result})
+	w.report(o)
 	return true
 }
 

@@ -268,7 +268,7 @@ func TestDelayOfLateRetry(t *testing.T) {
 	t.Parallel()
 	m := &protocol.Message{}
 	m.Headers.ETA = protocol.FormatTime(time.Now().Add(10 * time.Second))
-	o := &outcome{following: []transport.Publication{{Message: m, Delay: time.Minute}, {Message: m}}}
+	o := &outcome{continuation: continuation{following: []transport.Publication{{Message: m, Delay: time.Minute}, {Message: m}}}}
 	o.recount()
 	if d := o.following[0].Delay; d > 10*time.Second || d < 5*time.Second {
 		t.Errorf("ten seconds before its eta it is delayed by %v", d)

@@ -165,7 +165,7 @@ func (w *Worker) slot(ctx context.Context) {
 			}
 			w.slots.busy.Add(1)
 			if w.pool.reserve(ctx, j) {
-				if !w.discarded(j) && (!j.delivery.Redelivered || w.resumes(ctx, j)) {
+				if !w.discarded(j) && (!j.delivery.Redelivered || w.resumes(ctx, j)) && w.startsFirst(j) {
 					w.runJob(ctx, j)
 				}
 				w.pool.release(j)

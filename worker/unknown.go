@@ -32,7 +32,9 @@ func (w *Worker) unknown(d *transport.Delivery, r *protocol.Request) {
 		w.log.Error("Received unregistered task of type "+value.Repr(r.Task, resultReprSize)+". Its message is rejected",
 			"queue", d.Queue, "task_id", r.ID)
 		w.tellQuarantined(d, r, x, reason)
-		w.report(&outcome{delivery: d, request: r, verdict: transport.Reject, meta: w.refusal(r, x)})
+		o := &outcome{delivery: d, request: r, verdict: transport.Reject, meta: w.refusal(r, x)}
+		w.carryOn(o, &completion{state: protocol.Failure, exception: x})
+		w.report(o)
 		return
 	case unknownRequeue:
 		n := r.Hops()
@@ -60,5 +62,5 @@ func (w *Worker) handBack(j *job) {
 	w.log.Info("Handing back unregistered task of type "+value.Repr(j.request.Task, resultReprSize), "queue", j.delivery.Queue,
 		"task_id", j.request.ID, "hops", m.Headers.Hops())
 	w.report(&outcome{delivery: j.delivery, request: j.request,
-		following: []transport.Publication{{Message: m, RoutingKey: j.delivery.Queue}}})
+		continuation: continuation{following: []transport.Publication{{Message: m, RoutingKey: j.delivery.Queue}}}})
 }

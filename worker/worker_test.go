@@ -225,26 +225,6 @@ func TestUnregisteredIsKept(t *testing.T) {
 	}
 }
 
-func TestWorkflowsAreNotCutOff(t *testing.T) {
-	t.Parallel()
-	s := newSite(t)
-	s.start(Config{})
-	next := protocol.Signature{Task: "tasks.add"}
-	for _, option := range []task.SendOption{task.Link(next), task.LinkError(next)} {
-		r, err := s.client.Send(s.context(), "tasks.add", []any{1, 2}, nil, option)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if e := s.failure(r); e.Type != "NotImplementedError" {
-			t.Errorf("a task with %v ended with %v", option, e)
-		}
-	}
-	s.settled()
-	if q := s.quarantined(); len(q) != 2 {
-		t.Errorf("%d in quarantine; expected both", len(q))
-	}
-}
-
 // raw publishes a message that no honest client makes.
 func (s *site) raw(change func(*protocol.Message)) {
 	s.Helper()
