@@ -198,7 +198,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"worker", "-A", "proj"}, exitUsage, "-A/--app: Go has no app module"},
 		{[]string{"worker", "-P", "solo"}, exitUsage, `"solo" is not allowed; allowed: one of goroutine, process`},
 		{[]string{"worker", "-B"}, exitUsage, "-B/--beat: "},
-		{[]string{"worker", "-E"}, exitUsage, "-E/--task-events: "},
+		{[]string{"worker", "--heartbeat-interval", "0"}, exitUsage, `"--heartbeat-interval" flag: 0 is not allowed`},
 		{[]string{"worker", "--bogus"}, exitUsage, "unknown flag: --bogus\n  try: see gelery worker --help"},
 		{[]string{"worker", "extra"}, exitUsage, "extra"},
 		{[]string{"worker", "-l", "LOUD"}, exitUsage, `"LOUD" is unknown`},

@@ -26,8 +26,6 @@ var foreignWorker = []foreignFlag{
 	{"beat", "B", true, "the worker has no scheduler inside; run celery beat beside it"},
 	{"schedule-filename", "s", false, "the worker has no scheduler inside; run celery beat beside it"},
 	{"scheduler", "", false, "the worker has no scheduler inside; run celery beat beside it"},
-	{"task-events", "E", true, "the worker sends no task events; leave the option out"},
-	{"events", "", true, "the worker sends no task events; leave the option out"},
 	{"detach", "D", true, "leave that to the service manager (systemd, Docker), or use nohup ... &"},
 	{"pidfile", "", false, "leave that to the service manager (systemd, Docker)"},
 	{"uid", "", false, "leave that to the service manager (systemd, Docker)"},
@@ -40,8 +38,6 @@ var foreignWorker = []foreignFlag{
 	{"optimization", "O", false, ""}, // every worker is "fair": a task goes to a free slot only
 	{"without-gossip", "", true, ""},
 	{"without-mingle", "", true, ""},
-	{"without-heartbeat", "", true, ""},
-	{"heartbeat-interval", "", false, ""},
 }
 
 // foreignCommands are celery's commands that have no counterpart.

@@ -3,12 +3,11 @@ package cli
 import (
 	"fmt"
 	"runtime"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
-)
 
-const modulePath = "github.com/gelery/gelery"
+	"github.com/gelery/gelery/internal/moduleversion"
+)
 
 // versionDocument is what `version -o json` prints.
 type versionDocument struct {
@@ -28,25 +27,8 @@ func (v versionDocument) String() string {
 
 // readVersion finds the version of this module, which may be a dependency of the program's.
 func readVersion() versionDocument {
-	v := versionDocument{Version: "(devel)", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return v
-	}
-	if info.Main.Path != modulePath {
-		for _, m := range info.Deps {
-			if m.Path == modulePath {
-				v.Version = m.Version
-			}
-		}
-		return v
-	}
-	v.Version = firstOf(info.Main.Version, v.Version)
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			v.Revision = s.Value[:min(12, len(s.Value))]
-		}
-	}
+	v := versionDocument{Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	v.Version, v.Revision = moduleversion.Read()
 	return v
 }
 

@@ -46,6 +46,11 @@ func (f *workerFlags) add(cmd *cobra.Command, logLevel string) {
 	addSetting(cmd, "track-started", "", "store the state STARTED when a task begins", "task_track_started")
 	addSetting(cmd, "unknown-task", "", "`policy` for messages of unknown tasks: fail, reject or requeue", "worker_unknown_task")
 	addSetting(cmd, "max-deliveries", "", "`number` of runs of a message whose workers went away before it is quarantined", "worker_max_deliveries")
+	addSetting(cmd, "task-events", "E", "send the events of tasks, for Flower and celery events", "worker_send_task_events")
+	addSetting(cmd, "events", "", "", "worker_send_task_events") // Celery's other name
+	_ = flags.MarkHidden("events")
+	addSetting(cmd, "heartbeat-interval", "", "how often monitors are told that the worker is alive", "worker_heartbeat_interval")
+	addSetting(cmd, "without-heartbeat", "", "do not tell them", "worker_without_heartbeat")
 	addSetting(cmd, "statedb", "S", "`path` of the file that keeps what is revoked over a restart", "worker_state_db")
 	addSetting(cmd, "stop-timeout", "", "how long a warm stop waits for running tasks", "worker_stop_timeout")
 	addSetting(cmd, "soft-stop-timeout", "", "how long running tasks may go on when a cold stop is asked for", "worker_soft_shutdown_timeout")

@@ -34,12 +34,63 @@ type Event struct {
 	Timestamp time.Time // in microseconds
 	// Fields are those of its type, in the order they are written. Of decoded events they are sorted by name.
 	Fields []EventField
+	// Members are fields that are written already, for AppendEvent. Decoded events have none.
+	Members EventMembers
 }
 
 // EventField is a field of an event. A decoded one has a canonical value, see package value.
 type EventField struct {
 	Name  string
 	Value any
+}
+
+// EventMembers are fields of an event as JSON, each with a comma before it: for who sends many.
+type EventMembers []byte
+
+func (m EventMembers) name(name string) EventMembers {
+	m = append(m, `, "`...)
+	m = append(m, name...)
+	return append(m, `": `...)
+}
+
+// Text adds a text.
+func (m EventMembers) Text(name, v string) EventMembers {
+	return serialization.AppendString(m.name(name), v)
+}
+
+// OptionalText adds a text, null if it is empty.
+func (m EventMembers) OptionalText(name, v string) EventMembers {
+	if v == "" {
+		return append(m.name(name), "null"...)
+	}
+	return m.Text(name, v)
+}
+
+// Int adds a whole number.
+func (m EventMembers) Int(name string, v int64) EventMembers {
+	return strconv.AppendInt(m.name(name), v, 10)
+}
+
+// Float adds a number, which must not be infinite or NaN.
+func (m EventMembers) Float(name string, v float64) EventMembers {
+	return value.AppendFloat(m.name(name), v)
+}
+
+// Floats adds a list of such numbers.
+func (m EventMembers) Floats(name string, list ...float64) EventMembers {
+	m = append(m.name(name), '[')
+	for i, v := range list {
+		if i > 0 {
+			m = append(m, ", "...)
+		}
+		m = value.AppendFloat(m, v)
+	}
+	return append(m, ']')
+}
+
+// Bool adds a truth value.
+func (m EventMembers) Bool(name string, v bool) EventMembers {
+	return strconv.AppendBool(m.name(name), v)
 }
 
 // Group is what stands before the first dash of the type: "task" or "worker", or a word of the user's.
@@ -93,6 +144,7 @@ func AppendEvent(dst []byte, e *Event) ([]byte, error) {
 	dst = strconv.AppendInt(dst, int64(e.PID), 10)
 	dst = append(dst, `, "clock": `...)
 	dst = strconv.AppendInt(dst, e.Clock, 10)
+	dst = append(dst, e.Members...)
 	for _, f := range e.Fields {
 		if isEventHeader(f.Name) {
 			continue

@@ -3,6 +3,7 @@ package protocol_test
 import (
 	"encoding/json"
 	"math"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,15 +16,21 @@ import (
 func TestAppendEvent(t *testing.T) {
 	t.Parallel()
 	const want = `{"hostname": "w1@h1", "utcoffset": 0, "pid": 15478, "clock": 6, "uuid": "7dcf", "name": "tasks.add", "args": "(1, 2)", ` +
-		`"parent_id": null, "retries": 0, "loadavg": [2.19,1.0,0.48], "runtime": 0.00042, "terminated": false, ` +
+		`"parent_id": null, "root_id": "7dcf", "retries": 0, "loadavg": [2.19, 1.0, 0.48], "runtime": 0.00042, "terminated": false, ` +
 		`"timestamp": 1795342073.013439, "type": "task-received"}`
-	got, err := protocol.AppendEvent(nil, &protocol.Event{Type: "task-received", Hostname: "w1@h1", PID: 15478, Clock: 6,
-		Timestamp: time.UnixMicro(1795342073013439),
-		Fields: []protocol.EventField{{Name: "uuid", Value: "7dcf"}, {Name: "name", Value: "tasks.add"}, {Name: "args", Value: "(1, 2)"},
-			{Name: "parent_id", Value: nil}, {Name: "retries", Value: 0}, {Name: "loadavg", Value: []any{2.19, 1.0, 0.48}},
-			{Name: "runtime", Value: 0.00042}, {Name: "terminated", Value: false}}})
+	e := &protocol.Event{Type: "task-received", Hostname: "w1@h1", PID: 15478, Clock: 6, Timestamp: time.UnixMicro(1795342073013439)}
+	e.Members = e.Members.Text("uuid", "7dcf").Text("name", "tasks.add").Text("args", "(1, 2)").OptionalText("parent_id", "").
+		OptionalText("root_id", "7dcf").Int("retries", 0).Floats("loadavg", 2.19, 1, 0.48).Float("runtime", 0.00042).Bool("terminated", false)
+	got, err := protocol.AppendEvent(nil, e)
 	if err != nil || string(got) != want {
 		t.Errorf("%v\n%s; want\n%s", err, got, want)
+	}
+	e.Members, e.Fields = nil, []protocol.EventField{{Name: "uuid", Value: "7dcf"}, {Name: "name", Value: "tasks.add"}, {Name: "args", Value: "(1, 2)"},
+		{Name: "parent_id"}, {Name: "root_id", Value: "7dcf"}, {Name: "retries", Value: 0}, {Name: "loadavg", Value: []any{2.19, 1.0, 0.48}},
+		{Name: "runtime", Value: 0.00042}, {Name: "terminated", Value: false}}
+	got, err = protocol.AppendEvent(nil, e)
+	if short := strings.ReplaceAll(want, "2.19, 1.0, 0.48", "2.19,1.0,0.48"); err != nil || string(got) != short {
+		t.Errorf("%v\n%s; want\n%s", err, got, short)
 	}
 	if _, err := protocol.AppendEvent(nil, &protocol.Event{Fields: []protocol.EventField{{Name: "x", Value: func() {}}}}); err == nil {
 		t.Error("a function is written")

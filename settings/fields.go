@@ -38,6 +38,8 @@ var (
 		"ResultPersistent":               "result_persistent",
 		"IgnoreResult":                   "task_ignore_result",
 		"PublishTimeout":                 "task_publish_timeout",
+		"EventExchange":                  "event_exchange",
+		"SendSentEvent":                  "task_send_sent_event",
 	}
 	workerFields = map[string]string{
 		"Queues":                   "worker_queues",
@@ -72,6 +74,9 @@ var (
 		"Limits":                   "worker_limits",
 		"LimitsURL":                "worker_limits_url",
 		"DisableRemoteControl":     "worker_enable_remote_control",
+		"TaskEvents":               "worker_send_task_events",
+		"HeartbeatInterval":        "worker_heartbeat_interval",
+		"DisableHeartbeat":         "worker_without_heartbeat",
 		"RevokesMax":               "worker_revokes_max",
 		"RevokeExpires":            "worker_revoke_expires",
 		"StateFile":                "worker_state_db",

@@ -52,7 +52,7 @@ const (
 	ofPython   = "it is Python's alone"
 	ofBackends = "it is of a result backend that Gelery does not have"
 	ofBeat     = "it is for beat"
-	ofEvents   = "it is for events and remote control, which have their defaults"
+	ofEvents   = "it is for receivers of events and for remote control, which have their defaults"
 	ofChords   = "it is for chords, which Gelery does not have yet"
 	isSo       = "it is so anyway"
 )
@@ -65,7 +65,6 @@ var pythonNames = map[string][]string{
 		"worker_redirect_stdouts_level", "task_remote_tracebacks", "broker_pool_limit", "broker_heartbeat_checkrate",
 		"broker_channel_error_retry", "result_cache_max", "result_exchange", "result_exchange_type", "redis_retry_on_timeout",
 		"task_eager_propagates", "task_store_eager_result", "task_publish_retry", "task_publish_retry_policy"},
-	ofEvents: {"worker_send_task_events", "task_send_sent_event"},
 	ofBackends: {"result_backend_always_retry", "result_backend_max_retries", "result_backend_base_sleep_between_retries_ms",
 		"result_backend_max_sleep_between_retries_ms"},
 	ofChords: {"result_chord_retry_interval", "result_chord_join_timeout", "task_allow_error_cb_on_chord_header"},
@@ -85,6 +84,7 @@ var asIs = map[string][]any{
 	"task_inherit_parent_priority":                        {false},
 	"worker_cancel_long_running_tasks_on_connection_loss": {false},
 	"worker_enable_soft_shutdown_on_idle":                 {false},
+	"event_serializer":                                    {"json", "application/json"}, // which every receiver reads
 }
 
 // withoutEffect tells why a setting has none, and whether its value asks for something that Gelery does not do.
@@ -116,7 +116,7 @@ func withoutEffect(v Value) (why string, differs bool) {
 
 // pythonPrefixes begin the names of whole groups of them.
 var pythonPrefixes = map[string]string{
-	"beat_": ofBeat, "event_": ofEvents, "control_": ofEvents, "security_": ofPython, "database_": ofBackends, "cache_": ofBackends,
+	"beat_": ofBeat, "event_queue_": ofEvents, "control_": ofEvents, "security_": ofPython, "database_": ofBackends, "cache_": ofBackends,
 	"cassandra_": ofBackends, "s3_": ofBackends, "azureblockblob_": ofBackends, "gcs_": ofBackends, "couchbase_": ofBackends,
 	"arangodb_": ofBackends, "mongodb_": ofBackends, "cosmosdbsql_": ofBackends, "elasticsearch_": ofBackends, "dynamodb_": ofBackends,
 }

@@ -117,6 +117,11 @@ var table = []Setting{
 	{Name: "task_default_delivery_mode", Type: Any, Default: "2", Meaning: "refused unless 2: use the option task.Transient", check: persistent},
 	{Name: "task_default_priority", Type: Any, Meaning: "refused: give a priority to the task or to its route", instead: "give a priority to the task or to its route"},
 
+	{Name: "event_exchange", Type: Text, Default: "celeryev", Meaning: "exchange of events", check: notEmpty,
+		use: to(func(c *configs) *string { return &c.client.EventExchange })},
+	{Name: "task_send_sent_event", Type: Boolean, Default: "false", Meaning: "send an event for each task that is sent",
+		use: to(func(c *configs) *bool { return &c.client.SendSentEvent })},
+
 	// Results.
 	{Name: "result_backend", Type: URL, Meaning: `where results are kept; "disabled" for nowhere`, use: func(c *configs, v any) {
 		if c.client.Backend = v.(string); c.client.Backend == "disabled" || strings.HasPrefix(c.client.Backend, "disabled:") {
@@ -201,6 +206,12 @@ var table = []Setting{
 		use: to(func(c *configs) *string { return &c.worker.LimitsURL })},
 	{Name: "worker_enable_remote_control", Type: Boolean, Default: "true", Meaning: "obey celery control, inspect and revoke",
 		use: func(c *configs, v any) { c.worker.DisableRemoteControl = !v.(bool) }},
+	{Name: "worker_send_task_events", Type: Boolean, Default: "false", Meaning: "send the events of tasks, for Flower and celery events: celery worker -E",
+		use: to(func(c *configs) *bool { return &c.worker.TaskEvents })},
+	{Name: "worker_heartbeat_interval", Own: true, Type: Seconds, Default: "2", Meaning: "how often monitors are told that the worker is alive: --heartbeat-interval",
+		check: notZero, use: to(func(c *configs) *time.Duration { return &c.worker.HeartbeatInterval })},
+	{Name: "worker_without_heartbeat", Own: true, Type: Boolean, Default: "false", Meaning: "do not tell them: --without-heartbeat",
+		use: to(func(c *configs) *bool { return &c.worker.DisableHeartbeat })},
 	{Name: "worker_state_db", Type: Text, Meaning: "path of the file that keeps what is revoked over a restart",
 		use: to(func(c *configs) *string { return &c.worker.StateFile })},
 	{Name: "worker_soft_shutdown_timeout", Type: Seconds, Default: "0", Meaning: "how long running tasks may go on when a cold stop is asked for",

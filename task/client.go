@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gelery/gelery/backends"
@@ -24,6 +25,7 @@ type Client struct {
 	replyTo   string
 	through   Publish // the middleware; nil: none
 
+	clock    atomic.Int64 // Lamport's, of its events
 	mu       sync.Mutex
 	declared map[string]struct{} // queues this process has declared
 }
@@ -211,6 +213,9 @@ func (c *Client) publish(ctx context.Context, batch []outgoing) error {
 	}
 	if err := c.deliverAgain(ctx, batch); err != nil {
 		return err
+	}
+	if c.config.SendSentEvent {
+		c.tellSent(ctx, batch)
 	}
 	if inTask {
 		for _, m := range batch {

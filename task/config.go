@@ -10,6 +10,7 @@ import (
 
 	"github.com/gelery/gelery/backends"
 	"github.com/gelery/gelery/internal/poolchild"
+	"github.com/gelery/gelery/protocol"
 	"github.com/gelery/gelery/protocol/compression"
 	"github.com/gelery/gelery/protocol/serialization"
 	"github.com/gelery/gelery/transport"
@@ -83,6 +84,12 @@ type Config struct {
 	// IgnoreResult throws results away unless a task or a call says otherwise. Default false. task_ignore_result.
 	IgnoreResult bool
 
+	// SendSentEvent sends the event task-sent for each call, right behind its message, for monitors. It costs each Send and
+	// SendBatch one round trip more, and never an error. Default false. task_send_sent_event.
+	SendSentEvent bool
+	// EventExchange is the exchange of events. Default "celeryev". event_exchange.
+	EventExchange string
+
 	// Middleware wraps every Send and SendBatch of this client, the first one outermost. Default: none.
 	Middleware []PublishMiddleware
 	// PublishTimeout bounds a Send, reconnecting included, beside the context's own deadline. Default 10 s. It stands
@@ -106,6 +113,7 @@ func (c Config) withDefaults() (Config, error) {
 	c.Serializer = either(c.Serializer, "json")
 	c.ResultSerializer = either(c.ResultSerializer, "json")
 	c.Protocol = either(c.Protocol, 2)
+	c.EventExchange = either(c.EventExchange, protocol.EventExchange)
 	c.PublishTimeout = either(c.PublishTimeout, 10*time.Second)
 	if len(c.AcceptContent) == 0 {
 		c.AcceptContent = []string{"json"}

@@ -327,5 +327,11 @@ func (c *Client) Forward(ctx context.Context, batch []transport.Publication) err
 	for i, p := range batch {
 		out[i] = outgoing{publication: p, declare: c.router.at(p.Exchange, p.RoutingKey).declare, tolerant: true}
 	}
-	return c.deliverAgain(ctx, out)
+	if err := c.deliverAgain(ctx, out); err != nil {
+		return err
+	}
+	if c.config.SendSentEvent {
+		c.tellSent(ctx, calls(out))
+	}
+	return nil
 }

@@ -22,6 +22,7 @@ type outgoing struct {
 	untold      bool // a part of a workflow
 	awaited     bool // a result that is sent comes to this client
 	publication transport.Publication
+	request     *protocol.Request // that the message was made of
 	declare     []transport.Queue
 	timeout     time.Duration // the call's own PublishTimeout; 0: none
 	tolerant    bool          // a queue that cannot be declared may be there nevertheless
@@ -99,6 +100,7 @@ func (c *Client) encode(p *Publishing) (outgoing, error) {
 		untold:      p.untold,
 		awaited:     !ignored && s.replyTo == "",
 		publication: dest.publication(m, s.eta, now),
+		request:     request,
 		declare:     dest.declare,
 		timeout:     s.publishTimeout,
 	}, nil

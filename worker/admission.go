@@ -39,6 +39,7 @@ func (w *Worker) admit(ctx context.Context, d *transport.Delivery) {
 		return
 	}
 	w.tellReceived(j)
+	w.events.tellReceived(j)
 	if eta, ok := r.ETATime(); ok && time.Until(eta) > 0 {
 		w.postpone(j, eta)
 		return
@@ -61,7 +62,7 @@ func (w *Worker) discarded(j *job) bool {
 	}
 	w.logDiscarded(j, why, by)
 	w.tellRevoked(j, why)
-	o := &outcome{delivery: j.delivery, request: j.request, state: protocol.Revoked}
+	o := &outcome{delivery: j.delivery, request: j.request, state: protocol.Revoked, events: w.events.ofRevocation(j.request, why)}
 	x := revokedException(why)
 	w.carryOn(o, &completion{state: protocol.Revoked, exception: x})
 	if w.storesError(j) {
@@ -91,7 +92,9 @@ func (w *Worker) due(ctx context.Context, j *job) {
 
 // postpone keeps a job until its time: in the broker if it can, else here.
 func (w *Worker) postpone(j *job, eta time.Time) {
-	if !w.delaying.take(j, eta) {
+	if w.delaying.take(j, eta) {
+		w.events.delayed(j)
+	} else {
 		w.parking.park(j, eta)
 	}
 }
@@ -119,7 +122,8 @@ func (w *Worker) refuse(d *transport.Delivery, r *protocol.Request, x *protocol.
 	w.logRefused(d, r, x, reason)
 	w.tellQuarantined(d, r, x, reason)
 	w.quarantined.Add(1)
-	o := &outcome{delivery: d, request: r, verdict: transport.Quarantine, reason: reason, meta: w.refusal(r, x)}
+	o := &outcome{delivery: d, request: r, verdict: transport.Quarantine, reason: reason, meta: w.refusal(r, x),
+		events: w.events.ofRefusal(r, x)}
 	w.carryOn(o, &completion{state: protocol.Failure, exception: x})
 	w.report(o)
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // attendance is who attends to the world outside as long as the worker is there, from before it receives until the last
-// acknowledgement: remote control, who keeps what is revoked, and who tells how the worker is.
+// acknowledgement: remote control, events, who keeps what is revoked, and who tells how the worker is.
 type attendance struct {
 	w       *Worker
 	ctx     context.Context
@@ -37,6 +37,8 @@ func (w *Worker) attend(ctx context.Context) (*attendance, error) {
 	if !w.config.DisableRemoteControl {
 		a.control = newControl(ctx, w)
 	}
+	w.events.begin()
+	a.actors.Go(func() { w.events.run(a.ctx) })
 	return a, nil
 }
 

@@ -35,6 +35,9 @@ var controlCommands = map[string]controlCommand{
 	"pool_grow":                 {run: poolGrowCommand},
 	"pool_shrink":               {run: poolShrinkCommand},
 	"autoscale":                 {run: autoscaleCommand},
+	"enable_events":             {run: enableEventsCommand},
+	"disable_events":            {run: disableEventsCommand},
+	"heartbeat":                 {run: heartbeatCommand},
 	"shutdown":                  {run: shutdownCommand},
 }
 

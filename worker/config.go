@@ -112,6 +112,15 @@ type Config struct {
 	// DisableRemoteControl makes the worker deaf to remote control: to `celery control` and `celery inspect`, Flower, and
 	// Client.Revoke, of which it learns then on Redis only, within seconds. Default false. worker_enable_remote_control.
 	DisableRemoteControl bool
+	// TaskEvents sends the events of tasks, which monitors such as Flower and `celery events` show, from the start; remote
+	// control can turn them on and off. Default false. worker_send_task_events, -E.
+	TaskEvents bool
+	// HeartbeatInterval is how often the worker tells that it is alive, in the event worker-heartbeat. Monitors take it for
+	// dead after twice that time. Default 2 s. celery worker --heartbeat-interval.
+	HeartbeatInterval time.Duration
+	// DisableHeartbeat sends no heartbeats, nor worker-online and worker-offline: monitors do not see the worker. Default
+	// false. celery worker --without-heartbeat.
+	DisableHeartbeat bool
 	// RevokesMax is how many revoked ids the worker keeps in mind, and as many stamps. Default: the environment's
 	// CELERY_WORKER_REVOKES_MAX, else 50,000.
 	RevokesMax int
@@ -154,6 +163,9 @@ func (c Config) withDefaults(client task.Config) (Config, error) {
 	if c.UnknownTaskHops == 0 {
 		c.UnknownTaskHops = defaultHops
 	}
+	if c.HeartbeatInterval == 0 {
+		c.HeartbeatInterval = 2 * time.Second
+	}
 	if c.MaxDeliveries == 0 {
 		c.MaxDeliveries = defaultMaxDeliveries
 	}
@@ -177,6 +189,8 @@ func (c Config) withDefaults(client task.Config) (Config, error) {
 		return c, fmt.Errorf("worker config: UnknownTask: %q is not fail, reject or requeue", c.UnknownTask)
 	case c.SoftStopTimeout < 0:
 		return c, fmt.Errorf("worker config: SoftStopTimeout: %v is negative", c.SoftStopTimeout)
+	case c.HeartbeatInterval < minHeartbeat:
+		return c, fmt.Errorf("worker config: HeartbeatInterval: %v is less than %v", c.HeartbeatInterval, minHeartbeat)
 	case c.StopTimeout < 0:
 		return c, fmt.Errorf("worker config: StopTimeout: %v is negative", c.StopTimeout)
 	}
@@ -227,6 +241,8 @@ func (c Config) Check(client *task.Client) error {
 const (
 	maxConcurrency = 100_000
 	maxPrefetch    = 1_000
+
+	minHeartbeat = 100 * time.Millisecond
 
 	defaultMaxDeliveries = 5
 	defaultHops          = 100

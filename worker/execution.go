@@ -78,6 +78,7 @@ func (w *Worker) execute(j *job, ignore bool) (e *execution, c completion, runni
 	}
 	if e.undecided() && !w.terminated() {
 		w.tellStarted(e)
+		w.events.tellStarted(e.request)
 	}
 	e.begun = time.Now()
 	if hard > 0 {
@@ -228,6 +229,7 @@ type completion struct {
 	traceback string
 	timedOut  bool // FAILURE by a time limit
 	expected  bool // FAILURE by an error that the task is known to return
+	signal    int  // REVOKED: what it was terminated with; 0: it was not
 	lost      bool // FAILURE because the process that ran it is gone
 
 	following   []transport.Publication // to be sent once the result is stored

@@ -196,6 +196,7 @@ func (w *Worker) failRetry(o *outcome, x *protocol.Exception) {
 	if o.run != nil {
 		w.logOutcome(o.run, c)
 		w.tellEnded(o.run, c)
+		o.events = w.events.ofRun(o, o.run, &c)
 	}
 }
 

@@ -25,6 +25,7 @@ type outcome struct {
 	settled      bool       // acknowledged early: nothing to settle
 	unsent       bool       // what was to follow could not be sent
 	run          *execution // nil: there was none, or a stop has ended it
+	events       []event    // nil: there are none, or nobody wants them
 }
 
 // batch bounds a batch of outcomes by a part of what the worker holds. Smaller ones cost more calls, but a batch of
@@ -164,6 +165,7 @@ func unencodable(m *protocol.ResultMeta, err error) {
 func (w *Worker) settle(batches <-chan []*outcome) {
 	for batch := range batches {
 		w.pulses.settle.begin()
+		w.events.tellOutcomes(batch)
 		settlements := make([]transport.Settlement, 0, len(batch))
 		for _, o := range batch {
 			if !o.settled {

@@ -68,7 +68,8 @@ func (w *Worker) overdelivered(j *job, begun int) {
 	reason := fmt.Sprintf("work on it has begun %d times after it had been handed out before, and has not ended: MaxDeliveries is reached",
 		begun)
 	x := &protocol.Exception{Type: "WorkerLostError", Module: "billiard.exceptions", Args: []any{"message given up: " + reason}}
-	o := &outcome{delivery: j.delivery, request: j.request, state: protocol.Failure, verdict: transport.Quarantine, reason: reason}
+	o := &outcome{delivery: j.delivery, request: j.request, state: protocol.Failure, verdict: transport.Quarantine, reason: reason,
+		events: w.events.ofRefusal(j.request, x)}
 	w.carryOn(o, &completion{state: protocol.Failure, exception: x})
 	if w.storesError(j) {
 		o.meta = w.meta(j, protocol.Failure, x, "")
@@ -97,7 +98,7 @@ func (w *Worker) succeededBefore(ctx context.Context, j *job) bool {
 		return false
 	}
 	w.logSucceededBefore(j)
-	o := &outcome{delivery: j.delivery, request: j.request, state: protocol.Success}
+	o := &outcome{delivery: j.delivery, request: j.request, state: protocol.Success, events: w.events.ofSuccess(j.request, meta.Result, 0)}
 	w.carryOn(o, &completion{state: protocol.Success, result: meta.Result})
 	w.report(o)
 	return true

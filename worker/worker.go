@@ -40,7 +40,8 @@ type Worker struct {
 	revoked   *revoked
 	pulses    pulses
 	health    *health      // nil: nobody asks
-	clock     atomic.Int64 // of remote control: Lamport's
+	clock     atomic.Int64 // Lamport's, of events and remote control
+	events    *events
 
 	autoscaler *autoscaler // nil: the number of slots is fixed
 
@@ -100,7 +101,7 @@ func New(client *task.Client, mux *Mux, c Config) (*Worker, error) {
 	if w.rooms, err = newRooms(w); err != nil {
 		return nil, err
 	}
-	w.active, w.revoked = newActive(), newRevoked(w)
+	w.active, w.revoked, w.events = newActive(), newRevoked(w), newEvents(w)
 	if w.pool, err = newPool(w); err != nil {
 		return nil, err
 	}

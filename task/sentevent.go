@@ -1,0 +1,86 @@
+package task
+
+import (
+	"context"
+	"os"
+	"time"
+
+	"github.com/gelery/gelery/protocol"
+)
+
+// sentEventTimeout bounds the sending of the event task-sent: who sends a task does not wait longer for it.
+const sentEventTimeout = time.Second
+
+// tellSent tells monitors of a batch that the broker has. The events of several calls are one message, as those of workers
+// are. What cannot be sent is left out.
+func (c *Client) tellSent(ctx context.Context, batch []outgoing) {
+	if len(batch) == 0 {
+		return
+	}
+	now := time.Now()
+	var body []byte
+	key := protocol.TaskMultiKey
+	for i := range batch {
+		e := &protocol.Event{Type: "task-sent", Hostname: c.config.Origin, UTCOffset: protocol.UTCOffset(now), PID: os.Getpid(),
+			Clock: c.clock.Add(1), Timestamp: now, Fields: batch[i].sentFields()}
+		separator := ", "
+		if i == 0 {
+			separator = "["
+			if len(batch) == 1 {
+				separator, key = "", e.RoutingKey()
+			}
+		}
+		var err error
+		if body, err = protocol.AppendEvent(append(body, separator...), e); err != nil {
+			c.config.Logger.Error("event task-sent not sent", "task_id", batch[i].id, "error", err)
+			return
+		}
+	}
+	if len(batch) > 1 {
+		body = append(body, ']')
+	}
+	ctx, cancel := context.WithTimeout(ctx, sentEventTimeout)
+	defer cancel()
+	if err := c.transport.Broadcast(ctx, c.config.EventExchange, key, protocol.NewEventMessage(c.config.Origin, body)); err != nil {
+		c.config.Logger.Warn("event task-sent not sent", "tasks", len(batch), "error", err)
+	}
+}
+
+// sentFields are the fields of task-sent.
+func (m *outgoing) sentFields() []protocol.EventField {
+	r := m.request
+	orNil := func(s string) any {
+		if s == "" {
+			return nil
+		}
+		return s
+	}
+	return []protocol.EventField{{Name: "uuid", Value: r.ID}, {Name: "root_id", Value: orNil(r.RootID)}, {Name: "parent_id", Value: orNil(r.ParentID)},
+		{Name: "name", Value: r.Task}, {Name: "args", Value: r.ArgsRepr}, {Name: "kwargs", Value: r.KwargsRepr}, {Name: "retries", Value: int64(r.Retries)},
+		{Name: "eta", Value: orNil(r.ETA)}, {Name: "expires", Value: orNil(r.Expires)}, {Name: "queue", Value: orNil(m.queue())},
+		{Name: "exchange", Value: m.publication.Exchange}, {Name: "routing_key", Value: m.publication.RoutingKey}}
+}
+
+// queue is the name of the queue that a message is for; "" if its exchange decides.
+func (m *outgoing) queue() string {
+	switch {
+	case len(m.declare) == 1:
+		return m.declare[0].Name
+	case m.publication.Exchange == "":
+		return m.publication.RoutingKey
+	}
+	return ""
+}
+
+// calls are those of the messages a worker sends for its tasks that are calls: attempts, and what follows a task. A message
+// that it hands back unread is none, and of protocol 1 it would have to read the body.
+func calls(batch []outgoing) []outgoing {
+	all := make([]outgoing, 0, len(batch))
+	for _, m := range batch {
+		if h := &m.publication.Message.Headers; h.Task != "" && h.Hops() == 0 {
+			m.request = &protocol.Request{Headers: *h}
+			all = append(all, m)
+		}
+	}
+	return all
+}
