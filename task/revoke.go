@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/gelery/gelery/protocol"
 	"github.com/gelery/gelery/protocol/serialization"
@@ -25,6 +26,9 @@ func Terminate(signal string) RevokeOption {
 	return func(r *revocation) { r.terminate, r.signal = true, either(signal, defaultSignal) }
 }
 
+// mostRevoked is how many ids one message names: workers refuse one that is too large.
+const mostRevoked = 20_000
+
 const defaultSignal = "SIGTERM"
 
 // Revoke tells all workers, Python's and Go's, not to run the tasks of the ids: Celery's control.revoke. One that has not
@@ -40,10 +44,12 @@ func (c *Client) Revoke(ctx context.Context, ids []string, opts ...RevokeOption)
 			return errors.New("revoke: an id is empty")
 		}
 	}
-	if len(ids) == 0 {
-		return nil
+	for some := range slices.Chunk(ids, mostRevoked) {
+		if err := c.revoke(ctx, "revoke", map[string]any{"task_id": some}, transport.RevokedSet, some, opts); err != nil {
+			return err
+		}
 	}
-	return c.revoke(ctx, "revoke", map[string]any{"task_id": ids}, transport.RevokedSet, ids, opts)
+	return nil
 }
 
 // RevokeByStampedHeaders is [Client.Revoke] for all tasks that carry one of the stamps, each a header with the values that
