@@ -4,16 +4,16 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net"
+	"slices"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/gelery/gelery/internal/retry"
 )
 
 // Kind says what an error of Redis calls for.
@@ -111,48 +111,8 @@ func InDoubt(err error) bool {
 	return true
 }
 
-// Backoff waits between tries: 50 ms at first, twice as long each time up to 2 s, each shortened by chance by up to a
-// half so that a fleet does not come back in step. The zero value is ready.
-type Backoff struct {
-	Min, Max time.Duration // 0: 50 ms and 2 s
-	next     time.Duration
-}
-
-// Wait waits for the next interval or until ctx is done, whose cause it then returns.
-func (b *Backoff) Wait(ctx context.Context) error {
-	timer := time.NewTimer(b.interval())
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-timer.C:
-		return nil
-	}
-}
-
-// Reset starts over with the shortest interval.
-func (b *Backoff) Reset() { b.next = 0 }
-
-func (b *Backoff) interval() time.Duration {
-	lo, hi := b.Min, b.Max
-	if lo <= 0 {
-		lo = 50 * time.Millisecond
-	}
-	if hi <= 0 {
-		hi = 2 * time.Second
-	}
-	if b.next == 0 {
-		b.next = lo
-	}
-	d := b.next
-	b.next = min(2*b.next, max(lo, hi))
-	return d - rand.N(d/2+1)
-}
-
-const (
-	attemptTimeout = 10 * time.Second
-	logInterval    = 10 * time.Second
-)
+// Backoff waits between tries.
+type Backoff = retry.Backoff
 
 // DoOption changes what Do puts up with.
 type DoOption int
@@ -160,56 +120,11 @@ type DoOption int
 // RetryFull lets Do retry errors of kind Full as well.
 const RetryFull DoOption = 1
 
-// Do calls f until it succeeds, fails for good, or ctx is done. Each try has at most 10 s; between them it backs off.
-// What says what is being done, for the log and the error ("store results"): the first failure is logged, then one in
-// 10 s, then the recovery. When ctx ends the tries, the error is both the context's and the last one of f.
+// Do calls f until it succeeds, fails for good, or ctx is done, as package retry says.
 func Do(ctx context.Context, log *slog.Logger, what string, f func(ctx context.Context) error, opts ...DoOption) error {
-	var b Backoff
-	var logged time.Time
-	for try := 1; ; try++ {
-		err := attempt(ctx, f)
-		if err == nil {
-			if try > 1 {
-				log.Info("redis is back", "doing", what, "tries", try)
-			}
-			return nil
-		}
-		if ctx.Err() != nil {
-			return giveUp(ctx, what, err)
-		}
+	again := func(err error) bool {
 		kind := Classify(err)
-		if kind == Fatal || kind == Full && !contains(opts, RetryFull) {
-			return fmt.Errorf("%s: %w", what, err)
-		}
-		if now := time.Now(); now.Sub(logged) >= logInterval {
-			logged = now
-			log.Warn("redis does not answer, trying again", "doing", what, "tries", try, "error", err)
-		}
-		if b.Wait(ctx) != nil {
-			return giveUp(ctx, what, err)
-		}
+		return kind == Unavailable || kind == Full && slices.Contains(opts, RetryFull)
 	}
-}
-
-func contains(opts []DoOption, o DoOption) bool {
-	for _, x := range opts {
-		if x == o {
-			return true
-		}
-	}
-	return false
-}
-
-func attempt(ctx context.Context, f func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
-	defer cancel()
-	return f(ctx)
-}
-
-func giveUp(ctx context.Context, what string, last error) error {
-	cause := context.Cause(ctx)
-	if errors.Is(last, cause) {
-		return fmt.Errorf("%s: %w", what, last)
-	}
-	return fmt.Errorf("%s: %w, last error: %w", what, cause, last)
+	return retry.Policy{Server: "redis", Again: again}.Do(ctx, log, what, f)
 }
