@@ -29,7 +29,8 @@ type Backend interface {
 	GetMany(ctx context.Context, ids ...string) ([]*protocol.ResultMeta, error)
 
 	// Watch yields the meta of each task as it is now and again whenever a newer one is stored, until all are ready;
-	// it then ends. PENDING is yielded once for a task with nothing stored. It learns of changes by push. States may
+	// it then ends. PENDING is yielded once for a task with nothing stored. It learns of changes by push, or where the
+	// store tells nothing (a database, files) by asking again after 25 ms at first and 500 ms at most. States may
 	// be skipped when they follow each other fast; the final one never is. An error ends it: the context's, or that
 	// a stored value could not be read (*DecodeError of that task).
 	Watch(ctx context.Context, ids ...string) iter.Seq2[*protocol.ResultMeta, error]
@@ -39,6 +40,9 @@ type Backend interface {
 
 	Close() error
 }
+
+// ErrClosed is what a closed backend answers, and how the watches of a backend end that is closed.
+var ErrClosed = errors.New("result backend is closed")
 
 // ErrUnexpected ends the Watch of a task of which a Replier will not hear: it was not announced to Expect, or so long
 // ago that it is forgotten.

@@ -1,6 +1,7 @@
 package backends
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 
@@ -45,6 +46,40 @@ func (c Codec) Decode(id string, data []byte) (*protocol.ResultMeta, error) {
 	}
 	m.TaskID = id
 	return m, nil
+}
+
+// AppendGroup appends the document of a saved group, of which Celery's GroupResult.save stores a single member: result, its
+// tuple. Its errors are *EncodeError.
+func (c Codec) AppendGroup(dst []byte, group *protocol.ResultTuple) ([]byte, error) {
+	if group.ID == "" {
+		return nil, &EncodeError{Err: errors.New("a group without an id")}
+	}
+	whole := *group
+	if whole.Children == nil { // which would make it a task
+		whole.Children = []protocol.ResultTuple{}
+	}
+	dst, err := c.Serializer.Append(dst, map[string]any{"result": whole.Value()})
+	if err != nil {
+		return nil, &EncodeError{TaskID: group.ID, Err: err}
+	}
+	return dst, nil
+}
+
+// DecodeGroup reads the document of a saved group. Its errors are *DecodeError.
+func (c Codec) DecodeGroup(id string, data []byte) (*protocol.ResultTuple, error) {
+	v, err := c.Serializer.Decode(data)
+	if err != nil {
+		return nil, &DecodeError{TaskID: id, Err: err}
+	}
+	object, _ := v.(map[string]any)
+	group, err := protocol.ResultTupleFromValue(object["result"])
+	if err == nil && group.Children == nil {
+		err = errors.New("what is stored is not a group")
+	}
+	if err != nil {
+		return nil, &DecodeError{TaskID: id, Err: err}
+	}
+	return &group, nil
 }
 
 // Pending is the meta of a task of which nothing is stored.

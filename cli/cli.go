@@ -35,6 +35,7 @@ import (
 	"github.com/gelery/gelery/worker"
 
 	// The drivers of the stock command; a program that calls Main has them all.
+	_ "github.com/gelery/gelery/backends/filesystem"
 	_ "github.com/gelery/gelery/backends/memory"
 	_ "github.com/gelery/gelery/backends/redis"
 	_ "github.com/gelery/gelery/transport/memory"

@@ -54,13 +54,23 @@ var common = []test{
 var ofStores = []test{
 	{"WholeDocument", testWholeDocument},      // a reply has five of its members only
 	{"FailureIsOverwritten", testOverwriting}, // the client does not take back a final state it has told of
-	{"ExpiresByWriter", testExpires},          // there is no store that lets expire; the client's own Expires counts
 	{"UnknownIsWatched", testWatchUnknown},    // what nobody expects never comes
 }
 
-// Run runs the contract. NewStore makes an empty store for one test.
+// Run runs the contract, that of the interfaces that the backend has beside Backend included. NewStore makes an empty
+// store for one test.
 func Run(t *testing.T, newStore func(t testing.TB) Opener) {
-	run(t, slices.Concat(common, ofStores), newStore)
+	tests := slices.Concat(common, ofStores)
+	b := newStore(t)(t, backends.Options{})
+	if _, ok := b.(backends.Cleaner); ok {
+		tests = append(tests, test{"Cleanup", testCleanup})
+	} else {
+		tests = append(tests, test{"ExpiresByWriter", testExpires})
+	}
+	if _, ok := b.(backends.GroupKeeper); ok {
+		tests = append(tests, test{"Groups", testGroups})
+	}
+	run(t, tests, newStore)
 }
 
 // RunReplier runs the contract for backends that are a backends.Replier. NewStore makes a broker for one test; the backends

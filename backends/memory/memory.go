@@ -4,7 +4,6 @@ package memory
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"iter"
 	"sync"
@@ -18,8 +17,6 @@ import (
 func init() { backends.Register(Open, "memory") }
 
 const defaultExpires = 24 * time.Hour
-
-var errClosed = errors.New("result backend is closed")
 
 // stores are the open stores by name.
 var (
@@ -90,7 +87,7 @@ func (b *Backend) opened() (*store, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.store == nil {
-		return nil, errClosed
+		return nil, backends.ErrClosed
 	}
 	return b.store, nil
 }
@@ -208,7 +205,7 @@ func (b *Backend) watch(in *backends.Inbox) (*store, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.store == nil {
-		return nil, errClosed
+		return nil, backends.ErrClosed
 	}
 	b.watching[in] = struct{}{}
 	return b.store, nil
@@ -265,7 +262,7 @@ func (b *Backend) Close() error {
 	s := b.store
 	b.store = nil
 	for in := range b.watching {
-		in.Fail(errClosed)
+		in.Fail(backends.ErrClosed)
 	}
 	b.mu.Unlock()
 	if s == nil {

@@ -13,8 +13,6 @@ import (
 	"github.com/gelery/gelery/internal/redisconn"
 )
 
-var errClosed = errors.New("result backend is closed")
-
 // pingAfter and deadAfter are how long the connection may be silent before it is asked and before it is given up.
 const (
 	pingAfter = 10 * time.Second
@@ -78,7 +76,7 @@ func (l *listener) join(in *backends.Inbox, ids []string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		return errClosed
+		return backends.ErrClosed
 	}
 	l.start.Do(func() {
 		l.pubsub = l.b.client.Subscribe(l.ctx)
@@ -141,7 +139,7 @@ func (l *listener) close() {
 		return
 	}
 	l.closed = true
-	l.fail(errClosed)
+	l.fail(backends.ErrClosed)
 	l.stop()
 	pubsub := l.pubsub
 	l.mu.Unlock()

@@ -34,19 +34,19 @@ func TestFetchedDocumentDoesNotReplaceNewerOne(t *testing.T) {
 		{"nothing published", false, document(protocol.Started), protocol.Started},
 		{"nothing published or stored", false, nil, protocol.Pending},
 	} {
-		l := newListener(&Backend{prefix: keyPrefix})
+		l := newListener(&Backend{prefix: backends.TaskKeyPrefix})
 		l.start.Do(func() {}) // no connection: the test plays Redis
 		in, ids := backends.NewInbox([]string{"a"})
 		if err := l.join(in, ids); err != nil {
 			t.Fatal(err)
 		}
-		l.note(&redis.Subscription{Kind: "subscribe", Channel: keyPrefix + "a"})
+		l.note(&redis.Subscription{Kind: "subscribe", Channel: backends.TaskKeyPrefix + "a"})
 		wanted := l.takeFetches()
 		if len(wanted) != 1 {
 			t.Fatalf("%d fetches", len(wanted))
 		}
 		if tt.published {
-			l.note(&redis.Message{Channel: keyPrefix + "a", Payload: document("PROGRESS")})
+			l.note(&redis.Message{Channel: backends.TaskKeyPrefix + "a", Payload: document("PROGRESS")})
 		}
 		l.deliver(wanted, []any{tt.fetched}, nil)
 		in.Run(deadline(t), codec, func(string) {}, func(m *protocol.ResultMeta, err error) bool {

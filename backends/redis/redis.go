@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -26,7 +25,6 @@ import (
 func init() { backends.Register(Open, redisconn.Schemes...) }
 
 const (
-	keyPrefix      = "celery-task-meta-"
 	defaultExpires = 24 * time.Hour
 
 	batchRecords = 256       // one script call stores at most so many documents
@@ -59,8 +57,8 @@ type Backend struct {
 }
 
 // Open connects to Redis; package redisconn says what the URL and the transport options may hold. Beside the options
-// of the connection there is global_keyprefix, put before every key and channel, with "_" in between unless it ends in
-// one of ":_-.", which is the rule of Celery 5.5 and later (5.3 and 5.4 always put the "_").
+// of the connection there is global_keyprefix, put before every key and channel
+// ([backends.GlobalKeyPrefix]).
 //
 // It tries until Redis answers or ctx is done; with Lazy it does not ask.
 func Open(ctx context.Context, url string, o backends.Options) (backends.Backend, error) {
@@ -72,7 +70,7 @@ func Open(ctx context.Context, url string, o backends.Options) (backends.Backend
 	if err != nil {
 		return nil, err
 	}
-	prefix, err := globalPrefix(o.TransportOptions["global_keyprefix"])
+	prefix, err := backends.GlobalKeyPrefix(o.TransportOptions["global_keyprefix"])
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +83,7 @@ func Open(ctx context.Context, url string, o backends.Options) (backends.Backend
 		codec:  codec,
 		client: cfg.Client(redisconn.ClientOptions{}),
 		log:    log.With("backend", cfg.Redacted()),
-		prefix: prefix + keyPrefix,
+		prefix: prefix + backends.TaskKeyPrefix,
 
 		largest: maxDocument,
 	}
@@ -102,19 +100,6 @@ func Open(ctx context.Context, url string, o backends.Options) (backends.Backend
 		return nil, errors.Join(err, b.Close())
 	}
 	return b, nil
-}
-
-func globalPrefix(v any) (string, error) {
-	switch v := v.(type) {
-	case nil:
-		return "", nil
-	case string:
-		if v != "" && !strings.ContainsRune(":_-.", rune(v[len(v)-1])) {
-			v += "_"
-		}
-		return v, nil
-	}
-	return "", fmt.Errorf("transport option \"global_keyprefix\": %T is not a string", v)
 }
 
 func scriptTop(expires time.Duration, serializer string) []any {

@@ -35,8 +35,6 @@ func init() { backends.Register(Open, "rpc") }
 var ErrNoBroker = errors.New("rpc:// sends results over the broker, and there is none; give one, " +
 	"or use another result backend")
 
-var errClosed = errors.New("result backend is closed")
-
 const (
 	defaultExpires = 24 * time.Hour
 	// unusedQueue is how long the broker keeps a reply queue that nobody consumes from: longer than any reconnect takes.
@@ -145,7 +143,7 @@ func (b *Backend) start(ctx context.Context) error {
 	}
 	b.mu.Unlock()
 	if closed {
-		return errors.Join(errClosed, b.leave(consumer))
+		return errors.Join(backends.ErrClosed, b.leave(consumer))
 	}
 	return nil
 }
@@ -155,7 +153,7 @@ func (b *Backend) started() (bool, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
-		return false, errClosed
+		return false, backends.ErrClosed
 	}
 	return b.consumer != nil, nil
 }
@@ -216,7 +214,7 @@ func (b *Backend) Close() error {
 		return nil
 	}
 	b.stop()
-	b.results.close(errClosed)
+	b.results.close(backends.ErrClosed)
 	b.running.Wait()
 	if consumer == nil {
 		return nil
