@@ -229,7 +229,7 @@ type completion struct {
 	traceback string
 	timedOut  bool // FAILURE by a time limit
 	expected  bool // FAILURE by an error that the task is known to return
-	signal    int  // REVOKED: what it was terminated with; 0: it was not
+	signal    int8 // REVOKED: what it was terminated with; 0: it was not
 	lost      bool // FAILURE because the process that ran it is gone
 
 	following   []transport.Publication // to be sent once the result is stored

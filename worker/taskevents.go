@@ -101,7 +101,7 @@ func rejectedEvent(r *protocol.Request, requeue bool) event {
 }
 
 // revokedEvent tells of a task that was terminated with a signal; 0: it was discarded.
-func revokedEvent(r *protocol.Request, signal int, expired bool) event {
+func revokedEvent(r *protocol.Request, signal int8, expired bool) event {
 	m := ofTask(r, 0).Bool("terminated", signal != 0)
 	if signal == 0 {
 		m = m.OptionalText("signum", "")

@@ -13,7 +13,7 @@ import (
 // the cause task.ErrRevoked, their processes killed where they have one. The signal is for the log. It returns their ids.
 func (w *Worker) terminateRuns(choose func(*protocol.Request) bool, signal int) (ids []string) {
 	for _, e := range w.active.those(choose) {
-		c := completion{state: protocol.Revoked, exception: revokedException("terminated"), signal: signal}
+		c := completion{state: protocol.Revoked, exception: revokedException("terminated"), signal: int8(signal)}
 		if e.end(c, task.ErrRevoked) {
 			w.log.Info(fmt.Sprintf("Terminating %s (%d)", e.request.ID, signal), "task", e.request.Task, "task_id", e.request.ID)
 			ids = append(ids, e.request.ID)
