@@ -41,45 +41,64 @@ func (c *Client) apply(ctx context.Context, sig Signature) (handle, error) {
 	if err != nil {
 		return handle{}, err
 	}
-	origin := canvas.Origin{ReplyTo: c.replyTo}
-	replier, sends := c.backend.(backends.Replier)
-	if sends {
-		if origin.ReplyTo, err = replier.Expect(ctx); err != nil {
-			return handle{}, fmt.Errorf("result backend: %w", err)
-		}
+	origin, err := c.origin(ctx)
+	if err != nil {
+		return handle{}, err
 	}
 	x, err := canvas.Expand(wire, origin)
 	if err != nil {
 		return handle{}, err
 	}
-	if sends {
-		if _, err := replier.Expect(ctx, idsOf(nil, &x.Result)...); err != nil {
-			return handle{}, fmt.Errorf("result backend: %w", err)
-		}
-	}
-	calls, sizes, err := c.calls(x)
+	handles, err := c.launch(ctx, x)
 	if err != nil {
 		return handle{}, err
-	}
-	if len(sizes) > 0 {
-		if err := c.backend.(backends.ChordCounter).StartChords(ctx, sizes); err != nil {
-			return handle{}, fmt.Errorf("announce the chord: %w", err)
-		}
-	}
-	var handles []handle
-	for part := range slices.Chunk(calls, applyBatch) {
-		if handles, err = c.sendBatch(ctx, part); err != nil {
-			return handle{}, err
-		}
 	}
 	if info, ok := FromContext(ctx); ok {
 		info.addChild(x.Result)
 	}
 	h := c.handleOf(&x.Result)
-	if len(calls) == 1 && len(handles) == 1 && h.id == handles[0].id {
+	if len(handles) == 1 && h.id == handles[0].id {
 		h.ignored = handles[0].ignored
 	}
 	return h, nil
+}
+
+// origin is what this client gives to workflows: where results are to be sent, for those tasks too that workers send.
+func (c *Client) origin(ctx context.Context) (canvas.Origin, error) {
+	replier, ok := c.backend.(backends.Replier)
+	if !ok {
+		return canvas.Origin{ReplyTo: c.replyTo}, nil
+	}
+	replyTo, err := replier.Expect(ctx)
+	if err != nil {
+		return canvas.Origin{}, fmt.Errorf("result backend: %w", err)
+	}
+	return canvas.Origin{ReplyTo: replyTo}, nil
+}
+
+// launch announces the chords that begin and sends all that begins. It returns the handles of the last messages.
+func (c *Client) launch(ctx context.Context, x *canvas.Expansion) ([]handle, error) {
+	if replier, ok := c.backend.(backends.Replier); ok {
+		if _, err := replier.Expect(ctx, idsOf(nil, &x.Result)...); err != nil {
+			return nil, fmt.Errorf("result backend: %w", err)
+		}
+	}
+	calls, sizes, err := c.calls(x)
+	if err != nil {
+		return nil, err
+	}
+	if len(sizes) > 0 {
+		if err := c.backend.(backends.ChordCounter).StartChords(ctx, sizes); err != nil {
+			return nil, fmt.Errorf("announce the chord: %w", err)
+		}
+	}
+	var handles []handle
+	for part := range slices.Chunk(calls, applyBatch) {
+		if handles, err = c.sendBatch(ctx, part); err != nil {
+			return nil, err
+		}
+	}
+	return handles, nil
 }
 
 // idsOf are the ids of all tasks that a result tells of.
