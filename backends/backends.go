@@ -120,7 +120,7 @@ type Cleaner interface {
 	Cleanup(ctx context.Context) error
 }
 
-// DecodeError is a stored result that cannot be read.
+// DecodeError is a stored result that cannot be read, of a task or of a group.
 type DecodeError struct {
 	TaskID string
 	Err    error

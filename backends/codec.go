@@ -86,3 +86,23 @@ func (c Codec) DecodeGroup(id string, data []byte) (*protocol.ResultTuple, error
 func Pending(id string) *protocol.ResultMeta {
 	return &protocol.ResultMeta{TaskID: id, Status: protocol.Pending}
 }
+
+// AppendChordPart appends a finished part of a chord as Celery's Redis backend keeps it, and tells how many of its bytes any
+// outcome of the task has in common and no other task's has. Its errors are *EncodeError.
+func (c Codec) AppendChordPart(dst []byte, m *protocol.ResultMeta) (part []byte, key int, err error) {
+	part, key, err = protocol.AppendChordPart(dst, m, c.Serializer)
+	if err != nil {
+		return nil, 0, &EncodeError{TaskID: m.TaskID, Err: err}
+	}
+	return part, key, nil
+}
+
+// DecodeChordPart reads what AppendChordPart or Celery has written for a part of the group. Its errors are *DecodeError, of
+// the group.
+func (c Codec) DecodeChordPart(group string, data []byte) (*protocol.ResultMeta, error) {
+	m, err := protocol.DecodeChordPart(data, c.Serializer)
+	if err != nil {
+		return nil, &DecodeError{TaskID: group, Err: fmt.Errorf("part of a chord: %w", err)}
+	}
+	return m, nil
+}

@@ -70,6 +70,12 @@ func Run(t *testing.T, newStore func(t testing.TB) Opener) {
 	if _, ok := b.(backends.GroupKeeper); ok {
 		tests = append(tests, test{"Groups", testGroups})
 	}
+	if _, ok := b.(backends.ChordCounter); ok {
+		tests = append(tests, ofChordCounters...)
+	}
+	if _, ok := b.(backends.Claimer); ok {
+		tests = append(tests, ofClaimers...)
+	}
 	run(t, tests, newStore)
 }
 

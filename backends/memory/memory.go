@@ -33,15 +33,24 @@ type store struct {
 	records  map[string]record
 	sweepAt  int // number of records at which the expired ones are thrown out
 	watchers map[string][]*backends.Inbox
+
+	chords map[string]*chord  // by group
+	groups map[string]keeping // GroupResult.save: the documents
+	claims map[string]keeping // the holders
 }
 
-type record struct {
+// keeping is a text until it expires.
+type keeping struct {
 	text    string
-	success bool
 	expires time.Time // zero: never
 }
 
-func (r record) expired(now time.Time) bool { return !r.expires.IsZero() && !now.Before(r.expires) }
+func (k keeping) expired(now time.Time) bool { return !k.expires.IsZero() && !now.Before(k.expires) }
+
+type record struct {
+	keeping
+	success bool
+}
 
 // Backend is an open in-process result backend.
 type Backend struct {
@@ -76,7 +85,8 @@ func Open(_ context.Context, url string, o backends.Options) (backends.Backend, 
 	defer storesMu.Unlock()
 	b.store = stores[name]
 	if b.store == nil {
-		b.store = &store{name: name, records: map[string]record{}, watchers: map[string][]*backends.Inbox{}, sweepAt: 1024}
+		b.store = &store{name: name, records: map[string]record{}, watchers: map[string][]*backends.Inbox{}, sweepAt: 1024,
+			chords: map[string]*chord{}, groups: map[string]keeping{}, claims: map[string]keeping{}}
 		stores[name] = b.store
 	}
 	b.store.open++
@@ -106,18 +116,14 @@ func (b *Backend) Store(_ context.Context, batch []*protocol.ResultMeta) error {
 		}
 		texts[i] = string(document)
 	}
-	now := time.Now()
-	var expires time.Time
-	if b.expires > 0 {
-		expires = now.Add(b.expires)
-	}
+	now, expires := b.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, m := range batch {
 		if old, ok := s.records[m.TaskID]; ok && old.success && !old.expired(now) {
 			continue
 		}
-		s.records[m.TaskID] = record{texts[i], m.Status == protocol.Success, expires}
+		s.records[m.TaskID] = record{keeping{texts[i], expires}, m.Status == protocol.Success}
 		for _, in := range s.watchers[m.TaskID] {
 			in.Put(m.TaskID, texts[i])
 		}
@@ -126,17 +132,35 @@ func (b *Backend) Store(_ context.Context, batch []*protocol.ResultMeta) error {
 	return nil
 }
 
-// sweep throws expired records out whenever there are twice as many as the last sweep left.
+// now is the time, and that at which what is stored now expires.
+func (b *Backend) now() (now, expires time.Time) {
+	now = time.Now()
+	if b.expires > 0 {
+		expires = now.Add(b.expires)
+	}
+	return now, expires
+}
+
+// sweep throws out what has expired, whenever there is twice as much as the last sweep left. The mutex is held.
 func (s *store) sweep(now time.Time) {
-	if len(s.records) < s.sweepAt {
+	if s.size() < s.sweepAt {
 		return
 	}
-	for id, r := range s.records {
-		if r.expired(now) {
-			delete(s.records, id)
+	throwOut(s.records, now)
+	throwOut(s.chords, now)
+	throwOut(s.groups, now)
+	throwOut(s.claims, now)
+	s.sweepAt = max(1024, 2*s.size())
+}
+
+func (s *store) size() int { return len(s.records) + len(s.chords) + len(s.groups) + len(s.claims) }
+
+func throwOut[T interface{ expired(time.Time) bool }](m map[string]T, now time.Time) {
+	for id, x := range m {
+		if x.expired(now) {
+			delete(m, id)
 		}
 	}
-	s.sweepAt = max(1024, 2*len(s.records))
 }
 
 // lookup reads a record. The mutex is held.

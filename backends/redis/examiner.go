@@ -16,6 +16,8 @@ func (b *Backend) Examine(ctx context.Context, _ []string) ([]transport.Finding,
 	server, err := b.config.Examine(ctx, b.client, redisconn.ExamineOptions{Holds: "results", Commands: [][]any{
 		{"PING"}, {"EVALSHA", "0", "1", key}, {"EVAL", "return 1", "1", key}, {"GET", key}, {"GETRANGE", key, "0", "1"}, {"MGET", key},
 		{"SET", key, "m"}, {"SETEX", key, "1", "m"}, {"DEL", key}, {"PUBLISH", key, "m"}, {"SUBSCRIBE", key},
+		{"TYPE", key}, {"EXPIRE", key, "1"}, {"INCRBY", key, "1"},
+		{"ZADD", key, "0", "m"}, {"ZCARD", key}, {"ZRANK", key, "m"}, {"ZRANGE", key, "0", "1"}, {"ZREM", key, "m"},
 	}})
 	if err != nil {
 		return nil, err

@@ -41,7 +41,7 @@ var storeScript = redis.NewScript(storeSource)
 
 // optionNames are the transport options that are ours and not the connection's. Celery's documentation shows the
 // last two in result_backend_transport_options: they are accepted and have nothing to do here.
-var optionNames = []string{"global_keyprefix", "retry_policy", "visibility_timeout"}
+var optionNames = []string{"global_keyprefix", "result_chord_ordered", "retry_policy", "visibility_timeout"}
 
 // Backend is an open Redis result backend.
 type Backend struct {
@@ -49,16 +49,20 @@ type Backend struct {
 	codec     backends.Codec
 	client    redis.UniversalClient
 	log       *slog.Logger
-	prefix    string // of keys and channels alike
-	scriptTop []any  // the script's arguments before the documents
-	largest   int    // bytes of a document
+	global    string        // in front of all keys and channels
+	prefix    string        // of keys and channels of tasks
+	ttl       time.Duration // whole seconds; 0: for ever
+	ordered   bool          // parts of chords, by their places
+	scriptTop []any         // the storing script's arguments before the documents; the first is ttl in seconds
+	largest   int           // bytes of a document
 	listener  *listener
 	buffers   sync.Pool // *[]byte
 }
 
 // Open connects to Redis; package redisconn says what the URL and the transport options may hold. Beside the options
-// of the connection there is global_keyprefix, put before every key and channel
-// ([backends.GlobalKeyPrefix]).
+// of the connection there are global_keyprefix, put before every key and channel
+// ([backends.GlobalKeyPrefix]), and result_chord_ordered (default true), by which a chord's body gets the results in the order of
+// the header, else in that of their coming. All workers must have the same.
 //
 // It tries until Redis answers or ctx is done; with Lazy it does not ask.
 func Open(ctx context.Context, url string, o backends.Options) (backends.Backend, error) {
@@ -70,9 +74,16 @@ func Open(ctx context.Context, url string, o backends.Options) (backends.Backend
 	if err != nil {
 		return nil, err
 	}
-	prefix, err := backends.GlobalKeyPrefix(o.TransportOptions["global_keyprefix"])
+	global, err := backends.GlobalKeyPrefix(o.TransportOptions["global_keyprefix"])
 	if err != nil {
 		return nil, err
+	}
+	ordered := true
+	if v := o.TransportOptions["result_chord_ordered"]; v != nil {
+		var ok bool
+		if ordered, ok = v.(bool); !ok {
+			return nil, fmt.Errorf("transport option \"result_chord_ordered\": %T is not true or false", v)
+		}
 	}
 	log := o.Logger
 	if log == nil {
@@ -83,11 +94,14 @@ func Open(ctx context.Context, url string, o backends.Options) (backends.Backend
 		codec:  codec,
 		client: cfg.Client(redisconn.ClientOptions{}),
 		log:    log.With("backend", cfg.Redacted()),
-		prefix: prefix + backends.TaskKeyPrefix,
+		global: global,
+		prefix: global + backends.TaskKeyPrefix,
 
+		ordered: ordered,
 		largest: maxDocument,
 	}
-	b.scriptTop = scriptTop(o.Expires, codec.Serializer.Name())
+	b.ttl = ttl(o.Expires)
+	b.scriptTop = scriptTop(b.ttl, codec.Serializer.Name())
 	b.buffers.New = func() any { return new([]byte) }
 	b.listener = newListener(b)
 	if o.Lazy {
@@ -102,16 +116,20 @@ func Open(ctx context.Context, url string, o backends.Options) (backends.Backend
 	return b, nil
 }
 
-func scriptTop(expires time.Duration, serializer string) []any {
-	seconds := int64(0)
+// ttl rounds how long results are kept up to whole seconds, which is all that Celery knows; 0 is for ever.
+func ttl(expires time.Duration) time.Duration {
 	switch {
 	case expires == 0:
-		seconds = int64(defaultExpires / time.Second)
-	case expires > 0:
-		seconds = int64((expires + time.Second - 1) / time.Second)
+		return defaultExpires
+	case expires < 0:
+		return 0
 	}
+	return (expires + time.Second - 1).Truncate(time.Second)
+}
+
+func scriptTop(ttl time.Duration, serializer string) []any {
 	prefixes := protocol.SuccessPrefixes(serializer)
-	top := []any{strconv.FormatInt(seconds, 10), protocol.SuccessLine(serializer), strconv.Itoa(len(prefixes))}
+	top := []any{strconv.FormatInt(int64(ttl/time.Second), 10), protocol.SuccessLine(serializer), strconv.Itoa(len(prefixes))}
 	for _, p := range prefixes {
 		top = append(top, p)
 	}
@@ -137,8 +155,7 @@ func (b *Backend) Store(ctx context.Context, batch []*protocol.ResultMeta) error
 			return err
 		}
 		if size := len(documents) - start; size > b.largest {
-			return &backends.EncodeError{TaskID: m.TaskID,
-				Err: fmt.Errorf("%d bytes are more than the %d that Redis takes", size, b.largest)}
+			return b.tooLarge(m.TaskID, size)
 		}
 		ends[i] = len(documents)
 	}
@@ -156,6 +173,10 @@ func (b *Backend) Store(ctx context.Context, batch []*protocol.ResultMeta) error
 		start = ends[first-1]
 	}
 	return nil
+}
+
+func (b *Backend) tooLarge(id string, size int) error {
+	return &backends.EncodeError{TaskID: id, Err: fmt.Errorf("%d bytes are more than the %d that Redis takes", size, b.largest)}
 }
 
 func (b *Backend) storeSome(ctx context.Context, batch []*protocol.ResultMeta, documents []byte, start int, ends []int) error {
