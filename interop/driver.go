@@ -34,6 +34,9 @@ type Command struct {
 	Protocol int            `json:"protocol,omitempty"`
 	Record   bool           `json:"record,omitempty"`
 	Timeout  float64        `json:"timeout,omitempty"` // seconds
+
+	Expression string          `json:"expression,omitempty"` // of a workflow
+	Signature  json.RawMessage `json:"signature,omitempty"`
 }
 
 // Answer is what the driver says.

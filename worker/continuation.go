@@ -233,7 +233,7 @@ func (w *Worker) replace(o *outcome, with *protocol.Signature) (protocol.ResultT
 	if options == nil {
 		options = map[string]any{}
 	}
-	options["task_id"], options["replaced_task_nesting"] = r.ID, nesting
+	options["replaced_task_nesting"] = nesting
 	addSignatures(options, "link", r.Embed.Callbacks)
 	addSignatures(options, "link_error", r.Embed.Errbacks)
 	if r.Group != "" {
@@ -246,6 +246,10 @@ func (w *Worker) replace(o *outcome, with *protocol.Signature) (protocol.ResultT
 		options["chord"] = r.Embed.Chord.Value()
 	}
 	sig.Options = options
+	sig, err := canvas.Named(sig, r.ID)
+	if err != nil {
+		return protocol.ResultTuple{}, err
+	}
 	steps := []any{sig.Value()}
 	for _, next := range slices.Backward(r.Embed.Chain) {
 		next.Options = maps.Clone(next.Options)

@@ -7,6 +7,8 @@ The environment is that of app.py. Commands ("op"):
     get     id, timeout?, set?, via?   waits for the result and says what it is. With a set, it also says whether the
             result is an echo of that set, as a Python worker would have echoed it; via is the serializer that carried
             the arguments.
+    canvas  expression or signature    builds a workflow with the names of canvases.py, or of its JSON form; sends it, waits
+            for the result and says what it is
     state   id       the state now, without waiting
     forget  id
     control task (the method), kwargs?, options?, timeout?   broadcasts a command of remote control and answers the replies as value;
@@ -24,6 +26,7 @@ import celery
 import kombu
 import redis
 from celery.backends import rpc
+from celery.result import GroupResult
 from celery.states import READY_STATES
 from kombu import serialization
 
@@ -131,6 +134,21 @@ def describe(result, value):
     return answer
 
 
+def canvas(command):
+    """Builds a workflow of a Python expression or of its JSON form, sends it and waits for the result."""
+    import canvases
+
+    if command.get("expression"):
+        sig = eval(command["expression"], vars(canvases))
+    else:
+        sig = canvases.signature(command["signature"], app=app)
+    result = sig.apply_async()
+    value = result.get(timeout=command.get("timeout", 60), propagate=False)
+    if isinstance(result, GroupResult):
+        return {"id": result.id, "value": value}
+    return describe(result, value)
+
+
 def state(command):
     result = app.AsyncResult(command["id"])
     return describe(result, result.info)
@@ -152,7 +170,7 @@ def hello(command):
             "python": sys.version.split()[0]}
 
 
-OPERATIONS = {f.__name__: f for f in (send, get, state, forget, control, hello)}
+OPERATIONS = {f.__name__: f for f in (send, get, canvas, state, forget, control, hello)}
 
 
 def main():

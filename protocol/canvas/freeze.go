@@ -162,8 +162,8 @@ func fold(steps []protocol.Signature) ([]protocol.Signature, error) {
 		chord := protocol.Signature{Task: chordTask, SubtaskType: "chord", Options: map[string]any{}}
 		if kind == "chord" {
 			chord.Args, chord.Options, chord.Immutable = s.Args, maps.Clone(s.Options), s.Immutable
-			delete(chord.Options, "task_id") // of the body that was, which keeps its own
-			if id := s.Options["task_id"]; id != nil && rest[0].Options["task_id"] == nil {
+			if id := s.Options["task_id"]; id != nil && endID(&rest[0]) == "" {
+				delete(chord.Options, "task_id") // of the body that was
 				override(&rest[0], map[string]any{"task_id": id})
 				body = chainOf(rest)
 			}
@@ -272,8 +272,8 @@ func immutable(callbacks []any) []any {
 }
 
 // freezeChord freezes a chord's body, which takes the chord's place, and its header. The tasks of the header are told of
-// the body when the chord begins: a workflow of chords in chords would otherwise hold more copies of the inner ones than
-// a message has room for.
+// their group and of the body when the chord begins: Celery before 5.6 makes a new group then, and a workflow of chords in
+// chords would hold more copies of the inner ones than a message has room for.
 func (x *expander) freezeChord(sig protocol.Signature, at place) (protocol.Signature, protocol.ResultTuple, error) {
 	none := protocol.ResultTuple{}
 	header, body, err := parts(&sig)
@@ -285,13 +285,15 @@ func (x *expander) freezeChord(sig protocol.Signature, at place) (protocol.Signa
 		options = map[string]any{}
 	}
 	id, _ := header.Options["task_id"].(string)
+	if own, _ := options["task_id"].(string); own != "" && endID(&body) == "" {
+		at.id = own
+	} else if own != "" && id == "" {
+		id = own // a chord that Celery has frozen has the id of its header
+	}
 	if id == "" {
 		id = x.origin.NewID()
-		override(&header, map[string]any{"task_id": id})
 	}
-	if own, _ := options["task_id"].(string); own != "" {
-		at.id = own
-	}
+	override(&header, map[string]any{"task_id": id})
 	at = inherited(options, at)
 	if at.group == "" {
 		at.group = id // the body's message names the group, from Celery 5.6 on
@@ -309,7 +311,7 @@ func (x *expander) freezeChord(sig protocol.Signature, at place) (protocol.Signa
 	}
 	group := protocol.ResultTuple{ID: id, Children: make([]protocol.ResultTuple, len(members))}
 	for i := range members {
-		here := place{group: id, index: new(int64(i))}
+		here := place{index: new(int64(i))}
 		if Kind(&members[i]) == "chord" {
 			here.errbacks = at.errbacks
 		}
@@ -320,15 +322,59 @@ func (x *expander) freezeChord(sig protocol.Signature, at place) (protocol.Signa
 	header.Task, header.SubtaskType = groupTask, "group"
 	header.Kwargs = map[string]any{"tasks": values(members)}
 	attach(&result, group)
-	for _, name := range []string{"link", "link_error", "chord", "group_id", "group_index", "task_id"} {
+	for _, name := range []string{"link", "link_error", "chord", "group_id", "group_index"} {
 		delete(options, name) // handed down to the body
 	}
-	if len(result.Children) == 0 {
-		options["task_id"] = result.ID
-	}
+	options["task_id"] = id // as Celery has it once a chord is frozen
 	sig.Options = options
 	sig.Kwargs = chordKwargs(&header, &body)
 	return sig, result, nil
+}
+
+// endID is the id of the task that a signature ends with; "" if it has none yet.
+func endID(sig *protocol.Signature) string {
+	id, _ := sig.Options["task_id"].(string)
+	switch Kind(sig) {
+	case "chain":
+		if steps, err := inner("", sig.Kwargs["tasks"]); id == "" && err == nil && len(steps) > 0 {
+			return endID(&steps[len(steps)-1])
+		}
+	case "chord":
+		if _, body, err := parts(sig); err == nil {
+			if own := endID(&body); own != "" {
+				return own
+			}
+		}
+	}
+	return id
+}
+
+// Named is a signature whose last task, or group, has the id.
+func Named(sig protocol.Signature, id string) (protocol.Signature, error) {
+	switch Kind(&sig) {
+	case "chain":
+		steps, err := inner("tasks of a chain", sig.Kwargs["tasks"])
+		if err != nil || len(steps) == 0 {
+			return sig, err
+		}
+		last := len(steps) - 1
+		if steps[last], err = Named(steps[last], id); err != nil {
+			return sig, err
+		}
+		sig.Kwargs = map[string]any{"tasks": values(steps)}
+	case "chord":
+		header, body, err := parts(&sig)
+		if err != nil {
+			return sig, err
+		}
+		if body, err = Named(body, id); err != nil {
+			return sig, err
+		}
+		sig.Kwargs = chordKwargs(&header, &body)
+		return sig, nil
+	}
+	override(&sig, map[string]any{"task_id": id})
+	return sig, nil
 }
 
 // parts is the header of a chord, as a group, and its body.

@@ -1,0 +1,238 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gelery/gelery/protocol"
+	"github.com/gelery/gelery/task"
+)
+
+var (
+	sum    = task.Define[sumArgs, int]("tasks.sum")
+	broken = task.Define[task.Raw, int]("tasks.broken")
+	noted  = task.Define[task.Raw, task.NoResult]("tasks.noted")
+)
+
+type sumArgs struct{ Numbers []int }
+
+// canvasSite is a site with tasks for workflows. What tasks.noted is called with is in notes.
+type canvasSite struct {
+	*site
+	mu    sync.Mutex
+	notes [][]any
+	came  chan struct{}
+}
+
+func newCanvasSite(t *testing.T) *canvasSite {
+	s := &canvasSite{site: newSite(t), came: make(chan struct{}, 100)}
+	Handle(s.mux, sum, func(_ context.Context, a sumArgs) (int, error) {
+		n := 0
+		for _, x := range a.Numbers {
+			n += x
+		}
+		return n, nil
+	})
+	Handle(s.mux, broken, func(context.Context, task.Raw) (int, error) { return 0, errors.New("kaput") })
+	Handle(s.mux, noted, func(_ context.Context, a task.Raw) (task.NoResult, error) {
+		s.mu.Lock()
+		s.notes = append(s.notes, a.Args)
+		s.mu.Unlock()
+		s.came <- struct{}{}
+		return task.NoResult{}, nil
+	})
+	return s
+}
+
+// apply applies a workflow and returns its result.
+func (s *canvasSite) apply(sig task.Signature) *task.Result[any] {
+	s.Helper()
+	r, err := s.client.Apply(s.context(), sig)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return r
+}
+
+// get is what a workflow returns.
+func (s *canvasSite) get(sig task.Signature) any {
+	s.Helper()
+	v, err := s.apply(sig).Get(s.context())
+	if err != nil {
+		s.Fatalf("%v: %v", sig, err)
+	}
+	return v
+}
+
+// note waits for a call of tasks.noted and returns its arguments.
+func (s *canvasSite) note() []any {
+	s.Helper()
+	select {
+	case <-s.came:
+	case <-s.context().Done():
+		s.Fatal("tasks.noted was not called")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.notes[0]
+	s.notes = s.notes[1:]
+	return n
+}
+
+func ints(all ...int) []any {
+	list := make([]any, len(all))
+	for i, n := range all {
+		list[i] = int64(n)
+	}
+	return list
+}
+
+func TestWorkflows(t *testing.T) {
+	t.Parallel()
+	s := newCanvasSite(t)
+	s.start(Config{Concurrency: 4})
+	plus := func(n int) task.Signature { return add.Rest(n) }
+	two := add.S(addArgs{1, 1})
+	for _, c := range []struct {
+		name string
+		sig  task.Signature
+		want any
+	}{
+		{"task", two, int64(2)},
+		{"chain", task.Chain(two, plus(3), plus(4)), int64(9)},
+		{"chain in a chain", task.Chain(two, task.Chain(plus(3), plus(4)), plus(5)), int64(14)},
+		{"immutable step", task.Chain(two, add.S(addArgs{5, 5}).Immutable(), plus(1)), int64(11)},
+		{"group", task.Group(two, task.Group(task.Chain(two, plus(1)), two)), ints(2, 3, 2)},
+		{"group in a chain", task.Chain(two, task.Group(plus(1), plus(2))), ints(3, 4)},
+		{"chord", task.Chord(task.Group(two, two.Then(plus(1))), sum.Rest()), int64(5)},
+		{"chord without parts", task.Chord(task.Group(), sum.Rest()), int64(0)},
+		{"group before a task", task.Chain(two, task.Group(plus(1), plus(2)), sum.Rest(), plus(10)), int64(17)},
+		{"chord in a chord", task.Chord(task.Group(task.Chord(task.Group(two, two), sum.Rest()), two), sum.Rest()), int64(6)},
+		{"chords one after another", task.Chain(task.Group(two, two), sum.Rest(), task.Group(plus(1), plus(2)), sum.Rest()), int64(11)},
+		{"chord that ends in a group", task.Chain(task.Group(two, two), sum.Rest(), task.Group(plus(1), plus(2))), ints(5, 6)},
+		{"chain that ends in a group in a header", task.Chord(task.Group(task.Chain(two, task.Group(plus(1), plus(2))), two), sum.Rest()), int64(9)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := s.get(c.sig); !reflect.DeepEqual(got, c.want) {
+				t.Errorf("%v is %v, expected %v", c.sig, got, c.want)
+			}
+		})
+	}
+	s.settled()
+	if q := s.quarantined(); len(q) != 0 {
+		t.Errorf("%d in quarantine", len(q))
+	}
+}
+
+// TestCallbacks: link and link_error, also of what ends without a run.
+func TestCallbacks(t *testing.T) {
+	t.Parallel()
+	s := newCanvasSite(t)
+	s.start(Config{Concurrency: 4})
+	r := s.apply(add.S(addArgs{1, 1}).Link(noted.Rest("a"), noted.Rest("b"), noted.S(task.Raw{Args: []any{"c"}}).Immutable()))
+	var got []string
+	for range 3 {
+		got = append(got, fmt.Sprint(s.note()))
+	}
+	slices.Sort(got)
+	if want := []string{"[2 a]", "[2 b]", "[c]"}; !reflect.DeepEqual(got, want) {
+		t.Errorf("callbacks got %q, expected %q", got, want)
+	}
+	meta, err := r.Meta(s.context())
+	if err != nil || len(meta.Children) != 1 || len(meta.Children[0].Children) != 3 {
+		t.Errorf("children %+v, %v; expected a group of three", meta.Children, err)
+	}
+	for name, sig := range map[string]task.Signature{
+		"failed":  broken.Rest(),
+		"unknown": task.S("tasks.unheard_of"),
+		"chain":   task.Chain(broken.Rest(), add.Rest(1)),
+		"later":   task.Chain(add.S(addArgs{}), broken.Rest(), add.Rest(1)),
+	} {
+		r := s.apply(sig.LinkError(noted.Rest("e")))
+		note := s.note()
+		if len(note) != 2 || note[1] != "e" {
+			t.Errorf("%s: error callback got %v", name, note)
+		}
+		if _, err := r.Get(s.context()); err == nil {
+			t.Errorf("%s: %v did not fail", name, sig)
+		}
+	}
+}
+
+// TestFailuresAreTold: whoever waits for the end of a workflow hears when something before it fails.
+func TestFailuresAreTold(t *testing.T) {
+	t.Parallel()
+	s := newCanvasSite(t)
+	s.start(Config{Concurrency: 4})
+	two := add.S(addArgs{1, 1})
+	bad := task.SignatureOf(protocol.Signature{Task: "celery.chain", SubtaskType: "chain", Options: map[string]any{},
+		Kwargs: map[string]any{"tasks": "x"}})
+	for _, c := range []struct {
+		name string
+		sig  task.Signature
+		want string
+	}{
+		{"first step", task.Chain(broken.Rest(), add.Rest(1), add.Rest(2)), "kaput"},
+		{"before a chord", task.Chain(broken.Rest(), task.Group(add.Rest(1), add.Rest(2)), sum.Rest()), "kaput"},
+		{"unknown task", task.Chain(two, task.S("tasks.unheard_of"), add.Rest(1)), "tasks.unheard_of"},
+		{"part of a chord", task.Chord(task.Group(two, broken.Rest()), sum.Rest()), "kaput"},
+		{"chain in a part", task.Chord(task.Group(two, task.Chain(broken.Rest(), add.Rest(1))), sum.Rest()), "kaput"},
+		{"unknown part", task.Chord(task.Group(two, task.S("tasks.unheard_of")), sum.Rest()), "tasks.unheard_of"},
+		{"chain after a chord", task.Chain(task.Group(two, broken.Rest()), sum.Rest(), add.Rest(1)), "kaput"},
+		{"chord in a chord", task.Chord(task.Group(two, task.Chord(task.Group(broken.Rest(), two), sum.Rest())), sum.Rest()), "kaput"},
+		{"expired part", task.Chord(task.Group(two, two.With(task.ExpiresAt(time.Now().Add(-time.Hour)))), sum.Rest()), "expired"},
+		{"body", task.Chord(task.Group(two, two), broken.Rest()), "kaput"},
+		{"callback that is none", two.Link(bad), "is not a list of signatures"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := s.apply(c.sig).Get(s.context())
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v: %v, expected %q", c.sig, err, c.want)
+			}
+		})
+	}
+}
+
+func TestReplace(t *testing.T) {
+	t.Parallel()
+	s := newCanvasSite(t)
+	with := func(name string, sig task.Signature) task.Signature {
+		d := task.Define[task.Raw, int](name)
+		Handle(s.mux, d, func(context.Context, task.Raw) (int, error) { return 0, task.Replace(sig) })
+		return d.Rest()
+	}
+	two := add.S(addArgs{1, 1})
+	byTask := with("by.task", two)
+	byChain := with("by.chain", task.Chain(two, add.Rest(3)))
+	byChord := with("by.chord", task.Chord(task.Group(two, two), sum.Rest()))
+	twice := with("twice", byChain)
+	byNothing := with("by.nothing", task.Chain())
+	s.start(Config{Concurrency: 4})
+	for _, c := range []struct {
+		sig  task.Signature
+		want any
+	}{
+		{byTask, int64(2)}, {byChain, int64(5)}, {byChord, int64(4)}, {twice, int64(5)},
+		{task.Chain(byChain, add.Rest(10)), int64(15)},
+		{task.Chord(task.Group(byChain, byTask, two), sum.Rest()), int64(9)},
+		{task.Chord(task.Group(byChord, task.Chain(two, byTask)), sum.Rest()), int64(6)},
+	} {
+		if got := s.get(c.sig); !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%v is %v, expected %v", c.sig, got, c.want)
+		}
+	}
+	s.apply(byChain.Link(noted.Rest()))
+	if note := s.note(); !reflect.DeepEqual(note, ints(5)) {
+		t.Errorf("callback of what was replaced got %v", note)
+	}
+	if _, err := s.apply(byNothing).Get(s.context()); err == nil || !strings.Contains(err.Error(), "no task") {
+		t.Errorf("replaced by nothing: %v", err)
+	}
+}
