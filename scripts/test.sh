@@ -30,7 +30,24 @@ status=0
 	# The benchmarks are a module of their own, which ./... does not reach.
 	limited 600 go -C benchmarks vet ./... || touch "$results/failed"
 	limited 600 go -C benchmarks test -json -count=1 -timeout 9m ./... || touch "$results/failed"
-} | go run ./scripts/testreport -cells "$GELERY_INTEROP_REPORT" -versions "$(IFS=,; echo "${CELERY_VERSIONS[*]}")" || status=$?
+} | go run ./scripts/testreport -again "$results/again" -cells "$GELERY_INTEROP_REPORT" -versions "$(IFS=,; echo "${CELERY_VERSIONS[*]}")" || status=$?
+
+# One to three tests that failed by themselves, with no panic, race, leak or lost task: a machine that was busy at the wrong
+# moment, or a test that is not sound. Each must pass three times alone, and is named, so that somebody mends it.
+if [ "$status" = 1 ] && [ -s "$results/again" ]; then
+	status=0
+	while read -r package test; do
+		say "again, three times: $package $test"
+		detector=-race
+		case " ${plain[*]} " in *" $package "*) detector= ;; esac
+		directory=.
+		case $package in */benchmarks/*) directory=benchmarks detector= ;; esac
+		limited 900 go -C "$directory" test $detector -json -count=3 -timeout 14m -run "^$test\$" "$package" </dev/null |
+			go run ./scripts/testreport || status=1
+	done <"$results/again"
+	[ "$status" != 0 ] || say "unstable, failed once and passed three times: $(tr '\n' ';' <"$results/again")"
+	rm -f "$results/failed"
+fi
 [ "$status" != 0 ] || [ ! -e "$results/failed" ] || die "go test failed" "it is not in the report, so it was not a test" "read what go test said above"
 
 # Last, because a finding of the linter must not keep anybody from seeing a failing test.

@@ -4,6 +4,10 @@
 // be tested has no cell.
 //
 //	go test -json ./... | go run ./scripts/testreport -cells FILE -versions 5.2,5.6
+//
+// With -again FILE, a run of which nothing is wrong but one to three failed tests names them in FILE, a line "package test"
+// for each: whoever tries them again must tell of it. Never named are tests of internal/faults, where a
+// failure is a lost task, and whatever has panicked or raced.
 package main
 
 import (
@@ -12,6 +16,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -20,6 +25,7 @@ import (
 func main() {
 	cells := flag.String("cells", "", "file with the interop cells that ran")
 	versions := flag.String("versions", "", "Celery versions that must have cells, separated by commas")
+	again := flag.String("again", "", "file for the tests that may be tried again")
 	flag.Parse()
 
 	r := newReport(os.Stdout)
@@ -35,9 +41,15 @@ func main() {
 			r.problem("interop cells: %v", err)
 		}
 	}
-	if !r.finish() {
-		os.Exit(1)
+	if r.finish() {
+		return
 	}
+	if doubtful := r.doubtful(); len(doubtful) > 0 && *again != "" {
+		if err := os.WriteFile(*again, []byte(strings.Join(doubtful, "\n")+"\n"), 0o600); err != nil {
+			r.say("%v", err)
+		}
+	}
+	os.Exit(1)
 }
 
 // event is a line of `go test -json` (go doc test2json).
@@ -62,15 +74,20 @@ type report struct {
 	failed   int
 	skipped  []string
 	problems []string
+
+	excusable map[string]bool // failed tests that may be tried again: "package test"
+	excused   int             // problems that are such a failure
+	found     int             // problems in all
 }
 
 func newReport(w io.Writer) *report {
-	return &report{w: w, output: map[test][]string{}, running: map[string]bool{}}
+	return &report{w: w, output: map[test][]string{}, running: map[string]bool{}, excusable: map[string]bool{}}
 }
 
 func (r *report) say(format string, args ...any) { _, _ = fmt.Fprintf(r.w, format+"\n", args...) }
 
 func (r *report) problem(format string, args ...any) {
+	r.found++
 	r.problems = append(r.problems, fmt.Sprintf(format, args...))
 }
 
@@ -132,10 +149,46 @@ func (r *report) fail(e event) {
 	} else {
 		r.problem("%s", e.Package)
 	}
+	r.excuse(e)
 	if e.FailedBuild != "" {
 		r.say("%s", strings.Join(r.output[test{pkg: e.FailedBuild}], ""))
 	}
 	r.say("%s", strings.Join(r.output[test{e.Package, e.Test}], ""))
+}
+
+// grave are the words of a failure that no second try excuses.
+var grave = []string{"DATA RACE", "panic: ", "test timed out", "found unexpected goroutines"}
+
+// excuse notes a failure that may be tried again: a test's, and its package's because of it.
+func (r *report) excuse(e event) {
+	output := strings.Join(r.output[test{e.Package, e.Test}], "")
+	if e.FailedBuild != "" || strings.HasSuffix(e.Package, "internal/faults") ||
+		slices.ContainsFunc(grave, func(words string) bool { return strings.Contains(output, words) }) {
+		return
+	}
+	if e.Test != "" {
+		top, _, _ := strings.Cut(e.Test, "/")
+		r.excusable[e.Package+" "+top] = true
+		r.excused++
+		return
+	}
+	for name := range r.excusable {
+		if pkg, _, _ := strings.Cut(name, " "); pkg == e.Package {
+			r.excused++
+			return
+		}
+	}
+}
+
+// mostDoubtful is how many failed tests may be tried again: more at once are no accident.
+const mostDoubtful = 3
+
+// doubtful names the failed tests that may be tried again; none if there is more wrong than they.
+func (r *report) doubtful() []string {
+	if r.excused < r.found || len(r.excusable) > mostDoubtful {
+		return nil
+	}
+	return slices.Sorted(maps.Keys(r.excusable))
 }
 
 // reason is what a test said before it was skipped: the last line that is not the test runner's.

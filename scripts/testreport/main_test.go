@@ -73,3 +73,34 @@ func TestReport(t *testing.T) {
 		})
 	}
 }
+
+// TestDoubtful: a few plain failures may be tried again, and nothing else.
+func TestDoubtful(t *testing.T) {
+	t.Parallel()
+	failed := func(pkg, name, output string) string {
+		return `{"Action":"output","Package":"` + pkg + `","Test":"` + name + `","Output":"` + output + `\n"}
+{"Action":"fail","Package":"` + pkg + `","Test":"` + name + `"}
+{"Action":"fail","Package":"` + pkg + `"}
+`
+	}
+	few := failed("p", "TestA/x", "late") + failed("q", "TestB", "late")
+	for events, want := range map[string]string{
+		few: "p TestA,q TestB",
+		few + failed("q", "TestC", "late") + failed("q", "TestD", "late"): "",
+		few + failed("q", "TestC", "WARNING: DATA RACE"):                  "",
+		failed("m/internal/faults", "TestA", "lost"):                      "",
+		few + `{"Action":"fail","Package":"r"}`:                           "",
+		few + `{"Action":"skip","Package":"p","Test":"TestS"}`:            "",
+		few + `{"Action":"start","Package":"r"}`:                          "",
+		passing:                                                           "",
+	} {
+		r := newReport(&strings.Builder{})
+		if err := r.readTests(strings.NewReader(events)); err != nil {
+			t.Fatal(err)
+		}
+		r.finish()
+		if got := strings.Join(r.doubtful(), ","); got != want {
+			t.Errorf("%s\nmay be tried again: %q, expected %q", events, got, want)
+		}
+	}
+}
