@@ -5,6 +5,7 @@ package faults
 import (
 	"context"
 	"os"
+	"slices"
 	"sync/atomic"
 	"syscall"
 
@@ -15,8 +16,15 @@ import (
 type killPoint string
 
 const (
-	beforePublish killPoint = "before what follows a task is published" // its result, or RETRY, is stored
-	beforeSettle  killPoint = "before acknowledgements"                 // results are stored, what follows is published
+	beforeStore    killPoint = "before a result is stored"
+	beforeAnnounce killPoint = "before a chord is announced"         // the result of what was before it is stored
+	beforeCount    killPoint = "before a part of a chord is counted" // its result is stored
+	afterCount     killPoint = "after a part of a chord was counted" // maybe the last one, whose body is not sent
+	beforeBody     killPoint = "before the body of a chord is published"
+	afterBody      killPoint = "after the body of a chord was published" // the chord is not ended
+	afterPublish   killPoint = "after what follows a task was published"
+	beforePublish  killPoint = "before what follows a task is published" // its result, or RETRY, is stored
+	beforeSettle   killPoint = "before acknowledgements"                 // results are stored, what follows is published
 )
 
 // deadly is the transport of a worker that kills itself.
@@ -35,8 +43,17 @@ func (d *deadly) come(point killPoint) {
 }
 
 func (d *deadly) Publish(ctx context.Context, batch []transport.Publication) error {
+	body := slices.ContainsFunc(batch, func(p transport.Publication) bool { return p.Message.Headers.Once() != "" })
 	d.come(beforePublish)
-	return d.Transport.Publish(ctx, batch)
+	if body {
+		d.come(beforeBody)
+	}
+	err := d.Transport.Publish(ctx, batch)
+	d.come(afterPublish)
+	if body {
+		d.come(afterBody)
+	}
+	return err
 }
 
 func (d *deadly) Consume(ctx context.Context, o transport.ConsumeOptions) (transport.Consumer, error) {

@@ -26,6 +26,8 @@ var (
 	misbehave = task.Define[misdeed, task.NoResult]("faults.misbehave")
 	// spawn sends subtasks and then ends its process.
 	spawn = task.Define[spawnArgs, task.NoResult]("faults.spawn")
+	// walk notes its run and returns 1; it is called in workflows, with any result before it.
+	walk = task.Define[task.Raw, int]("faults.walk")
 	// state notes beside the ledger what its process has open.
 	state = task.Define[task.NoArgs, task.NoResult]("faults.state")
 )
@@ -66,6 +68,7 @@ func register(mux *worker.Mux, client *task.Client, ledger Ledger) {
 		}
 		return task.NoResult{}, run(ctx)
 	})
+	worker.Handle(mux, walk, func(ctx context.Context, _ task.Raw) (int, error) { return 1, run(ctx) })
 	worker.Handle(mux, misbehave, func(ctx context.Context, a misdeed) (task.NoResult, error) {
 		if err := run(ctx); err != nil {
 			return task.NoResult{}, err

@@ -23,6 +23,7 @@ import (
 
 	"github.com/redis/go-redis/v9/logging"
 
+	"github.com/gelery/gelery/backends"
 	_ "github.com/gelery/gelery/backends/redis"
 	"github.com/gelery/gelery/task"
 	_ "github.com/gelery/gelery/transport/rabbitmq"
@@ -93,7 +94,12 @@ func (s setup) run() error {
 		return err
 	}
 	if s.Kill != "" {
-		client, err = task.NewClient(&deadly{Transport: client.Transport(), point: s.Kill, at: int64(s.KillAt)}, client.Backend(), config)
+		d := &deadly{Transport: client.Transport(), point: s.Kill, at: int64(s.KillAt)}
+		backend := client.Backend()
+		if counter, ok := backend.(backends.ChordCounter); ok {
+			backend = &deadlyBackend{backend, counter, backend.(backends.Claimer), d}
+		}
+		client, err = task.NewClient(d, backend, config)
 		if err != nil {
 			return err
 		}
