@@ -68,7 +68,14 @@ func register(mux *worker.Mux, client *task.Client, ledger Ledger) {
 		}
 		return task.NoResult{}, run(ctx)
 	})
-	worker.Handle(mux, walk, func(ctx context.Context, _ task.Raw) (int, error) { return 1, run(ctx) })
+	worker.Handle(mux, walk, func(ctx context.Context, _ task.Raw) (int, error) {
+		if info, _ := task.FromContext(ctx); !info.Redelivered {
+			if err := ledger.first().Append(info.ID); err != nil {
+				return 0, err
+			}
+		}
+		return 1, run(ctx)
+	})
 	worker.Handle(mux, misbehave, func(ctx context.Context, a misdeed) (task.NoResult, error) {
 		if err := run(ctx); err != nil {
 			return task.NoResult{}, err
@@ -142,6 +149,9 @@ func resources() string {
 	files, _ := os.ReadDir("/proc/self/fd")
 	return fmt.Sprintf("%d %d", runtime.NumGoroutine(), len(files))
 }
+
+// first is a ledger of the runs of messages that had not been handed out before.
+func (l Ledger) first() Ledger { return Ledger{l.Path + ".first"} }
 
 // beside is a second ledger, for what are no runs.
 func (l Ledger) beside() Ledger { return Ledger{l.Path + ".state"} }
