@@ -17,7 +17,7 @@ import (
 type execution struct {
 	*job
 	info   *task.Info
-	begun  time.Time
+	begun  time.Time               // written under mu: inspections read it
 	ctx    context.Context         // the task's
 	cancel context.CancelCauseFunc // of ctx
 
@@ -80,7 +80,9 @@ func (w *Worker) execute(j *job, ignore bool) (e *execution, c completion, runni
 		w.tellStarted(e)
 		w.events.tellStarted(e.request)
 	}
+	e.mu.Lock()
 	e.begun = time.Now()
+	e.mu.Unlock()
 	if hard > 0 {
 		limit := time.AfterFunc(hard, func() { w.hardLimit(e, hard) })
 		defer limit.Stop()
@@ -94,6 +96,13 @@ func (w *Worker) execute(j *job, ignore bool) (e *execution, c completion, runni
 	cancel(nil)
 	e.awaitReports()
 	return e, e.completion, e.running()
+}
+
+// beganAt is when its code has begun; zero: it has not.
+func (e *execution) beganAt() time.Time {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.begun
 }
 
 // begins tells whether the code of an execution is to run. It is not if the outcome is decided without it, or if the

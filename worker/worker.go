@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/gelery/gelery/backends"
 	"github.com/gelery/gelery/protocol/serialization"
@@ -49,6 +50,7 @@ type Worker struct {
 	late      atomic.Int64   // how many outcomes wait for that and are not counted in the window
 
 	runs      atomic.Bool
+	since     time.Time       // it runs; set before anybody can ask
 	consuming chan struct{}   // closed when the worker has begun to receive
 	stopping  context.Context // done when a stop has begun
 	hurry     atomic.Int32    // how often Terminate was called
@@ -128,6 +130,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	if IsChild() {
 		return w.serve()
 	}
+	w.since = time.Now()
 	defer w.terminate(nil)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
