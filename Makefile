@@ -11,7 +11,7 @@ limit = $(if $(LIMIT),$(LIMIT) $(1))
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## builds ./gelery
@@ -52,3 +52,7 @@ soak: ## GELERY_SOAK=10m of one fault after the other on each broker, GELERY_SOA
 .PHONY: bench
 bench: ## benchmarks; BENCH=regexp and PKG=./... to choose
 	@$(call limit,1800) go test -timeout 25m -run '^$$' -bench '$(BENCH)' -benchmem $(PKG)
+
+.PHONY: conformance
+conformance: ## Celery's own integration suite against a Gelery worker and a Python one, and the table; CELL=celery-5.6/redis.redis
+	@$(call limit,14000) scripts/conformance.sh $(CELL)

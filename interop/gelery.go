@@ -11,39 +11,50 @@ import (
 	"time"
 )
 
-// command is the gelery program, built once for all tests of a process.
-var command struct {
-	once sync.Once
-	dir  string
-	err  error
+// programs are what Build has built, each once for all tests of a process.
+var programs struct {
+	mu    sync.Mutex
+	dir   string
+	built map[string]error // by path
 }
 
 // Gelery returns the path of the gelery program, built from this tree. [Cleanup] removes it.
-func Gelery(t testing.TB) string {
+func Gelery(t testing.TB) string { return Build(t, "cmd/gelery") }
+
+// Build builds the program in a folder of this tree and returns its path. [Cleanup] removes it.
+func Build(t testing.TB, folder string) string {
 	t.Helper()
-	command.once.Do(func() {
-		command.dir, command.err = os.MkdirTemp("", "gelery-interop-") //nolint:usetesting // outlives the test that asks first
-		if command.err != nil {
-			return
+	programs.mu.Lock()
+	defer programs.mu.Unlock()
+	if programs.dir == "" {
+		dir, err := os.MkdirTemp("", "gelery-interop-") //nolint:usetesting // outlives the test that asks first
+		if err != nil {
+			t.Fatal(err)
 		}
-		build := exec.Command("go", "build", "-o", command.dir, "./cmd/gelery")
-		build.Dir = root(t)
-		if said, err := build.CombinedOutput(); err != nil {
-			command.err = fmt.Errorf("go build ./cmd/gelery: %w\n%s", err, said)
-		}
-	})
-	if command.err != nil {
-		t.Fatal(command.err)
+		programs.dir, programs.built = dir, map[string]error{}
 	}
-	return filepath.Join(command.dir, "gelery")
+	path := filepath.Join(programs.dir, filepath.Base(folder))
+	err, known := programs.built[path]
+	if !known {
+		build := exec.Command("go", "build", "-o", path, "./"+folder)
+		build.Dir = root(t)
+		if said, failed := build.CombinedOutput(); failed != nil {
+			err = fmt.Errorf("go build ./%s: %w\n%s", folder, failed, said)
+		}
+		programs.built[path] = err
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
-// Cleanup removes what Gelery built. TestMain calls it last.
+// Cleanup removes what Build built. TestMain calls it last.
 func Cleanup() error {
-	if command.dir == "" {
+	if programs.dir == "" {
 		return nil
 	}
-	return os.RemoveAll(command.dir)
+	return os.RemoveAll(programs.dir)
 }
 
 // StartGelery starts a Go worker with the demo tasks on a queue and returns when it is ready. Args are added to its

@@ -3,6 +3,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 CELERY_VERSIONS=(5.2 5.3 5.4 5.5 5.6)
+SUITE_VERSIONS=(5.2 5.4 5.6) # whose integration suite is run
 
 # die WHAT WHY DO ends the script with an error a person can act on.
 die() {

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the full test run needs and the machine lacks: redis-server, rabbitmq-server, and one Python environment
-# for each Celery version the interop tests speak with. Safe to run again; then it takes less than a second.
+# Installs what the full test run needs and the machine lacks: redis-server, rabbitmq-server, one Python environment for
+# each Celery version the interop tests speak with, and Celery's own integration suite. Safe to run again; then it takes less
+# than a second.
 #
 #   PYTHON=/path/to/python3.11   the interpreter to make the environments from
 source "$(dirname "$0")/common.sh"
@@ -93,8 +94,9 @@ make_venv() {
 
 requirements() { echo "interop/python/requirements/celery-$1.txt"; }
 
-# stamp is also bound to the folder: a virtual environment that was moved does not run.
-stamp() { { pwd && "$2" --version && cat "$(requirements "$1")"; } | sha256; }
+# stamp is also bound to the folder: a virtual environment that was moved does not run. A .venv that is a link to another
+# checkout's is as that checkout made it.
+stamp() { { (cd -P .venv/.. && pwd) && "$2" --version && cat "$(requirements "$1")"; } | sha256; }
 
 install_venvs() {
 	local python version missing=() failed=()
@@ -103,13 +105,13 @@ install_venvs() {
 		install_package "Python 3" python3-venv python3 python3 python@3.11
 		python=$(find_python) || die "no fitting Python is here" "Celery 5.2 to 5.6 together need Python 3.10, 3.11 or 3.12 with venv" "set PYTHON to such an interpreter"
 	fi
+	mkdir -p .venv
 	for version in "${CELERY_VERSIONS[@]}"; do
 		[ "$(cat ".venv/celery-$version/stamp" 2>/dev/null)" = "$(stamp "$version" "$python")" ] || missing+=("$version")
 	done
 	[ ${#missing[@]} != 0 ] || return 0
 
 	say "making Python environments for Celery ${missing[*]}"
-	mkdir -p .venv
 	# Two at a time: more only fight for the disk and the cores of a small machine.
 	export python
 	export -f make_venv requirements stamp sha256
@@ -121,7 +123,36 @@ install_venvs() {
 		"$(grep -hm 1 ERROR ".venv/celery-${failed[0]}.log" || tail -n 1 ".venv/celery-${failed[0]}.log")" "see .venv/celery-${failed[0]}.log, then run this again"
 }
 
+# install_suites takes Celery's integration suite from its source packages, which alone have it, and what runs it: folders
+# that any of the environments can have on its path.
+install_suites() {
+	local python=.venv/celery-5.6/bin/python version pins log=.venv/suite.log
+	for version in tools "${SUITE_VERSIONS[@]}"; do
+		pins=interop/conformance/requirements/$([ "$version" = tools ] || echo celery-)$version.txt
+		[ "$(cat ".venv/suite-$version/stamp" 2>/dev/null)" != "$(sha256 <"$pins")" ] || continue
+		say "fetching the suite: $version"
+		install_suite "$version" "$pins" >"$log" 2>&1 ||
+			die "no conformance suite: $version" "$(grep -m 1 ERROR "$log" || tail -n 1 "$log")" "see $log, then run this again"
+	done
+	rm -f "$log"
+}
+
+install_suite() {
+	local version=$1 pins=$2 dir=.venv/suite-$1 source
+	rm -rf "$dir" && mkdir "$dir" || return
+	if [ "$version" = tools ]; then
+		"$python" -m pip install --disable-pip-version-check --no-deps --target "$dir" --requirement "$pins" || return
+	else
+		"$python" -m pip download --disable-pip-version-check --no-binary :all: --no-deps --dest "$dir" --requirement "$pins" || return
+		source=$(basename "$dir"/*.tar.gz .tar.gz)
+		tar -xzf "$dir/$source.tar.gz" -C "$dir" --strip-components=1 "$source/t/__init__.py" "$source/t/integration" || return
+		rm "$dir/$source.tar.gz"
+	fi
+	sha256 <"$pins" >"$dir/stamp"
+}
+
 command -v go >/dev/null || die "go is missing" "Gelery is built with Go 1.26 or newer" "install Go and put it on the PATH"
 install_redis
 install_rabbitmq
 install_venvs
+install_suites
