@@ -34,8 +34,6 @@ type Event struct {
 	Timestamp time.Time // in microseconds
 	// Fields are those of its type, in the order they are written. Of decoded events they are sorted by name.
 	Fields []EventField
-	// Members are fields that are written already, for AppendEvent. Decoded events have none.
-	Members EventMembers
 }
 
 // EventField is a field of an event. A decoded one has a canonical value, see package value.
@@ -44,7 +42,25 @@ type EventField struct {
 	Value any
 }
 
-// EventMembers are fields of an event as JSON, each with a comma before it: for who sends many.
+// appendMicros appends microseconds as a float of seconds, to the byte as Python's repr does: until the year 2096 the
+// decimals of a number are the shortest text of its float, which takes long to find.
+func appendMicros(dst []byte, micros int64) []byte {
+	if micros < 1e14 || micros > 4e15 {
+		return value.AppendFloat(dst, float64(micros)/1e6)
+	}
+	dst = strconv.AppendInt(dst, micros/1e6, 10)
+	dst = append(dst, '.')
+	rest := micros % 1e6
+	for unit := int64(1e5); unit > 0; unit /= 10 {
+		dst = append(dst, '0'+byte(rest/unit))
+		if rest %= unit; rest == 0 {
+			break
+		}
+	}
+	return dst
+}
+
+// EventMembers are fields of an event as JSON, each with a comma before it.
 type EventMembers []byte
 
 func (m EventMembers) name(name string) EventMembers {
@@ -136,15 +152,7 @@ func isEventHeader(name string) bool {
 // AppendEvent appends an event as one JSON object, its members in Celery's order. A field under the name of a member that
 // every event has is left out. The error is of a value that JSON has no form for.
 func AppendEvent(dst []byte, e *Event) ([]byte, error) {
-	dst = append(dst, `{"hostname": `...)
-	dst = serialization.AppendString(dst, e.Hostname)
-	dst = append(dst, `, "utcoffset": `...)
-	dst = strconv.AppendInt(dst, int64(e.UTCOffset), 10)
-	dst = append(dst, `, "pid": `...)
-	dst = strconv.AppendInt(dst, int64(e.PID), 10)
-	dst = append(dst, `, "clock": `...)
-	dst = strconv.AppendInt(dst, e.Clock, 10)
-	dst = append(dst, e.Members...)
+	dst = e.Begin(dst)
 	for _, f := range e.Fields {
 		if isEventHeader(f.Name) {
 			continue
@@ -157,11 +165,28 @@ func AppendEvent(dst []byte, e *Event) ([]byte, error) {
 			return dst, fmt.Errorf("event %s: %s: %w", e.Type, f.Name, err)
 		}
 	}
-	dst = append(dst, `, "timestamp": `...)
-	dst = value.AppendFloat(dst, float64(e.Timestamp.UnixMicro())/1e6)
-	dst = append(dst, `, "type": `...)
+	return e.End(dst), nil
+}
+
+// Begin appends what stands before the fields of an event. Who sends many writes them there, and then calls End.
+func (e *Event) Begin(dst []byte) EventMembers {
+	dst = append(dst, `{"hostname": `...)
+	dst = serialization.AppendString(dst, e.Hostname)
+	dst = append(dst, `, "utcoffset": `...)
+	dst = strconv.AppendInt(dst, int64(e.UTCOffset), 10)
+	dst = append(dst, `, "pid": `...)
+	dst = strconv.AppendInt(dst, int64(e.PID), 10)
+	dst = append(dst, `, "clock": `...)
+	return strconv.AppendInt(dst, e.Clock, 10)
+}
+
+// End appends what stands behind the fields.
+func (e *Event) End(dst EventMembers) []byte {
+	dst = dst.name("timestamp")
+	dst = appendMicros(dst, e.Timestamp.UnixMicro())
+	dst = dst.name("type")
 	dst = serialization.AppendString(dst, e.Type)
-	return append(dst, '}'), nil
+	return append(dst, '}')
 }
 
 // NewEventMessage is the message of a body of JSON: one event, or a list of them. The hostname is that of the sender, which

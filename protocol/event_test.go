@@ -3,6 +3,7 @@ package protocol_test
 import (
 	"encoding/json"
 	"math"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/gelery/gelery/protocol"
+	"github.com/gelery/gelery/protocol/value"
 )
 
 // TestAppendEvent: to the byte what Celery 5.6 has sent.
@@ -19,21 +21,42 @@ func TestAppendEvent(t *testing.T) {
 		`"parent_id": null, "root_id": "7dcf", "retries": 0, "loadavg": [2.19, 1.0, 0.48], "runtime": 0.00042, "terminated": false, ` +
 		`"timestamp": 1795342073.013439, "type": "task-received"}`
 	e := &protocol.Event{Type: "task-received", Hostname: "w1@h1", PID: 15478, Clock: 6, Timestamp: time.UnixMicro(1795342073013439)}
-	e.Members = e.Members.Text("uuid", "7dcf").Text("name", "tasks.add").Text("args", "(1, 2)").OptionalText("parent_id", "").
-		OptionalText("root_id", "7dcf").Int("retries", 0).Floats("loadavg", 2.19, 1, 0.48).Float("runtime", 0.00042).Bool("terminated", false)
-	got, err := protocol.AppendEvent(nil, e)
-	if err != nil || string(got) != want {
-		t.Errorf("%v\n%s; want\n%s", err, got, want)
+	got := e.End(e.Begin(nil).Text("uuid", "7dcf").Text("name", "tasks.add").Text("args", "(1, 2)").OptionalText("parent_id", "").
+		OptionalText("root_id", "7dcf").Int("retries", 0).Floats("loadavg", 2.19, 1, 0.48).Float("runtime", 0.00042).Bool("terminated", false))
+	if string(got) != want {
+		t.Errorf("%s; want\n%s", got, want)
 	}
-	e.Members, e.Fields = nil, []protocol.EventField{{Name: "uuid", Value: "7dcf"}, {Name: "name", Value: "tasks.add"}, {Name: "args", Value: "(1, 2)"},
+	e.Fields = []protocol.EventField{{Name: "uuid", Value: "7dcf"}, {Name: "name", Value: "tasks.add"}, {Name: "args", Value: "(1, 2)"},
 		{Name: "parent_id"}, {Name: "root_id", Value: "7dcf"}, {Name: "retries", Value: 0}, {Name: "loadavg", Value: []any{2.19, 1.0, 0.48}},
 		{Name: "runtime", Value: 0.00042}, {Name: "terminated", Value: false}}
-	got, err = protocol.AppendEvent(nil, e)
+	got, err := protocol.AppendEvent(nil, e)
 	if short := strings.ReplaceAll(want, "2.19, 1.0, 0.48", "2.19,1.0,0.48"); err != nil || string(got) != short {
 		t.Errorf("%v\n%s; want\n%s", err, got, short)
 	}
 	if _, err := protocol.AppendEvent(nil, &protocol.Event{Fields: []protocol.EventField{{Name: "x", Value: func() {}}}}); err == nil {
 		t.Error("a function is written")
+	}
+}
+
+// TestTimestamp: what is written for a time is the shortest text of its float.
+func TestTimestamp(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(1, 2))
+	for i := range 200_000 {
+		micros := r.Int64N(1e16)
+		switch i % 4 {
+		case 1:
+			micros -= micros % 1000
+		case 2:
+			micros -= micros % 1e6
+		case 3:
+			micros = 1.7e15 + micros%1e14
+		}
+		got := (&protocol.Event{Timestamp: time.UnixMicro(micros)}).End(nil)
+		want := append(value.AppendFloat([]byte(`, "timestamp": `), float64(micros)/1e6), `, "type": ""}`...)
+		if string(got) != string(want) {
+			t.Fatalf("%d: %s; want %s", micros, got, want)
+		}
 	}
 }
 

@@ -43,6 +43,7 @@ type events struct {
 	waiting []*eventMessage // the oldest first; the last may not be full
 	bytes   int             // of all that wait
 	room    int             // what the last list took
+	spare   []byte          // the memory of one that was sent
 	open    bool            // the last is a list that takes more
 	dropped int             // events, since it was told last
 	ready   chan struct{}   // capacity 1: there is something, or a message is full
@@ -73,27 +74,42 @@ type event struct {
 
 // tellTasks adds events of tasks, in their order.
 func (e *events) tellTasks(all ...event) {
+	for i := range all {
+		e.tellTask(all[i].kind, func(m protocol.EventMembers) protocol.EventMembers { return append(m, all[i].members...) })
+	}
+}
+
+// tellTask adds an event of a task, whose fields are written by the function, which must not take long.
+func (e *events) tellTask(kind string, fields func(protocol.EventMembers) protocol.EventMembers) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for i := range all {
-		if !e.open {
-			e.waiting, e.open = append(e.waiting, &eventMessage{routingKey: protocol.TaskMultiKey, body: append(make([]byte, 0, e.room), '[')}), true
-			e.bytes++
-			notify(e.ready)
-		}
-		m := e.waiting[len(e.waiting)-1]
-		before := len(m.body)
-		if m.events > 0 {
-			m.body = append(m.body, ", "...)
-		}
-		e.write(m, &all[i])
-		e.bytes += len(m.body) - before
-		if m.events >= fullEvents || len(m.body) >= fullBytes {
-			e.endList()
-			notify(e.ready)
-		}
+	if !e.open {
+		e.waiting, e.open = append(e.waiting, e.newList()), true
+		e.bytes++
+		notify(e.ready)
+	}
+	m := e.waiting[len(e.waiting)-1]
+	before := len(m.body)
+	if m.events > 0 {
+		m.body = append(m.body, ", "...)
+	}
+	e.write(m, kind, fields)
+	e.bytes += len(m.body) - before
+	if m.events >= fullEvents || len(m.body) >= fullBytes {
+		e.endList()
+		notify(e.ready)
 	}
 	e.bound()
+}
+
+// newList begins a list, in the memory of one that was sent. The caller holds mu.
+func (e *events) newList() *eventMessage {
+	body := e.spare
+	e.spare = nil
+	if body == nil {
+		body = make([]byte, 0, e.room)
+	}
+	return &eventMessage{routingKey: protocol.TaskMultiKey, body: append(body, '[')}
 }
 
 // tellWorker adds an event of the worker. A heartbeat that still waits is out of date and goes.
@@ -102,7 +118,7 @@ func (e *events) tellWorker(x event) {
 	defer e.mu.Unlock()
 	e.endList()
 	m := &eventMessage{}
-	e.write(m, &x)
+	e.write(m, x.kind, func(m protocol.EventMembers) protocol.EventMembers { return append(m, x.members...) })
 	m.routingKey = (&protocol.Event{Type: x.kind}).RoutingKey()
 	if x.kind == workerHeartbeat {
 		kept := e.waiting[:0]
@@ -123,11 +139,11 @@ func (e *events) tellWorker(x event) {
 }
 
 // write writes an event into a message, with the time and the clock of this moment. The caller holds mu.
-func (e *events) write(m *eventMessage, x *event) {
+func (e *events) write(m *eventMessage, kind string, fields func(protocol.EventMembers) protocol.EventMembers) {
 	now := time.Now()
-	body, _ := protocol.AppendEvent(m.body, &protocol.Event{Type: x.kind, Hostname: e.w.config.Hostname, UTCOffset: protocol.UTCOffset(now),
-		PID: e.pid, Clock: e.w.clock.Add(1), Timestamp: now, Members: x.members}) // which only fields could make fail
-	m.body = body
+	x := protocol.Event{Type: kind, Hostname: e.w.config.Hostname, UTCOffset: protocol.UTCOffset(now), PID: e.pid,
+		Clock: e.w.clock.Add(1), Timestamp: now}
+	m.body = x.End(fields(x.Begin(m.body)))
 	m.events++
 }
 
@@ -240,6 +256,11 @@ func (e *events) flush(ctx context.Context) bool {
 		if err != nil {
 			e.failed(m, err)
 			return false
+		}
+		if m.routingKey == protocol.TaskMultiKey { // a broker that has a message keeps nothing of ours
+			e.mu.Lock()
+			e.spare = m.body[:0]
+			e.mu.Unlock()
 		}
 	}
 }

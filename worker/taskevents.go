@@ -24,17 +24,17 @@ func (e *events) tellReceived(j *job) {
 	if r.Protocol == 1 {
 		args, kwargs = value.ReprTuple(r.Args, eventReprSize), value.Repr(r.Kwargs, eventReprSize)
 	}
-	m := make(protocol.EventMembers, 0, 256+len(args)+len(kwargs))
-	m = m.Text("uuid", r.ID).Text("name", cut(shownName(r))).Text("args", cut(args)).Text("kwargs", cut(kwargs)).OptionalText("root_id", r.RootID).
-		OptionalText("parent_id", r.ParentID).Int("retries", int64(r.Retries)).OptionalText("eta", isoText(r.ETATime())).
-		OptionalText("expires", isoText(r.ExpiresTime()))
-	e.tellTasks(event{"task-received", m})
+	e.tellTask("task-received", func(m protocol.EventMembers) protocol.EventMembers {
+		return m.Text("uuid", r.ID).Text("name", cut(shownName(r))).Text("args", cut(args)).Text("kwargs", cut(kwargs)).
+			OptionalText("root_id", r.RootID).OptionalText("parent_id", r.ParentID).Int("retries", int64(r.Retries)).
+			OptionalText("eta", isoText(r.ETATime())).OptionalText("expires", isoText(r.ExpiresTime()))
+	})
 }
 
 // tellStarted tells that a run begins.
 func (e *events) tellStarted(r *protocol.Request) {
 	if e.tasks.Load() {
-		e.tellTasks(event{"task-started", ofTask(r, 0)})
+		e.tellTask("task-started", func(m protocol.EventMembers) protocol.EventMembers { return m.Text("uuid", r.ID) })
 	}
 }
 

@@ -237,6 +237,14 @@ func appendText(dst []byte, v any) []byte {
 
 const hexDigits = "0123456789abcdef"
 
+// asItIs are the ASCII characters that a JSON string holds unchanged.
+var asItIs = func() (plain [256]bool) {
+	for c := byte(0x20); c < utf8.RuneSelf; c++ {
+		plain[c] = c != '"' && c != '\\'
+	}
+	return plain
+}()
+
 // AppendString appends text as a JSON string, for those who write JSON by hand. UTF-8 stays as it is, the WTF-8 bytes of a
 // lone surrogate become its escape, any other bad byte U+FFFD.
 func AppendString(dst []byte, s string) []byte {
@@ -244,11 +252,11 @@ func AppendString(dst []byte, s string) []byte {
 	start := 0 // of the run that is written as it is
 	for i := 0; i < len(s); {
 		c := s[i]
+		if asItIs[c] {
+			i++
+			continue
+		}
 		if c < utf8.RuneSelf {
-			if c >= 0x20 && c != '"' && c != '\\' {
-				i++
-				continue
-			}
 			dst = append(dst, s[start:i]...)
 			dst = appendEscape(dst, c)
 			i++

@@ -43,7 +43,7 @@ func TestDrainAndEnqueueOfBothSystems(t *testing.T) {
 	t.Parallel()
 	b, ctx := testBench(t, config{tasks: 200})
 	for _, s := range []system{geleryKeys, asynqKeys} {
-		if r, err := b.drain(ctx, s, 10); err != nil || r.Rate <= 0 {
+		if r, err := b.drain(ctx, s, lab.Order{Concurrency: 10}); err != nil || r.Rate <= 0 {
 			t.Errorf("%s: drain: %+v, %v", s.name, r, err)
 		}
 		for _, o := range []lab.Order{{}, {Producers: 3}, {Batch: 7, Producers: 3}} {
@@ -61,7 +61,7 @@ func TestVerifyFindsWhatIsMissing(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()
 			b, ctx := testBench(t, config{tasks: 100})
-			if _, err := b.drain(ctx, s, 10); err != nil {
+			if _, err := b.drain(ctx, s, lab.Order{Concurrency: 10}); err != nil {
 				t.Fatal(err)
 			}
 			keys, err := b.redis.Keys(ctx, s.results).Result()

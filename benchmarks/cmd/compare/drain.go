@@ -80,11 +80,12 @@ var asynqKeys = system{
 
 // drain fills a queue, starts a worker on it and measures until all results are stored. The results are all read
 // afterwards: every sum must be there exactly once.
-func (b *bench) drain(ctx context.Context, s system, concurrency int) (_ lab.Run, err error) {
+func (b *bench) drain(ctx context.Context, s system, o lab.Order) (_ lab.Run, err error) {
 	if err := b.fill(ctx, s, s.pipelined); err != nil {
 		return lab.Run{}, err
 	}
-	worker, err := b.start(ctx, lab.Order{Side: s.name + "-worker", Concurrency: concurrency})
+	o.Side = s.name + "-worker"
+	worker, err := b.start(ctx, o)
 	if err != nil {
 		return lab.Run{}, err
 	}
@@ -144,9 +145,23 @@ func (b *bench) verify(ctx context.Context, s system) error {
 // compareDrain runs the pairs at one concurrency.
 func (b *bench) compareDrain(ctx context.Context, concurrency int) error {
 	what := fmt.Sprintf("drain, concurrency %d", concurrency)
-	p, err := b.pairsOf(what, func(s system) (lab.Run, error) { return b.drain(ctx, s, concurrency) })
+	p, err := b.pairsOf(what, func(s system) (lab.Run, error) { return b.drain(ctx, s, lab.Order{Concurrency: concurrency}) })
 	if err == nil {
 		b.require(p.Median() >= b.minDrain, "%s: median %.2f is below %.2f", what, p.Median(), b.minDrain)
+	}
+	return err
+}
+
+// compareEvents runs the pairs of drains with task events and without. Nobody listens: what a monitor costs is Redis's
+// traffic to it.
+func (b *bench) compareEvents(ctx context.Context, concurrency int) error {
+	what := fmt.Sprintf("drain with events, concurrency %d", concurrency)
+	c := lab.Comparison{What: what, Sides: [2]string{"events", "without"}, Costed: "process+redis", Tasks: b.tasks, Pairs: b.pairs, Out: os.Stdout}
+	p, err := c.Run(func(side int) (lab.Run, error) {
+		return b.drain(ctx, geleryKeys, lab.Order{Concurrency: concurrency, Events: side == 0})
+	})
+	if err == nil {
+		b.require(p.Median() >= b.minEvents, "%s: median %.2f is below %.2f", what, p.Median(), b.minEvents)
 	}
 	return err
 }

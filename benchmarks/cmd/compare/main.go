@@ -15,6 +15,7 @@
 //	         SendBatch of 100; asynq, which has no batch: 10 goroutines)
 //	latency  Gelery alone: from Send to the pushed result at a steady rate
 //	memory   Gelery alone: VmRSS of a worker, idle, with 100,000 tasks queued, and after them
+//	events   Gelery alone: the drain with task events (worker -E) beside the drain without
 //
 // Exit codes: 0 every bound holds, 1 one does not or a result is missing, 2 wrong usage.
 package main
@@ -53,6 +54,7 @@ type config struct {
 	tasks       int
 	minDrain    float64
 	minEnqueue  float64
+	minEvents   float64
 	rate        int
 	maxP99      time.Duration
 	maxIdle     int // MiB
@@ -63,7 +65,7 @@ type config struct {
 	timeout     time.Duration
 }
 
-var all = []string{"drain", "enqueue", "latency", "memory"}
+var all = []string{"drain", "enqueue", "latency", "memory", "events"}
 
 func main() {
 	if code, ok := lab.RunSide(sides); ok {
@@ -105,6 +107,7 @@ func parse(args []string) (config, error) {
 	f.IntVar(&c.tasks, "tasks", 30_000, "tasks of one drain or enqueue run")
 	f.Float64Var(&c.minDrain, "min-drain", 2.5, "least median ratio of drain rates")
 	f.Float64Var(&c.minEnqueue, "min-enqueue", 1.5, "least median ratio of enqueue rates")
+	f.Float64Var(&c.minEvents, "min-events", 0.85, "least median ratio of drain rates with events and without")
 	f.IntVar(&c.rate, "rate", 200, "tasks a second of the latency run")
 	f.DurationVar(&c.maxP99, "max-p99", 5*time.Millisecond, "greatest 99th percentile of the latency run")
 	f.IntVar(&c.maxIdle, "max-idle", 30, "MiB an idle worker may have resident")
@@ -155,6 +158,10 @@ func measure(ctx context.Context, c config) (missed []string, err error) {
 			err = b.measureLatency(ctx)
 		case "memory":
 			err = b.measureMemory(ctx)
+		case "events":
+			for _, n := range c.concurrency {
+				err = errors.Join(err, b.compareEvents(ctx, n))
+			}
 		}
 		if err != nil {
 			return b.missed, err

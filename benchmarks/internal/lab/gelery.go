@@ -41,7 +41,7 @@ func Work(ctx context.Context, o Order, more ...func(*worker.Mux)) error {
 	for _, add := range more {
 		add(mux)
 	}
-	w, err := worker.New(client, mux, worker.Config{Concurrency: o.Concurrency})
+	w, err := worker.New(client, mux, worker.Config{Concurrency: o.Concurrency, TaskEvents: o.Events})
 	if err != nil {
 		return err
 	}

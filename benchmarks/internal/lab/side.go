@@ -31,6 +31,7 @@ type Order struct {
 	Producers   int    // goroutines that send one call after the other; 0: 1
 	Concurrency int
 	Rate        int    // calls a second
+	Events      bool   // a worker sends task events
 	Task        string // what to call; "": Add
 	From        int64  // Unix nanoseconds: when the first of tasks with an eta is due
 	Ledger      string // file in which a worker notes what it has run
@@ -94,7 +95,11 @@ func Share(o Order, f func(i int) error) error {
 
 // profileName is the file for the profile of an order in a folder.
 func profileName(dir string, o Order) string {
-	return filepath.Join(dir, fmt.Sprintf("%s%s-c%d-p%d-b%d.pprof", o.Side, o.QueueType, o.Concurrency, o.Producers, o.Batch))
+	events := ""
+	if o.Events {
+		events = "-events"
+	}
+	return filepath.Join(dir, fmt.Sprintf("%s%s%s-c%d-p%d-b%d.pprof", o.Side, o.QueueType, events, o.Concurrency, o.Producers, o.Batch))
 }
 
 func profiled(file string, f func() error) (err error) {
