@@ -31,6 +31,7 @@ type Command struct {
 	Set      string         `json:"set,omitempty"`
 	Via      string         `json:"via,omitempty"`
 	Options  map[string]any `json:"options,omitempty"`
+	Tuple    any            `json:"tuple,omitempty"`
 	Protocol int            `json:"protocol,omitempty"`
 	Record   bool           `json:"record,omitempty"`
 	Timeout  float64        `json:"timeout,omitempty"` // seconds

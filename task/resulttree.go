@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 
 	"github.com/gelery/gelery/protocol"
 )
@@ -52,8 +53,8 @@ func resultOrNil(h *handle) *Result[any] {
 var errStop = errors.New("stop")
 
 // walk visits branches and all below them, breadth first, with what is stored of each task; of a group with nil. It reads
-// a level of the tree at once. What it has met before is visited again for another parent, but not what is below it: a tree
-// may be wrong enough to contain itself.
+// a level of the tree at once. A task it has met before is visited again for another parent, but not what is below it: a tree
+// may be wrong enough to contain itself. A group that Celery has made may have the id of the one it is a member of.
 func (c *Client) walk(level []branch, read func(ids []string) (results, error), visit func(branch, *protocol.ResultMeta) error) error {
 	met := map[string]struct{}{}
 	for len(level) > 0 {
@@ -76,10 +77,12 @@ func (c *Client) walk(level []branch, read func(ids []string) (results, error), 
 			if err := visit(b, m); err != nil {
 				return err
 			}
-			if _, again := met[b.node.id]; again {
-				continue
+			if b.node.members == nil {
+				if _, again := met[b.node.id]; again {
+					continue
+				}
+				met[b.node.id] = struct{}{}
 			}
-			met[b.node.id] = struct{}{}
 			next = append(next, c.below(b.node, m)...)
 		}
 		level = next
@@ -142,7 +145,7 @@ type collection struct {
 	client *Client
 	ctx    context.Context
 	done   results
-	met    map[string]struct{} // whose children are known
+	met    map[string]struct{} // tasks whose children are known
 	next   []handle            // the level below the one that is collected
 	count  int
 	yield  func(Outcome[any], error) bool
@@ -191,13 +194,12 @@ func (c *collection) tell(level *[]handle) error {
 		if !c.yield(o, o.Err) {
 			return errStop
 		}
-		if _, again := c.met[node.id]; again {
-			continue
-		}
-		c.met[node.id] = struct{}{}
 		if node.members != nil {
 			c.next = append(c.next, node.members...)
-		} else {
+			continue
+		}
+		if _, again := c.met[node.id]; !again {
+			c.met[node.id] = struct{}{}
 			c.next = append(c.next, c.client.childrenOf(c.done[node.id])...)
 		}
 	}
@@ -210,21 +212,21 @@ func (h *handle) tree(ctx context.Context) (tasks []*protocol.ResultMeta, groups
 	for n := range h.lineage() {
 		roots = append(roots, branch{nil, n})
 	}
-	met := map[string]struct{}{}
+	met := map[string]struct{}{} // tasks
 	read := func(ids []string) (results, error) { return h.client.read(ctx, ids) }
 	err = h.client.walk(roots, read, func(b branch, m *protocol.ResultMeta) error {
-		if _, again := met[b.node.id]; again {
-			return nil
-		}
-		met[b.node.id] = struct{}{}
 		if m == nil {
 			groups = append(groups, b.node.id)
-		} else {
+			return nil
+		}
+		if _, again := met[m.TaskID]; !again {
+			met[m.TaskID] = struct{}{}
 			tasks = append(tasks, m)
 		}
 		return nil
 	})
-	return tasks, groups, err
+	slices.Sort(groups)
+	return tasks, slices.Compact(groups), err
 }
 
 // ForgetTree removes what is stored of a whole workflow: of the result, of all before it that it knows, of the children of

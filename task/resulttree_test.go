@@ -55,6 +55,11 @@ func TestIterDeps(t *testing.T) {
 	for range root.IterDeps(ctx, false) {
 		break
 	}
+	same := Result[any](*groupOf[any](t, client, tuple("x", tuple("x", tuple("b")), tuple("x", tuple("e")))))
+	store(ctx, t, client, succeeded("e", nil))
+	if got, err := edges(ctx, &same, false); got != "x x>x x>x x>b x>e " || err != nil {
+		t.Errorf("%s, %v", got, err)
+	}
 	if err := client.Backend().Forget(ctx, "a", "c"); err != nil {
 		t.Fatal(err)
 	}

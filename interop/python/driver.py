@@ -13,6 +13,11 @@ The environment is that of app.py. Commands ("op"):
     forget  id
     control task (the method), kwargs?, options?, timeout?   broadcasts a command of remote control and answers the replies as value;
             options are broadcast's: destination, pattern, matcher. Without a timeout no reply is asked for
+    flow    task, options   applies a workflow of flows.py to the queue of the options. Answers its as_tuple as value
+    join    tuple, timeout?  waits for the result of a tuple, of a group for all, as its get does by default. A failed one
+            is a failed command
+    tree    tuple    what is below the result of a tuple: {"edges", "collected"}; the latter is null if a task failed
+    save, restore, delete   of a group result: tuple, id, id. Restore answers its as_tuple, null if there is none
     hello            the versions of this side
 
 Every answer has "ok"; when false, "error" says why and "kind" names the exception.
@@ -26,10 +31,11 @@ import celery
 import kombu
 import redis
 from celery.backends import rpc
-from celery.result import GroupResult
+from celery.result import AsyncResult, GroupResult, result_from_tuple
 from celery.states import READY_STATES
 from kombu import serialization
 
+import flows
 from app import app
 from values import SETS, same, short
 
@@ -165,12 +171,56 @@ def control(command):
     return {"value": replies}
 
 
+def of_tuple(command):
+    return result_from_tuple(command["tuple"], app)
+
+
+def waited(result, timeout=30):
+    """The value of a result. A group's own get() may wait for ever while another result of its id is alive in the process,
+    as that of flow() may be; its join() does not."""
+    return (result.join if isinstance(result, GroupResult) else result.get)(timeout=timeout)
+
+
+def flow(command):
+    signature = flows.build(command["task"], command["options"]["queue"])
+    return {"value": signature.apply_async().as_tuple()}
+
+
+def join(command):
+    return {"value": waited(of_tuple(command), command.get("timeout", 30))}
+
+
+def tree(command):
+    result = of_tuple(command)  # of a group as well, which has no such methods
+    edges = [[parent and parent.id, node.id] for parent, node in AsyncResult.iterdeps(result, intermediate=True)]
+    try:
+        collected = [[node.id, waited(node)] for _, node in AsyncResult.iterdeps(result)]
+    except ValueError:
+        collected = None
+    return {"value": {"edges": edges, "collected": collected}}
+
+
+def save(command):
+    of_tuple(command).save()
+    return {}
+
+
+def restore(command):
+    result = app.GroupResult.restore(command["id"])
+    return {"value": result and result.as_tuple()}
+
+
+def delete(command):
+    app.GroupResult.restore(command["id"]).delete()
+    return {}
+
+
 def hello(command):
     return {"celery": celery.__version__, "kombu": kombu.__version__, "redis": redis.__version__,
             "python": sys.version.split()[0]}
 
 
-OPERATIONS = {f.__name__: f for f in (send, get, canvas, state, forget, control, hello)}
+OPERATIONS = {f.__name__: f for f in (send, get, canvas, state, forget, control, flow, join, tree, save, restore, delete, hello)}
 
 
 def main():
