@@ -98,11 +98,7 @@ func (w *Worker) completeChord(o *outcome, group string, body *protocol.Signatur
 	case state.Err != nil:
 		w.failChord(o, body, fmt.Sprintf("Join error: %v", state.Err))
 	case state.Failed != nil:
-		x := state.Failed.Exception
-		if x == nil {
-			x = &protocol.Exception{Type: string(state.Failed.Status)}
-		}
-		w.failChord(o, body, fmt.Sprintf("Dependency %s raised %s", state.Failed.TaskID, x))
+		w.failChord(o, body, dependencyRaised(state.Failed))
 	default:
 		results := state.Results
 		if results == nil {
@@ -162,10 +158,11 @@ func (w *Worker) announceChords(o *outcome) error {
 
 // endChords forgets chords whose bodies are sent. What is left of one whose end cannot be told expires.
 func (w *Worker) endChords(o *outcome) {
-	if len(o.ended) == 0 {
+	counter, counts := w.backend.(backends.ChordCounter)
+	if len(o.ended) == 0 || !counts {
 		return
 	}
-	if err := w.backend.(backends.ChordCounter).EndChords(w.applying, o.ended); err != nil {
+	if err := counter.EndChords(w.applying, o.ended); err != nil {
 		w.log.Warn("what is stored of ended chords is not removed, it will expire", "chords", len(o.ended), "error", err)
 	}
 }

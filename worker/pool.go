@@ -68,6 +68,9 @@ func (w *Worker) conclude(o *outcome, e *execution, c *completion, ignore bool) 
 	if c.replacement != nil || follows(&o.request.Embed) {
 		children = append(slices.Clip(children), w.carryOn(o, c)...)
 	}
+	if e.task.builtin && o.request.Task == unlockTask && c.state == protocol.Success {
+		w.unlocked(o, c)
+	}
 	o.state = c.state
 	switch c.state {
 	case protocol.Success:

@@ -6,11 +6,13 @@ import (
 	"github.com/gelery/gelery/task"
 )
 
-// registered is a task of the mux as this worker runs it: its definition, with what is counted and set while it runs.
+// registered is a task as this worker runs it: its definition, with what is counted and set while it runs.
 type registered struct {
 	*task.Definition
 	total  atomic.Int64               // runs begun
 	limits atomic.Pointer[timeLimits] // set at run time, see SetTimeLimit; nil: the definition's
+
+	builtin bool // not of the mux, see builtins
 }
 
 // register takes over the tasks of a mux.

@@ -97,6 +97,7 @@ func New(client *task.Client, mux *Mux, c Config) (*Worker, error) {
 		consuming: make(chan struct{}),
 		hurried:   make(chan struct{}, 1),
 	}
+	w.addBuiltins()
 	w.strangers = newParking(w)
 	w.sources.queues = queues
 	w.parking, w.slots, w.autoscaler = newParking(w), newSlots(w, c.Concurrency), newAutoscaler(w)
