@@ -125,11 +125,11 @@ type Consumer interface {
 
 	// Begin notes with the broker, before its task runs, that work begins on a delivery that was handed out before
 	// (Redelivered), so that a message which ends every worker that begins it can be told from others: it counts in the
-	// header protocol.AttemptsHeader. A broker that cannot change what it holds gets a message anew: again is true then,
-	// the delivery is settled, and its message comes again with the new count and not Redelivered. Else d has
-	// the new count. One that the broker has taken back already is let go, with ErrTakenBack: it comes by itself, here or
-	// elsewhere, and must not be run. With any other error the delivery is held as before; the count may be there or not.
-	Begin(ctx context.Context, d *Delivery) (again bool, err error)
+	// header protocol.AttemptsHeader, which d has then. A broker that cannot change what it holds counts beside the message:
+	// what is received has no count. One that the broker has taken back already is let go, with ErrTakenBack: it comes by
+	// itself, here or elsewhere, and must not be run. With any other error the delivery is held as before; the count may be
+	// there or not.
+	Begin(ctx context.Context, d *Delivery) error
 
 	// Close stops receiving and gives everything unsettled back to the front of its queue.
 	Close(ctx context.Context) error
@@ -155,7 +155,7 @@ const (
 	// back of the queue on Redis, and on RabbitMQ about where it was, but behind what the consumer has already.
 	Requeue
 	// Return puts it back at the front of its queue, marked redelivered: what a stopping worker does with what it
-	// has not finished; where Begin changes what the broker holds, what it has counted of this delivery is taken back. Until it has closed, it may get it again. A quorum queue promises no order among such messages.
+	// has not finished; what Begin has counted of this delivery is taken back. Until it has closed, it may get it again. A quorum queue promises no order among such messages.
 	Return
 	// Reject removes it without requeue; a broker with dead-letter exchanges dead-letters it.
 	Reject

@@ -40,14 +40,8 @@ func (w *Worker) begin(ctx context.Context, j *job) bool {
 		w.overdelivered(j, n)
 		return false
 	}
-	// A copy on its way cannot be taken back: there is no limit to the wait for it but the stop's, and that leaves it a little.
-	limited, cancel := w.outlast(ctx, coldGrace)
-	defer cancel()
-	again, err := w.consumer.Begin(limited, j.delivery)
+	err := w.consumer.Begin(ctx, j.delivery)
 	switch {
-	case again: // its message comes again, counted
-		w.window.free(1)
-		return false
 	case errors.Is(err, transport.ErrTakenBack):
 		w.log.Warn("task not begun: its message was taken back", "task", j.request.Task, "task_id", j.request.ID)
 		w.window.free(1)
@@ -55,8 +49,14 @@ func (w *Worker) begin(ctx context.Context, j *job) bool {
 	case ctx.Err() != nil:
 		w.leave(j)
 		return false
-	case err == nil || errors.Is(err, errors.ErrUnsupported):
+	case errors.Is(err, errors.ErrUnsupported):
 		return true
+	case err == nil:
+		n := j.delivery.Message.Headers.Attempts()
+		if n > most { // the broker counts beside the message
+			w.overdelivered(j, n-1)
+		}
+		return n <= most
 	}
 	w.log.Warn("a message that comes again runs without being counted", "task", j.request.Task, "task_id", j.request.ID, "error", err)
 	return true

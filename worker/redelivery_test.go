@@ -13,12 +13,12 @@ import (
 	"github.com/gelery/gelery/transport"
 )
 
-// counting is a broker that counts as Redis does, or sends messages anew as RabbitMQ does.
+// counting is a broker that counts in its messages as Redis does, or beside them as RabbitMQ does.
 type counting struct {
 	transport.Transport
 	transport.Inspector
-	anew bool
-	fail error // what Begin returns once, with the message taken back
+	beside bool
+	fail   error // what Begin returns once, with the message taken back
 
 	mu     sync.Mutex
 	counts map[string]int
@@ -40,34 +40,31 @@ func (c *countingConsumer) Receive(ctx context.Context, most int) ([]transport.D
 	c.b.mu.Lock()
 	defer c.b.mu.Unlock()
 	for _, d := range batch {
-		if n := c.b.counts[d.Message.Headers.ID]; n > 0 {
+		d.Message.Headers.SetAttempts(0)
+		if n := c.b.counts[d.Message.Headers.ID]; n > 0 && !c.b.beside {
 			d.Message.Headers.SetAttempts(n)
 		}
 	}
 	return batch, err
 }
 
-func (c *countingConsumer) Begin(ctx context.Context, d *transport.Delivery) (again bool, err error) {
+func (c *countingConsumer) Begin(ctx context.Context, d *transport.Delivery) error {
 	c.b.begun.Add(1)
 	c.b.mu.Lock()
 	defer c.b.mu.Unlock()
-	if err, c.b.fail = c.b.fail, nil; err != nil {
+	if err := c.b.fail; err != nil {
+		c.b.fail = nil
 		if errors.Is(err, transport.ErrTakenBack) {
 			_, _ = c.Settle(ctx, []transport.Settlement{{Delivery: d, Verdict: transport.Requeue}})
 		}
-		return false, err
+		return err
 	}
-	c.b.counts[d.Message.Headers.ID]++
-	if !c.b.anew {
-		return false, nil
-	}
+	id := d.Message.Headers.ID
+	c.b.counts[id]++
 	m := *d.Message
-	m.Headers.Redelivered = false
-	if err := c.b.Publish(ctx, []transport.Publication{{Message: &m, RoutingKey: d.Queue}}); err != nil {
-		return false, err
-	}
-	_, err = c.Settle(ctx, []transport.Settlement{{Delivery: d}})
-	return true, err
+	m.Headers.SetAttempts(c.b.counts[id])
+	d.Message = &m
+	return nil
 }
 
 func newCountingSite(t *testing.T) (*site, *counting) {
@@ -88,7 +85,7 @@ func TestDeliveryCap(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name   string
-		anew   bool
+		beside bool
 		config int
 		option []task.DefineOption
 		runs   int64
@@ -96,13 +93,12 @@ func TestDeliveryCap(t *testing.T) {
 		{"default", false, 0, nil, 6},
 		{"of the worker", false, 2, nil, 3},
 		{"of the task", false, 2, []task.DefineOption{task.MaxDeliveries(1)}, 2},
-		// The message that comes anew runs without being counted again.
-		{"sent anew", true, 2, nil, 3},
+		{"counted beside the message", true, 2, nil, 3},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			s, b := newCountingSite(t)
-			b.anew = c.anew
+			b.beside = c.beside
 			var runs atomic.Int64
 			s.mux.Func("killer", func() error { runs.Add(1); return task.Reject(nil, true) }, c.option...)
 			s.start(Config{Concurrency: 1, MaxDeliveries: c.config})

@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/gelery/gelery/internal/testservice"
-	"github.com/gelery/gelery/protocol"
 	"github.com/gelery/gelery/transport"
 )
 
@@ -164,102 +162,6 @@ func TestCancelKeepsBad(t *testing.T) {
 		}
 		return ""
 	})
-}
-
-// TestBeginRefused: with a queue that takes no more, and with headers that leave no room, nothing has changed.
-func TestBeginRefused(t *testing.T) {
-	t.Parallel()
-	s := testservice.RabbitMQ(t)
-	r := newRig(t, s.URL, nil)
-	full := transport.Queue{Name: "full", Arguments: map[string]any{"x-max-length": 1, "x-overflow": "reject-publish"}}
-	c := r.consume(1, full)
-	r.send("full", "1")
-	r.settle(c, transport.Return, r.receive(c, 1)...)
-	d := r.receive(c, 1)[0]
-	r.send("full", "2")
-	if again, err := c.Begin(r.within(patience), &d); again || !errors.Is(err, transport.ErrRefused) {
-		t.Errorf("Begin: %v, %v; expected ErrRefused", again, err)
-	}
-	awaitDepth(t, s, "full", 1, 1)
-	if lost := r.settle(c, transport.Ack, d); lost > 0 {
-		t.Error("what Begin could not change is not held any more")
-	}
-	if got := r.take(c, 1); got[0] != "2" {
-		t.Errorf("received %v", got)
-	}
-
-	wide := taskMessage("wide")
-	wide.Headers.KwargsRepr = strings.Repeat("x", maxTable-800)
-	if err := r.tr.Publish(r.within(patience), []transport.Publication{{Message: wide, RoutingKey: "full"}}); err != nil {
-		t.Fatal(err)
-	}
-	r.settle(c, transport.Return, r.receive(c, 1)...)
-	d = r.receive(c, 1)[0]
-	again, err := c.Begin(r.within(patience), &d)
-	if err == nil { // then all of it must be there
-		d = r.receive(c, 1)[0]
-	}
-	if got := len(d.Message.Headers.KwargsRepr); got != maxTable-800 {
-		t.Errorf("Begin: %v, %v; the header has %d bytes", again, err, got)
-	}
-	r.settle(c, transport.Ack, d)
-}
-
-// TestBeginTwice: a channel that is lost between the copy and the acknowledgement gives the message twice and never
-// loses it; a delivery whose channel was lost before is let go, and comes again.
-func TestBeginTwice(t *testing.T) {
-	t.Parallel()
-	s := testservice.RabbitMQ(t)
-	r := newRig(t, s.URL, nil)
-	c := r.consume(10, transport.Queue{Name: "q"})
-	r.send("q", "1")
-	r.settle(c, transport.Return, r.receive(c, 1)...)
-	d := r.receive(c, 1)[0]
-	s.CloseConnections()
-	r.log.await(t, patience, "consuming channel lost")
-	if again, err := c.Begin(r.within(patience), &d); (!again || err != nil) && !errors.Is(err, transport.ErrTakenBack) {
-		t.Fatalf("Begin: %v, %v", again, err)
-	}
-	d = r.receive(c, 1)[0]
-	if d.Redelivered { // with its old count, or it was adopted in time and has the new one
-		if again, err := c.Begin(r.within(patience), &d); !again || err != nil {
-			t.Fatalf("Begin: %v, %v", again, err)
-		}
-		d = r.receive(c, 1)[0]
-	}
-	if n := d.Message.Headers.Attempts(); n != 1 {
-		t.Errorf("%d attempts", n)
-	}
-	r.settle(c, transport.Ack, d)
-	awaitDepth(t, s, "q", 0, 0)
-}
-
-// TestBeginKeepsBytes sends what only other producers write: properties and header types of AMQP that Celery has no
-// name for come through Begin as they were.
-func TestBeginKeepsBytes(t *testing.T) {
-	t.Parallel()
-	s := testservice.RabbitMQ(t)
-	r := newRig(t, s.URL, nil)
-	c := r.consume(10, transport.Queue{Name: "q"})
-	s.Manage("POST", "/api/exchanges/"+url.PathEscape(s.Vhost)+"/amq.default/publish",
-		`{"properties": {"message_id": "m", "type": "t", "app_id": "a", "timestamp": 1700000000, "priority": 7, "delivery_mode": 1,
-		  "headers": {"id": "1", "task": "t", "x-death": "forged", "deep": {"a": [1, {"b": []}], "ü": 1.5}, "big": 9007199254740993}},
-		  "routing_key": "q", "payload": "W10=", "payload_encoding": "base64"}`)
-	r.settle(c, transport.Return, r.receive(c, 1)...)
-	d := r.receive(c, 1)[0]
-	before := c.raw(d)
-	if again, err := c.Begin(r.within(patience), &d); !again || err != nil {
-		t.Fatalf("Begin: %v, %v", again, err)
-	}
-	d = r.receive(c, 1)[0]
-	after := c.raw(d)
-	for _, h := range []*held{before, after} {
-		h.Delivery.Headers[rawKey] = appendEntries(nil, h.Delivery.Headers[rawKey].([]byte), []tableEntry{{protocol.AttemptsHeader, nil}})
-	}
-	if a, b := republishing(&before.Delivery), republishing(&after.Delivery); fmt.Sprintf("%#v", a) != fmt.Sprintf("%#v", b) {
-		t.Errorf("came as\n%#v\nexpected\n%#v", b, a)
-	}
-	r.settle(c, transport.Ack, d)
 }
 
 // raw is a copy of what is held for a delivery.

@@ -67,13 +67,13 @@ var (
 // errSurplus is what ends a connection whose other side is confused, or no friend.
 var errSurplus = errors.New("a confirmation came for which there is no message")
 
-// nacked puts a message that the broker did not take aside, to be written again. One that nobody need get, or that its caller holds meanwhile, fails at last.
+// nacked puts a message that the broker did not take aside, to be written again. One that nobody need get fails at last.
 func (p *publisher) nacked(o *outbound) {
 	o.of.nacked.Store(true)
 	if o.nacks++; o.nacks >= staleNacks && time.Since(p.doubted) > stalePause {
 		p.stale, p.doubted = true, time.Now()
 	}
-	if (o.optional || o.impatient) && o.nacks >= optionalNacks {
+	if o.optional && o.nacks >= optionalNacks {
 		p.fail(o, transport.ErrRefused)
 		return
 	}

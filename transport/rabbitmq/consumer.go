@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -37,7 +38,7 @@ type consumer struct {
 	wake     chan struct{} // capacity 1: something came, or the consumer was closed
 	changing chan struct{} // capacity 1: held while a queue is added or cancelled
 
-	runs sync.WaitGroup // run and take, of each queue, insist, and Add
+	runs sync.WaitGroup // run and take, of each queue, insist, tidy, and Add
 	kept chan struct{}  // capacity 1: there is something in bad
 
 	mu       sync.Mutex
@@ -49,6 +50,9 @@ type consumer struct {
 	lastTag  uint64
 	orphans  orphans
 	bad      map[*held]transport.Settlement // could not be put in quarantine, see quarantine.go
+
+	uncountable chan struct{} // capacity 1: there is something in uncounted
+	uncounted   []begun       // under mu; see begin.go
 }
 
 var (
@@ -91,6 +95,7 @@ type held struct {
 	leaving bool // it is being settled
 	settled bool // it is being told to the broker
 	parked  bool // it does not count against the prefetch
+	begun   begun
 }
 
 // Consume implements transport.Transport. A queue that exists with other properties is an error here; after a
@@ -128,7 +133,8 @@ func (t *rabbitTransport) consume(ctx context.Context, queues []*declaration, pr
 		return nil, err
 	}
 	c := &consumer{t: t, link: l, log: t.log, prefetch: prefetch, ended: make(chan struct{}), wake: make(chan struct{}, 1),
-		changing: make(chan struct{}, 1), kept: make(chan struct{}, 1), held: map[string]*held{}, bad: map[*held]transport.Settlement{}}
+		changing: make(chan struct{}, 1), kept: make(chan struct{}, 1), uncountable: make(chan struct{}, 1),
+		held: map[string]*held{}, bad: map[*held]transport.Settlement{}}
 	c.running, c.stop = context.WithCancel(context.WithoutCancel(ctx))
 	var intakes []*intake
 	var opened []*epoch
@@ -149,6 +155,7 @@ func (t *rabbitTransport) consume(ctx context.Context, queues []*declaration, pr
 		c.serve(in, opened[i])
 	}
 	c.runs.Go(func() { c.insist(c.running) })
+	c.runs.Go(func() { c.tidy(c.running) })
 	go func() {
 		c.runs.Wait()
 		close(c.ended)
@@ -330,6 +337,7 @@ func (c *consumer) next(max int) []transport.Delivery {
 
 // Close implements transport.Consumer.
 func (c *consumer) Close(ctx context.Context) error {
+	c.takeBack(ctx, c.begunOf(maps.Values(c.held)))
 	c.end()
 	select {
 	case <-c.ended:

@@ -127,7 +127,7 @@ func isVerdict(err error) bool {
 }
 
 // Queues implements transport.Inspector. AMQP cannot list queues, so it needs the management API. Queues of the
-// machinery are left out: of remote control, events, delayed delivery and quarantine, the reply queues of clients, and
+// machinery are left out: of remote control, events, delayed delivery, quarantine and the counts of Begin, the reply queues of clients, and
 // those that are one connection's alone. A quarantine that holds messages names its queue even if that is gone.
 func (t *rabbitTransport) Queues(ctx context.Context) ([]string, error) {
 	m, err := t.management()
@@ -163,7 +163,7 @@ var replyQueue = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$
 
 func internalQueue(name string) bool {
 	return strings.HasSuffix(name, ".pidbox") || strings.HasPrefix(name, "celeryev.") || strings.HasPrefix(name, "amq.") ||
-		strings.HasPrefix(name, "celery_delayed_") || replyQueue.MatchString(name)
+		strings.HasPrefix(name, "celery_delayed_") || strings.HasPrefix(name, begunPrefix) || replyQueue.MatchString(name)
 }
 
 // Purge implements transport.Inspector. A queue that does not exist has no messages, as for `celery purge`.

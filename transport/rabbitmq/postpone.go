@@ -55,12 +55,14 @@ func (c *consumer) Delay(ctx context.Context, batch []transport.Delayed) (kept [
 	return kept, err
 }
 
+// markRoom is what the header that postponed adds takes in a table, at most.
+const markRoom = 64
+
 // postponed is the message of a delivery to be delayed. That it was handed out before is noted in it, or one that ends every
-// worker which begins it would come back as if it had never been begun. Where headers leave no room for that, Begin could
-// not count either.
+// worker which begins it would come back as if it had never been begun. Where headers leave no room for that, it does.
 func postponed(h *held, redelivered bool) amqp.Publishing {
 	var mark []tableEntry
-	if raw, _ := rawTable(h.Headers); redelivered && len(raw)+countRoom <= maxTable {
+	if raw, _ := rawTable(h.Headers); redelivered && len(raw)+markRoom <= maxTable {
 		mark = []tableEntry{{protocol.RedeliveredHeader, int64(1)}}
 	}
 	m := republishing(&h.Delivery, mark...)
@@ -69,11 +71,14 @@ func postponed(h *held, redelivered bool) amqp.Publishing {
 }
 
 // sendAnew publishes what is to take the place of leaving deliveries, and acknowledges them when the broker has all of
-// it. Otherwise they are kept.
+// it. Otherwise they are kept. How often work on them has begun stays noted: it is the same for the copies.
 func (c *consumer) sendAnew(ctx context.Context, batch []settling, out []*outbound) error {
 	if _, err := c.t.publisher.publish(ctx, out); err != nil {
 		c.keep(batch)
 		return err
+	}
+	for _, s := range batch {
+		s.begun = begun{}
 	}
 	c.apply(batch)
 	return nil

@@ -73,7 +73,6 @@ type outbound struct {
 	of            *submission
 	exchange, key string
 	optional      bool
-	impatient     bool // refused ten times, it fails as an optional one does
 	message       amqp.Publishing
 	written       bool
 	nacks         int

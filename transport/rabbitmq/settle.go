@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"context"
+	"iter"
 	"math"
 
 	"github.com/gelery/gelery/transport"
@@ -40,11 +41,23 @@ func (c *consumer) Settle(ctx context.Context, batch []transport.Settlement) (lo
 		}
 	}
 	c.mu.Unlock()
+	c.takeBack(ctx, c.begunOf(returned(settle)))
 	lost += c.apply(settle)
 	if len(aside) > 0 {
 		lost += c.setAside(ctx, aside)
 	}
 	return lost, nil
+}
+
+// returned are those of a batch that are given back for a stop.
+func returned(batch []settling) iter.Seq[*held] {
+	return func(yield func(*held) bool) {
+		for _, s := range batch {
+			if s.Verdict == transport.Return && !yield(s.held) {
+				return
+			}
+		}
+	}
 }
 
 // keep holds on to deliveries that could not be settled.
@@ -116,6 +129,8 @@ func (c *consumer) tell(e *epoch, batch []settling) (lost int) {
 		if failed { // the channel is closed, and some of it may have been too late
 			c.orphans.settled(s.held, s.Settlement)
 			lost++
+		} else if s.Verdict != transport.Requeue {
+			c.uncount(s.held)
 		}
 	}
 	return lost

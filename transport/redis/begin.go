@@ -14,15 +14,14 @@ import (
 const beginPatience = 10 * time.Second
 
 // Begin implements transport.Consumer: it changes the envelope in unacked, from where it goes back if the worker dies.
-// again is never true.
-func (c *consumer) Begin(ctx context.Context, d *transport.Delivery) (again bool, err error) {
+func (c *consumer) Begin(ctx context.Context, d *transport.Delivery) error {
 	if d.Message == nil {
-		return false, fmt.Errorf("begin: the message could not be decoded: %w", d.Err)
+		return fmt.Errorf("begin: the message could not be decoded: %w", d.Err)
 	}
 	attempts := d.Message.Headers.Attempts() + 1
 	raw, err := protocol.MarkAttempts(d.Raw, attempts)
 	if err != nil {
-		return false, fmt.Errorf("begin: %w", err)
+		return fmt.Errorf("begin: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, beginPatience)
 	defer cancel()
@@ -33,13 +32,13 @@ func (c *consumer) Begin(ctx context.Context, d *transport.Delivery) (again bool
 		return err
 	})
 	if err != nil {
-		return false, fmt.Errorf("begin: %w", err)
+		return fmt.Errorf("begin: %w", err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if held == 0 {
 		delete(c.held, d.Tag)
-		return false, transport.ErrTakenBack
+		return transport.ErrTakenBack
 	}
 	m := *d.Message
 	m.Headers.SetAttempts(attempts)
@@ -47,5 +46,5 @@ func (c *consumer) Begin(ctx context.Context, d *transport.Delivery) (again bool
 	if h := c.held[d.Tag]; h != nil {
 		h.delivery.Raw, h.delivery.Message, h.begun = d.Raw, d.Message, attempts
 	}
-	return false, nil
+	return nil
 }

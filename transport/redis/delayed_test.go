@@ -266,7 +266,7 @@ func TestDelayAtMaxmemory(t *testing.T) {
 	if err := rdb.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Begin(deadline(t), &ds[1]); err != nil || ds[1].Message.Headers.Attempts() != 1 {
+	if err := c.Begin(deadline(t), &ds[1]); err != nil || ds[1].Message.Headers.Attempts() != 1 {
 		t.Errorf("begin at maxmemory: %v", err)
 	}
 	delayAll(t, c, 1200*time.Millisecond, ds[1])
@@ -316,7 +316,7 @@ func TestBeginKeepsToTheClaim(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := c.Begin(deadline(t), &d); err != nil {
+		if err := c.Begin(deadline(t), &d); err != nil {
 			t.Fatal(err)
 		}
 		if got := rdb.HGet(t.Context(), "unacked", d.Tag).Val(); got != "["+string(want)+`,"","q\"uote"]` {
@@ -328,10 +328,10 @@ func TestBeginKeepsToTheClaim(t *testing.T) {
 	}
 	rdb.HDel(t.Context(), "unacked", d.Tag)
 	rdb.ZRem(t.Context(), "unacked_index", d.Tag)
-	if _, err := c.Begin(deadline(t), &d); !errors.Is(err, transport.ErrTakenBack) || rdb.HLen(t.Context(), "unacked").Val() != 0 {
+	if err := c.Begin(deadline(t), &d); !errors.Is(err, transport.ErrTakenBack) || rdb.HLen(t.Context(), "unacked").Val() != 0 {
 		t.Errorf("begin of what is gone: %v", err)
 	}
-	if _, err := c.Begin(deadline(t), &transport.Delivery{Tag: "x", Err: errors.New("bad")}); err == nil {
+	if err := c.Begin(deadline(t), &transport.Delivery{Tag: "x", Err: errors.New("bad")}); err == nil {
 		t.Error("begin of what cannot be read is no error")
 	}
 }

@@ -65,6 +65,7 @@ func Run(t *testing.T, newHarness func(t testing.TB) Harness) {
 		"QueueIsCancelled":         testCancel,
 		"AddedAndCancelledInTurns": testAddAndCancel,
 		"BeginCounts":              testBegin,
+		"BeginCountsOnlyRuns":      testBegunCounts,
 		"BegunIsSettledAsEver":     testBegunIsHeld,
 		"TwoConsumersShare":        testTwoConsumers,
 		"ExchangesRoute":           testExchanges,
