@@ -293,6 +293,7 @@ func (x *expander) begin(sig protocol.Signature, args []any, options map[string]
 			slices.Reverse(reversed)
 			first.Options["chain"] = append(reversed, listOf(first.Options["chain"])...)
 		}
+		follow(&first, sig.Options)
 		return x.begin(first, args, options)
 	case "group":
 		members, err := inner("tasks of a group", sig.Kwargs["tasks"])
@@ -345,6 +346,7 @@ func (x *expander) beginChord(sig protocol.Signature, args []any, options map[st
 	if err != nil {
 		return err
 	}
+	follow(&body, sig.Options)
 	options = merged(options, own(sig.Options))
 	if len(members) == 0 {
 		body.Options = maps.Clone(body.Options)

@@ -49,12 +49,22 @@ func (x *expander) freezeChain(sig protocol.Signature, at place) (protocol.Signa
 		result = r
 	}
 	if len(steps) == 1 {
+		follow(&steps[0], sig.Options)
 		return steps[0], result, nil
 	}
 	chain := chainOf(steps)
 	chain.Options["task_id"] = result.ID
+	follow(&chain, sig.Options)
 	chain.Immutable, chain.Extra = sig.Immutable, sig.Extra
 	return chain, result, nil
+}
+
+// follow lets what follows a workflow, by its options, follow a signature that takes its place, when all that follows that
+// one already has run. Celery says so of a chord's body: it has what follows the chord in its chain. The last step is first.
+func follow(sig *protocol.Signature, options map[string]any) {
+	if rest := listOf(options["chain"]); len(rest) > 0 {
+		override(sig, map[string]any{"chain": slices.Concat(rest, listOf(sig.Options["chain"]))})
+	}
 }
 
 // inherited lets a workflow that says its place itself, because it was frozen before or is a replacement, tell it to
