@@ -9,6 +9,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/gelery/gelery/protocol"
+	"github.com/gelery/gelery/protocol/serialization"
 	"github.com/gelery/gelery/transport"
 )
 
@@ -52,6 +53,7 @@ func publishing(m *protocol.Message) (amqp.Publishing, error) {
 			p.Expiration = strconv.FormatUint(ms, 10) // without zeros in front there is always room for it
 		}
 	}
+	setOther(&p, m.Properties.Extra)
 	w := headerWriter{dst: make([]byte, 0, 768), h: &m.Headers, all: m.Headers.Task != ""}
 	w.headers()
 	if w.err == nil && len(w.dst) > maxTable {
@@ -91,6 +93,7 @@ func delivery(d *amqp.Delivery, queue string) transport.Delivery {
 			DeliveryInfo: protocol.DeliveryInfo{
 				Exchange: d.Exchange, RoutingKey: d.RoutingKey, Redelivered: d.Redelivered,
 			},
+			Extra: otherProperties(d),
 		},
 	}}
 	// The address of a delayed message is that of the delay, with binary digits in the key: nothing to send a retry to.
@@ -103,6 +106,32 @@ func delivery(d *amqp.Delivery, queue string) transport.Delivery {
 	}
 	redelivered := d.Redelivered || m.Headers.MarkedRedelivered()
 	return transport.Delivery{Queue: queue, Message: &m.Message, Redelivered: redelivered, Raw: d.Body, Err: err}
+}
+
+// otherProperties are the properties of AMQP that Celery leaves to its callers: apply_async(app_id="…"). The user_id is told,
+// and never sent on: the broker takes it only from that user.
+func otherProperties(d *amqp.Delivery) (extra []protocol.Header) {
+	for _, p := range [...]struct{ name, value string }{{"app_id", d.AppId}, {"message_id", d.MessageId}, {"type", d.Type}, {"user_id", d.UserId}} {
+		if p.value != "" {
+			extra = append(extra, protocol.Header{Name: p.name, Value: serialization.AppendString(nil, p.value)})
+		}
+	}
+	return extra
+}
+
+// setOther sets those of the properties that a message brings along.
+func setOther(p *amqp.Publishing, extra []protocol.Header) {
+	for _, e := range extra {
+		to := map[string]*string{"app_id": &p.AppId, "message_id": &p.MessageId, "type": &p.Type}[e.Name]
+		if to == nil {
+			continue
+		}
+		if v, err := serialization.DecodeJSON(e.Value); err == nil {
+			if text, ok := v.(string); ok && checkShort(e.Name, text) == nil {
+				*to = text
+			}
+		}
+	}
 }
 
 // rawTable returns the bytes of a header table as the socket has packed them.

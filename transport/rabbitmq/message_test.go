@@ -292,3 +292,24 @@ func TestRepublishing(t *testing.T) {
 		}
 	}
 }
+
+// Properties that Celery leaves to its callers are told, and sent on with a retry, but for the user_id and what AMQP cannot
+// carry.
+func TestOtherProperties(t *testing.T) {
+	t.Parallel()
+	d := delivery(&amqp.Delivery{AppId: "a", MessageId: "m", Type: "ty", UserId: "u"}, "q")
+	want := []protocol.Header{{Name: "app_id", Value: json.RawMessage(`"a"`)}, {Name: "message_id", Value: json.RawMessage(`"m"`)},
+		{Name: "type", Value: json.RawMessage(`"ty"`)}, {Name: "user_id", Value: json.RawMessage(`"u"`)}}
+	if diff := cmp.Diff(want, d.Message.Properties.Extra); diff != "" {
+		t.Error(diff)
+	}
+	p, err := publishing(d.Message)
+	if err != nil || p.AppId != "a" || p.MessageId != "m" || p.Type != "ty" || p.UserId != "" {
+		t.Errorf("sent on: %+v, %v", p, err)
+	}
+	d.Message.Properties.Extra = []protocol.Header{{Name: "app_id", Value: json.RawMessage(`1`)},
+		{Name: "type", Value: json.RawMessage(`"` + strings.Repeat("x", 256) + `"`)}}
+	if p, err = publishing(d.Message); err != nil || p.AppId != "" || p.Type != "" {
+		t.Errorf("what AMQP cannot carry: %+v, %v", p, err)
+	}
+}
