@@ -137,7 +137,9 @@ func (r *Trial) start(suite, tools string) {
 	if !r.Control {
 		// Celery's defaults, where Gelery has others.
 		args := []string{"worker", "-b", r.broker, "--result-backend", r.backend, "-c", "1", "-n", r.node(), "-l", "INFO",
-			"--result-extended", "--", "task.acks_late=false"}
+			"--result-extended",
+			"--prefetch-multiplier", "5", // Celery counts what is acknowledged no more, Gelery what runs
+			"--", "task.acks_late=false"}
 		if r.Stack.Backend != "rpc" {
 			args = append(args, "worker.deduplicate_successful_tasks=true")
 		}
