@@ -7,6 +7,7 @@ import (
 
 	"github.com/gelery/gelery/backends"
 	"github.com/gelery/gelery/protocol/canvas"
+	"github.com/gelery/gelery/transport"
 )
 
 // ReplaceError is what [Replace] returns.
@@ -54,5 +55,9 @@ func AddToChord(ctx context.Context, sig Signature, opts ...SendOption) (*Result
 	if err := counter.GrowChord(ctx, info.Group, n); err != nil {
 		return nil, fmt.Errorf("add to chord: %w", err)
 	}
-	return info.Client.Apply(ctx, sig)
+	r, err := info.Client.Apply(ctx, sig)
+	if p, sent := errors.AsType[*transport.PublishError](err); err != nil && (!sent || !p.InDoubt) {
+		err = errors.Join(err, counter.GrowChord(ctx, info.Group, -n)) // which else would wait for it
+	}
+	return r, err
 }

@@ -197,7 +197,7 @@ func list(v any) []any {
 	return all
 }
 
-// Args puts arguments before those that the signature has.
+// Args puts arguments before those that the signature has: in a workflow, before those of whatever begins it.
 func (s Signature) Args(args ...any) Signature {
 	all := make([]any, 0, len(args)+len(s.wire.Args))
 	for i, a := range args {
@@ -211,8 +211,11 @@ func (s Signature) Args(args ...any) Signature {
 	return s
 }
 
-// Kwargs sets keyword arguments, beside those that the signature has.
+// Kwargs sets keyword arguments, beside those that the signature has. A workflow has none of its own.
 func (s Signature) Kwargs(kwargs map[string]any) Signature {
+	if len(kwargs) > 0 && (canvas.Kind(&s.wire) != "" || s.wire.Kwargs["it"] != nil && s.wire.Immutable) {
+		return s.fail(errors.New("a workflow takes no keyword arguments: give them to its tasks"))
+	}
 	all := make(map[string]any, len(s.wire.Kwargs)+len(kwargs))
 	maps.Copy(all, s.wire.Kwargs)
 	for name, a := range kwargs {

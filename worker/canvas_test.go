@@ -236,3 +236,127 @@ func TestReplace(t *testing.T) {
 		t.Errorf("replaced by nothing: %v", err)
 	}
 }
+
+// TestReplaceByGroup: the result of a task that a group replaces is the list of its members' results.
+func TestReplaceByGroup(t *testing.T) {
+	t.Parallel()
+	s := newCanvasSite(t)
+	two := add.S(addArgs{1, 1})
+	Handle(s.mux, replaces, func(context.Context, task.Raw) (int, error) {
+		return 0, task.Replace(task.Group(two, add.S(addArgs{2, 2})))
+	})
+	s.start(Config{Concurrency: 4})
+	if got := s.get(replaces.Rest()); !reflect.DeepEqual(got, ints(2, 4)) {
+		t.Errorf("%v", got)
+	}
+	if got := s.get(task.Chain(replaces.Rest(), sum.Rest())); got != int64(6) {
+		t.Errorf("%v", got)
+	}
+	if got := s.get(task.Chain(task.Starmap(task.S("tasks.add"), []int{1, 1}, []int{2, 2}), sum.Rest())); got != int64(6) {
+		t.Errorf("starmap: %v", got)
+	}
+	if got := s.get(task.Chunks(task.S("tasks.add"), 2, []int{1, 1}, []int{2, 2}, []int{3, 3})); !reflect.DeepEqual(got, []any{ints(2, 4), ints(6)}) {
+		t.Errorf("chunks: %v", got)
+	}
+}
+
+var replaces = task.Define[task.Raw, int]("tasks.replaces")
+
+// TestWorkflowsThatCannotBeSent: a body, a replacement and a part that lead to where nothing can be sent end as failures.
+func TestWorkflowsThatCannotBeSent(t *testing.T) {
+	t.Parallel()
+	s := newCanvasSite(t)
+	nowhere := []task.SendOption{task.Exchange("nowhere"), task.RoutingKey("x")}
+	two := add.S(addArgs{1, 1})
+	Handle(s.mux, replaces, func(context.Context, task.Raw) (int, error) { return 0, task.Replace(two.With(nowhere...)) })
+	s.start(Config{Concurrency: 4})
+	for name, sig := range map[string]task.Signature{
+		"next step":           task.Chain(two, add.Rest(1).With(nowhere...), add.Rest(1)),
+		"body":                task.Chord(task.Group(two, two), sum.Rest().With(nowhere...)),
+		"replacement":         replaces.Rest(),
+		"replacement of part": task.Chord(task.Group(two, replaces.Rest()), sum.Rest()),
+	} {
+		if v, err := s.apply(sig).Get(s.context()); err == nil {
+			t.Errorf("%s: %v, expected a failure", name, v)
+		}
+	}
+}
+
+// TestErrbacksOfBodies: those of a body that is a workflow, and of parts and bodies that fail together, are all called.
+func TestErrbacksOfBodies(t *testing.T) {
+	t.Parallel()
+	s := newCanvasSite(t)
+	s.start(Config{Concurrency: 4})
+	two := add.S(addArgs{1, 1})
+	for name, sig := range map[string]task.Signature{
+		"chain":       task.Chain(task.Group(broken.Rest(), two), sum.Rest(), add.Rest(1)).LinkError(noted.Rest("e")),
+		"chain body":  task.Chord(task.Group(broken.Rest(), two), task.Chain(sum.Rest(), add.Rest(1)).LinkError(noted.Rest("e"))),
+		"group body":  task.Chord(task.Group(broken.Rest(), two), task.Group(sum.Rest(), sum.Rest())).LinkError(noted.S(task.Raw{Args: []any{"x", "e"}})),
+		"plain chord": task.Chord(task.Group(broken.Rest(), two), sum.Rest()).LinkError(noted.Rest("e")),
+	} {
+		s.apply(sig)
+		if note := s.note(); len(note) != 2 || note[1] != "e" {
+			t.Errorf("%s: error callback got %v", name, note)
+		}
+	}
+	chord := func(mark string) task.Signature {
+		return task.Chord(task.Group(two, two), noted.Rest(mark)).Immutable()
+	}
+	s.apply(task.Chord(task.Group(two, broken.Rest().LinkError(chord("part"))), sum.Rest()).LinkError(chord("body")))
+	var marks []string
+	for len(marks) < 2 {
+		if note := s.note(); len(note) == 2 && note[1] != "e" {
+			marks = append(marks, fmt.Sprint(note[1]))
+		}
+	}
+	slices.Sort(marks)
+	if !reflect.DeepEqual(marks, []string{"body", "part"}) {
+		t.Errorf("called by %v, expected by part and body", marks)
+	}
+}
+
+// TestRounds: a task that goes on by replacing itself, with a chord in each round.
+func TestRounds(t *testing.T) {
+	t.Parallel()
+	s := newCanvasSite(t)
+	rounds := task.Define[addArgs, int]("tasks.rounds")
+	two := add.S(addArgs{1, 1})
+	Handle(s.mux, rounds, func(_ context.Context, a addArgs) (int, error) {
+		if a.Y == 0 {
+			return a.X, nil
+		}
+		return 0, task.Replace(task.Chain(two, task.Group(add.Rest(a.X), add.Rest(0)), sum.Rest(), rounds.Rest(a.Y-1)))
+	})
+	s.start(Config{Concurrency: 4})
+	if got := s.get(rounds.S(addArgs{0, 4})); got != int64(16) {
+		t.Errorf("after four rounds %v, expected 16", got)
+	}
+}
+
+// TestOddWorkflows: what Celery leaves waiting for ever, or gives what it should not have.
+func TestOddWorkflows(t *testing.T) {
+	t.Parallel()
+	s := newCanvasSite(t)
+	s.start(Config{Concurrency: 4})
+	two := add.S(addArgs{1, 1})
+	if got := s.get(task.Chord(task.Group(task.Chain(two, task.Group()), two), sum.Rest())); got != int64(4) {
+		t.Errorf("an empty group at the end of a part: %v", got)
+	}
+	if got := s.get(task.Chord(task.Group(task.Group(), task.Group()), sum.Rest())); got != int64(0) {
+		t.Errorf("empty groups as parts: %v", got)
+	}
+	if got := s.get(task.Group(add.Rest(1), add.Rest(2)).Args(5)); !reflect.DeepEqual(got, ints(6, 7)) {
+		t.Errorf("arguments of a group: %v", got)
+	}
+	s.apply(two.Link(task.Chain(noted.S(task.Raw{Args: []any{"mine"}}), noted.Rest()).Immutable()))
+	if note := s.note(); !reflect.DeepEqual(note, []any{"mine"}) {
+		t.Errorf("the first step of an immutable chain got %v", note)
+	}
+	late := two.With(task.ExpiresAt(time.Now().Add(-time.Hour)))
+	if _, err := s.apply(task.Chain(late, add.Rest(1), add.Rest(2))).Get(s.context()); !errors.Is(err, task.ErrRevoked) {
+		t.Errorf("a chain whose first step has expired: %v", err)
+	}
+	if err := task.Chain(two, two).Kwargs(map[string]any{"x": 1}).Err(); err == nil {
+		t.Error("a chain takes keyword arguments")
+	}
+}

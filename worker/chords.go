@@ -105,11 +105,12 @@ func (w *Worker) completeChord(o *outcome, group string, body *protocol.Signatur
 			results = []any{}
 		}
 		from := len(o.following)
-		if _, err := w.send(o, *body, origin(o.request, results)); err != nil {
+		if _, err := w.send(o, *body, origin(o.request, "body "+group, results)); err != nil {
 			w.failChord(o, body, fmt.Sprintf("Callback error: %v", err))
 			return
 		}
 		startOnce(o.following[from:])
+		o.bodies = append(o.bodies, body)
 	}
 }
 
@@ -126,14 +127,14 @@ func startOnce(messages []transport.Publication) {
 func (w *Worker) failChord(o *outcome, body *protocol.Signature, text string) {
 	x := &protocol.Exception{Type: "ChordError", Module: "celery.exceptions", Args: []any{text}}
 	w.log.Error("Chord failed: "+text, "task", body.Task, "task_id", body.Options["task_id"])
-	w.lose(o, *body, x, "")
+	w.lose(o, *body, protocol.Failure, x, "")
 	id, _ := body.Options["task_id"].(string)
 	if id == "" {
 		if lost := canvas.Lost(*body); len(lost) > 0 {
 			id = lost[len(lost)-1].ID
 		}
 	}
-	list, _ := body.Options["link_error"].([]any)
+	list := canvas.Errbacks(body)
 	var errbacks []protocol.Signature
 	for _, v := range list {
 		sig, err := protocol.SignatureFromValue(v)
@@ -143,7 +144,7 @@ func (w *Worker) failChord(o *outcome, body *protocol.Signature, text string) {
 		}
 		errbacks = append(errbacks, sig)
 	}
-	from := origin(o.request, id)
+	from := origin(o.request, "failed body "+id, id)
 	from.ParentID = id
 	w.errbacks(o, errbacks, id, from)
 }

@@ -25,6 +25,8 @@ type continuation struct {
 	chords    []backends.ChordSize    // announced before what follows is sent
 	following []transport.Publication // sent before the message is settled
 	ended     []string                // chords whose bodies are among what follows, or have failed: forgotten then
+	bodies    []*protocol.Signature   // those bodies that are among what follows
+	replaced  bool                    // what follows takes the task's place
 }
 
 // chordPart is a finished part of a chord, with the body that waits for it.
@@ -45,6 +47,7 @@ func (w *Worker) carryOn(o *outcome, c *completion) (children []protocol.ResultT
 	if c.replacement != nil {
 		child, err := w.replace(o, c.replacement)
 		if err == nil {
+			o.replaced = true
 			return []protocol.ResultTuple{child}
 		}
 		*c = failure(fmt.Errorf("replace: %w", err), nil)
@@ -65,16 +68,21 @@ func (w *Worker) carryOn(o *outcome, c *completion) (children []protocol.ResultT
 		return w.fail(o, c.exception, c.traceback)
 	case protocol.Revoked:
 		o.part(protocol.Revoked, nil, c.exception)
+		for _, sig := range slices.Backward(r.Embed.Chain) {
+			w.lose(o, sig, protocol.Revoked, c.exception, "")
+		}
 	}
 	return nil
 }
 
-// origin is what a workflow inherits from the task that it follows.
-func origin(r *protocol.Request, args ...any) canvas.Origin {
+// origin is what a workflow inherits from the task that it follows. Its ids are derived from what the task's message is and
+// from what the workflow is for, so that what comes again has the same ones and nothing else has.
+func origin(r *protocol.Request, purpose string, args ...any) canvas.Origin {
 	n := 0
 	return canvas.Origin{Args: args, RootID: cmp.Or(r.RootID, r.ID), ParentID: r.ID, ReplyTo: r.Properties.ReplyTo, NewID: func() string {
 		n++
-		return protocol.DerivedID(r.ID, strconv.Itoa(r.Retries), strconv.Itoa(r.ReplacedTaskNesting), strconv.Itoa(n))
+		return protocol.DerivedID(r.ID, r.ParentID, r.Properties.DeliveryTag, strconv.Itoa(r.Retries), strconv.Itoa(r.ReplacedTaskNesting),
+			purpose, strconv.Itoa(n))
 	}}
 }
 
@@ -93,7 +101,7 @@ func (w *Worker) send(o *outcome, sig protocol.Signature, from canvas.Origin) (p
 // alone, groups each for themselves, of all others one new group is made.
 func (w *Worker) succeed(o *outcome, result any) (children []protocol.ResultTuple, err error) {
 	r := o.request
-	from := origin(r, result)
+	from := origin(r, "success", result)
 	var alone, together []protocol.Signature
 	for _, sig := range r.Embed.Callbacks {
 		if canvas.Kind(&sig) == "group" {
@@ -177,15 +185,15 @@ func (w *Worker) fail(o *outcome, x *protocol.Exception, traceback string) []pro
 	r := o.request
 	o.part(protocol.Failure, nil, x)
 	for _, sig := range slices.Backward(r.Embed.Chain) {
-		w.lose(o, sig, x, traceback)
+		w.lose(o, sig, protocol.Failure, x, traceback)
 	}
-	return w.errbacks(o, r.Embed.Errbacks, r.ID, origin(r, r.ID))
+	return w.errbacks(o, r.Embed.Errbacks, r.ID, origin(r, "failure", r.ID))
 }
 
-// lose ends what will never run. It is FAILURE, with the error of the task that it would have followed.
-func (w *Worker) lose(o *outcome, sig protocol.Signature, x *protocol.Exception, traceback string) {
+// lose ends what will never run. It ends as the task has that it would have followed: FAILURE or REVOKED, with its error.
+func (w *Worker) lose(o *outcome, sig protocol.Signature, state protocol.State, x *protocol.Exception, traceback string) {
 	for _, l := range canvas.Lost(sig) {
-		meta := &protocol.ResultMeta{TaskID: l.ID, Status: protocol.Failure, Exception: x, Traceback: traceback, DateDone: time.Now(),
+		meta := &protocol.ResultMeta{TaskID: l.ID, Status: state, Exception: x, Traceback: traceback, DateDone: time.Now(),
 			GroupID: l.Group, ParentID: o.request.ID, ReplyTo: cmp.Or(l.ReplyTo, o.request.Properties.ReplyTo), CorrelationID: l.ID}
 		o.lost = append(o.lost, meta)
 		if l.Chord != nil {
@@ -246,7 +254,7 @@ func (w *Worker) replace(o *outcome, with *protocol.Signature) (protocol.ResultT
 		options["chord"] = r.Embed.Chord.Value()
 	}
 	sig.Options = options
-	sig, err := canvas.Named(sig, r.ID)
+	sig, err := canvas.AtEnd(sig, map[string]any{"task_id": r.ID, "replaced_task_nesting": nesting})
 	if err != nil {
 		return protocol.ResultTuple{}, err
 	}
@@ -260,7 +268,7 @@ func (w *Worker) replace(o *outcome, with *protocol.Signature) (protocol.ResultT
 		sig = protocol.Signature{Task: "celery.chain", SubtaskType: "chain", Args: []any{}, Options: map[string]any{},
 			Kwargs: map[string]any{"tasks": steps}}
 	}
-	from := origin(r)
+	from := origin(r, "replace")
 	from.ParentID = cmp.Or(r.ParentID, r.ID) // a task is not its own parent
 	return w.send(o, sig, from)
 }

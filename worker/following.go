@@ -151,7 +151,8 @@ func (w *Worker) unsendable(o *outcome, err error) bool {
 		w.log.Error(reason, "task", o.request.Task, "task_id", o.request.ID)
 		return true
 	}
-	o.unsent, o.continuation = true, continuation{}
+	bodies, replaced := o.bodies, o.replaced
+	o.unsent, o.continuation = true, continuation{ended: o.ended}
 	x := task.ExceptionOf(task.AsPython(err, "kombu.exceptions", "OperationalError"))
 	if o.settled {
 		w.setAside(o, reason)
@@ -166,14 +167,32 @@ func (w *Worker) unsendable(o *outcome, err error) bool {
 		w.failRetry(o, x)
 	case protocol.Success:
 		for _, sig := range slices.Backward(o.request.Embed.Chain) {
-			w.lose(o, sig, x, "")
+			w.lose(o, sig, protocol.Failure, x, "")
 		}
+	case protocol.Ignored:
+		if replaced {
+			w.failReplaced(o, x)
+		}
+	}
+	for _, body := range bodies {
+		w.failChord(o, body, "Callback error: "+x.String())
 	}
 	told := []*outcome{o}
 	if !w.storeResults(told) || !w.countParts(told) {
 		return false
 	}
 	return !o.goesOn() || w.follow(o)
+}
+
+// failReplaced makes a failure of a task in whose place nothing can be sent.
+func (w *Worker) failReplaced(o *outcome, x *protocol.Exception) {
+	o.state = protocol.Failure
+	w.failed.Add(1)
+	children := w.fail(o, x, "")
+	if o.run != nil && w.storesError(o.run.job) {
+		o.meta = w.meta(o.run.job, protocol.Failure, x, "")
+		o.meta.Children = children
+	}
 }
 
 // failRetry makes a failure of a task that was to be retried.

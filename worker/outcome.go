@@ -112,14 +112,17 @@ func (w *Worker) gather(first *outcome) []*outcome {
 // backend that is away makes the worker wait, not forget. A result that cannot be stored for its own sake becomes a
 // FAILURE that says so, as in Celery; nothing of the batch was written then, and it is tried again.
 func (w *Worker) storeResults(batch []*outcome) bool {
-	metas := make([]*protocol.ResultMeta, 0, len(batch))
-	for _, o := range batch {
-		if o.meta != nil {
-			metas = append(metas, o.meta)
+	for w.backend != nil {
+		metas := make([]*protocol.ResultMeta, 0, len(batch))
+		for _, o := range batch {
+			if o.meta != nil {
+				metas = append(metas, o.meta)
+			}
+			metas = append(metas, o.lost...)
 		}
-		metas = append(metas, o.lost...)
-	}
-	for len(metas) > 0 && w.backend != nil {
+		if len(metas) == 0 {
+			return true
+		}
 		err := w.backend.Store(w.applying, metas)
 		if err == nil {
 			return true
@@ -127,6 +130,7 @@ func (w *Worker) storeResults(batch []*outcome) bool {
 		if bad, ok := errors.AsType[*backends.EncodeError](err); ok && refuse(metas, bad) {
 			w.log.Error("result cannot be stored", "task_id", bad.TaskID, "error", bad.Err)
 			w.tellInternalError(bad.TaskID, bad.Err)
+			w.failRefused(batch, bad.TaskID)
 			continue
 		}
 		w.log.Error("results are not stored, trying again", "tasks", len(metas), "error", err)
@@ -137,6 +141,17 @@ func (w *Worker) storeResults(batch []*outcome) bool {
 		}
 	}
 	return true
+}
+
+// failRefused lets the workflow of a task go on as one that has failed, whose result could not be stored.
+func (w *Worker) failRefused(batch []*outcome, id string) {
+	for _, o := range batch {
+		if o.meta == nil || o.meta.TaskID != id || o.state != protocol.Success || !follows(&o.request.Embed) {
+			continue
+		}
+		o.state, o.continuation = protocol.Failure, continuation{}
+		o.meta.Children = w.fail(o, o.meta.Exception, "")
+	}
 }
 
 // storePause is the wait after the backend refused a batch; while it does not answer, the driver waits by itself.

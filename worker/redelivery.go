@@ -80,11 +80,12 @@ func (w *Worker) overdelivered(j *job, begun int) {
 	w.report(o)
 }
 
-// succeededBefore ends a job whose SUCCESS is stored already, if the worker is to look. What follows the task was sent
+// succeededBefore ends a job whose SUCCESS is stored already, if the worker is to look, or a workflow goes on after it. What follows the task was sent
 // before its message could be acknowledged, or not, if its worker was lost in between: so its workflow goes on from the
 // stored result, as in Celery from 5.6.3 on. What was sent already comes once more, under the same ids.
 func (w *Worker) succeededBefore(ctx context.Context, j *job) bool {
-	if !w.config.Deduplicate || w.ignoresResult(j) {
+	// What follows a task must fit the result that is stored, which a second run may not give again.
+	if !w.config.Deduplicate && !follows(&j.request.Embed) || w.ignoresResult(j) || !keeps(w.backend) {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, settleGrace)

@@ -28,7 +28,7 @@ const (
 // Bounds of a workflow: what is nested deeper, or has more tasks, is refused.
 const (
 	maxDepth = 120
-	maxTasks = 300_000
+	maxTasks = 700_000 // counting a chord's parts twice
 )
 
 // Origin is what a workflow is given by whoever starts it.
@@ -149,7 +149,7 @@ func (x *expander) enter() (leave func(), err error) {
 		return nil, fmt.Errorf("a workflow is nested deeper than %d", maxDepth)
 	}
 	if x.tasks++; x.tasks > maxTasks {
-		return nil, fmt.Errorf("a workflow has more than %d tasks", maxTasks)
+		return nil, fmt.Errorf("a workflow is too large: more than %d signatures are in it", maxTasks)
 	}
 	return func() { x.depth-- }, nil
 }
@@ -282,6 +282,9 @@ func attach(result *protocol.ResultTuple, parent protocol.ResultTuple) {
 func (x *expander) begin(sig protocol.Signature, args []any, options map[string]any) error {
 	switch Kind(&sig) {
 	case "chain":
+		if sig.Immutable {
+			args = nil
+		}
 		steps, err := inner("tasks of a chain", sig.Kwargs["tasks"])
 		if err != nil {
 			return err
@@ -300,7 +303,7 @@ func (x *expander) begin(sig protocol.Signature, args []any, options map[string]
 		if err != nil {
 			return err
 		}
-		return x.beginAll(members, args, merged(options, own(sig.Options)))
+		return x.beginAll(members, slices.Concat(args, sig.Args), merged(options, own(sig.Options)))
 	case "chord":
 		return x.beginChord(sig, args, options)
 	}
@@ -364,6 +367,10 @@ func (x *expander) beginChord(sig protocol.Signature, args []any, options map[st
 			return err
 		}
 		c.Size += n
+	}
+	if c.Size == 0 { // all are empty groups
+		body.Options = maps.Clone(body.Options)
+		return x.begin(body, []any{[]any{}}, options)
 	}
 	x.out.Chords = append(x.out.Chords, c)
 	if !sig.Immutable {

@@ -20,6 +20,9 @@ func (x *expander) freezeChain(sig protocol.Signature, at place) (protocol.Signa
 	if len(steps) == 0 {
 		return sig, none, errors.New("a chain has no task")
 	}
+	for at.chord != nil && len(steps) > 1 && isEmpty(&steps[len(steps)-1]) {
+		steps = steps[:len(steps)-1] // it could not report to the chord
+	}
 	steps, err = fold(steps)
 	if err != nil {
 		return sig, none, err
@@ -50,10 +53,14 @@ func (x *expander) freezeChain(sig protocol.Signature, at place) (protocol.Signa
 	}
 	if len(steps) == 1 {
 		follow(&steps[0], sig.Options)
+		steps[0].Immutable = steps[0].Immutable || sig.Immutable
 		return steps[0], result, nil
 	}
 	chain := chainOf(steps)
 	chain.Options["task_id"] = result.ID
+	if len(errbacks) > 0 {
+		chain.Options["link_error"] = errbacks // for a chord whose body it is
+	}
 	follow(&chain, sig.Options)
 	chain.Immutable, chain.Extra = sig.Immutable, sig.Extra
 	return chain, result, nil
@@ -65,6 +72,11 @@ func follow(sig *protocol.Signature, options map[string]any) {
 	if rest := listOf(options["chain"]); len(rest) > 0 {
 		override(sig, map[string]any{"chain": slices.Concat(rest, listOf(sig.Options["chain"]))})
 	}
+}
+
+func isEmpty(sig *protocol.Signature) bool {
+	members, ok := sig.Kwargs["tasks"].([]any)
+	return Kind(sig) == "group" && ok && len(members) == 0
 }
 
 // inherited lets a workflow that says its place itself, because it was frozen before or is a replacement, tell it to
@@ -359,8 +371,9 @@ func endID(sig *protocol.Signature) string {
 	return id
 }
 
-// Named is a signature whose last task, or group, has the id.
-func Named(sig protocol.Signature, id string) (protocol.Signature, error) {
+// AtEnd is a signature whose end, its last task or group, has the options; in a chain what is not of its end alone goes to all
+// steps.
+func AtEnd(sig protocol.Signature, options map[string]any) (protocol.Signature, error) {
 	switch Kind(&sig) {
 	case "chain":
 		steps, err := inner("tasks of a chain", sig.Kwargs["tasks"])
@@ -368,7 +381,10 @@ func Named(sig protocol.Signature, id string) (protocol.Signature, error) {
 			return sig, err
 		}
 		last := len(steps) - 1
-		if steps[last], err = Named(steps[last], id); err != nil {
+		for i := range steps[:last] {
+			override(&steps[i], own(options))
+		}
+		if steps[last], err = AtEnd(steps[last], options); err != nil {
 			return sig, err
 		}
 		sig.Kwargs = map[string]any{"tasks": values(steps)}
@@ -377,14 +393,26 @@ func Named(sig protocol.Signature, id string) (protocol.Signature, error) {
 		if err != nil {
 			return sig, err
 		}
-		if body, err = Named(body, id); err != nil {
+		if body, err = AtEnd(body, options); err != nil {
 			return sig, err
 		}
 		sig.Kwargs = chordKwargs(&header, &body)
 		return sig, nil
 	}
-	override(&sig, map[string]any{"task_id": id})
+	override(&sig, options)
 	return sig, nil
+}
+
+// Errbacks are the error callbacks of a frozen chord's body, in dict form. A group has handed them down to its members.
+func Errbacks(body *protocol.Signature) []any {
+	list := listOf(body.Options["link_error"])
+	if len(list) > 0 || Kind(body) != "group" {
+		return list
+	}
+	if members, err := inner("", body.Kwargs["tasks"]); err == nil && len(members) > 0 {
+		return Errbacks(&members[0])
+	}
+	return nil
 }
 
 // parts is the header of a chord, as a group, and its body.
