@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gelery/gelery/internal/testservice"
+	"github.com/gelery/gelery/interop"
 )
 
 // build compiles an example.
@@ -48,6 +49,31 @@ func TestQuickstart(t *testing.T) {
 	}
 }
 
+// TestMixedCanvas runs the example of two languages, with the Python worker that its comment tells of.
+func TestMixedCanvas(t *testing.T) {
+	t.Parallel()
+	python := interop.FindVersion(t, "5.6")
+	broker := testservice.Redis(t)
+	backend := broker[:len(broker)-1] + "1"
+	here, err := filepath.Abs("mixed-canvas")
+	if err != nil {
+		t.Fatal(err)
+	}
+	celery := python.Command(t, interop.Settings{}, "celery", "-A", "tasks", "-b", broker, "--result-backend", backend,
+		"worker", "-Q", "python", "-P", "solo", "-l", "info", "--without-mingle", "--without-gossip")
+	celery.Dir = here
+	celery.Env = append(celery.Env, "PYTHONPATH="+here)
+	interop.Start(t, "celery", celery)
+	exe := build(t, "mixed-canvas")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	// It waits for its result, so the Python worker need not be ready before.
+	out, err := exec.CommandContext(ctx, exe, broker, backend).Output()
+	if err != nil || string(out) != "rated 4.0 on average\n" {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
 // TestExamples runs the examples that bring everything with them, from the folder in which their comments say to, and
 // compares what they print.
 func TestExamples(t *testing.T) {
@@ -65,7 +91,11 @@ func TestExamples(t *testing.T) {
 			"failed: Exception: there is nobody to greet\n",
 		"graceful-stop": "page 1 has begun, the worker is stopped\npage 1 printed by the first worker\n" +
 			"page 2 printed by the second worker\npage 3 printed by the second worker\n",
-		"revoke": "the mail of in an hour is revoked: true\nrender was told to end: true\nthe rendering is revoked: true\n",
+		"chain":           "the word is there 3 times\nthe page: a task is a task is a task\nfailed: Exception: no such page\n",
+		"group":           "prices: [4 6 3]\n0 4 <nil>\n1 0 Exception: we have no salt\nall we have costs 4\n",
+		"chord":           "votes: 1400\nfailed: Exception: a district without a name\n",
+		"error-callbacks": "alert: Exception: the disk is full\n",
+		"revoke":          "the mail of in an hour is revoked: true\nrender was told to end: true\nthe rendering is revoked: true\n",
 		"time-limit": "jobs.polite returned: half of it is done, the rest is cleaned up\n" +
 			"jobs.stubborn was killed at its time limit\njobs.quick returned: quick\n",
 	} {
