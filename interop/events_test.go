@@ -21,7 +21,6 @@ type capture struct {
 	rest   string
 	ready  bool
 	events []map[string]any // in the order they came; numbers as they were written
-	err    error
 }
 
 // Write takes what capture.py says.
@@ -43,7 +42,7 @@ func (c *capture) Write(b []byte) (int, error) {
 		d.UseNumber()
 		var e map[string]any
 		if err := d.Decode(&e); err != nil {
-			c.err = fmt.Errorf("%q: %w", line, err)
+			return 0, fmt.Errorf("%q: %w", line, err)
 		}
 		c.events = append(c.events, e)
 	}
@@ -115,7 +114,7 @@ var eventScript = []scripted{
 		events: "received started succeeded"},
 }
 
-// TestEvents has a Python and a Go worker run the same 1,000 calls, and compares the events that Celery's receiver hears of
+// TestEvents has a Python and a Go worker run the same calls, 1,000 of the newest Celery, and compares the events that Celery's receiver hears of
 // either, one by one: their types and order for each task, their fields, the types of these, and their values where the
 // time does not decide them.
 func TestEvents(t *testing.T) {
@@ -134,10 +133,13 @@ func TestEvents(t *testing.T) {
 			script = append(script, scripted{name: "returns expired", args: []any{1}, opts: []task.SendOption{task.ExpiresAt(time.Unix(1, 0))}, events: "revoked"})
 		}
 		calls := make([]scripted, 1000)
+		if !c.AtLeast("5.6") {
+			calls = calls[:300]
+		}
 		for i := range calls {
 			calls[i] = script[i%len(script)]
 		}
-		c.To(PythonToGo).Cell(t, "events of 1000 tasks", func(t *testing.T) {
+		c.To(PythonToGo).Cell(t, "events of many tasks", func(t *testing.T) {
 			for _, w := range sides {
 				w.play(t, c, calls)
 			}
@@ -205,10 +207,13 @@ func (w *side) awaitEvents(t *testing.T, monitor *capture, calls []scripted) {
 	got := 0
 	prefix := w.queue + "-"
 	defer func() { t.Logf("queue %s: %d events of %d", w.queue, got, want) }()
-	eventually(t, "all events have come", func() bool {
-		got = len(monitor.those(func(e map[string]any) bool { id, _ := e["uuid"].(string); return strings.HasPrefix(id, prefix) }))
-		return got >= want || monitor.err != nil
-	})
+	for got < want { // on a busy machine a Python worker takes minutes, but it gets on
+		before := got
+		eventually(t, "more events have come", func() bool {
+			got = len(monitor.those(func(e map[string]any) bool { id, _ := e["uuid"].(string); return strings.HasPrefix(id, prefix) }))
+			return got > before
+		})
+	}
 }
 
 // alikeEvents are the events of a call without what differs from run to run.
@@ -343,5 +348,35 @@ func TestEventsDump(t *testing.T) {
 				})
 			})
 		}
+	})
+}
+
+// TestMingle: a Python worker that starts beside a Go worker asks it what is revoked, hears its heartbeats and goes on.
+func TestMingle(t *testing.T) {
+	t.Parallel()
+	forOldestAndNewest(t, []Stack{RedisStack, RabbitMQStack}, func(t *testing.T, c Crossing) {
+		s := c.Open(t)
+		golang := s
+		golang.Queue = goQueue
+		StartGelery(t, golang, "-n", "go1@box", "--heartbeat-interval", "0.2")
+		driver := c.StartDriver(t, s)
+		revoke := func(node, id string) {
+			driver.Do(t, Command{Op: "control", Task: "revoke", Kwargs: map[string]any{"task_id": id}, Timeout: 10, Options: map[string]any{"destination": []string{node}}})
+		}
+		revoke("go1@box", "revoked-at-go")
+		s.Queue = pyQueue
+		python := Start(t, "celery-"+c.Name+"-worker", c.Command(t, s, "celery", "-A", "app", "worker", "-l", "debug", "-P", "threads", "-c", "1",
+			"-Q", pyQueue, "-n", "py1@box"))
+		c.To(GoToPython).Cell(t, "mingle and gossip", func(t *testing.T) {
+			python.WaitFor(t, `mingle: sync with 1 nodes`, time.Minute)
+			python.WaitFor(t, `mingle: sync complete`, patience)
+			python.WaitFor(t, `go1@box joined the party`, patience)
+			python.WaitFor(t, `\bready\.`, patience)
+			a := driver.Do(t, Command{Op: "control", Task: "revoked", Timeout: 10, Options: map[string]any{"destination": []string{"py1@box"}}})
+			if !strings.Contains(string(a.Value), "revoked-at-go") {
+				t.Errorf("the Python worker knows as revoked %s %s", a.Value, a.Error)
+			}
+			wantResult(t, dial(t, s, 2), "py.add", []any{2, 3}, int64(5))
+		})
 	})
 }

@@ -38,6 +38,8 @@ var controlCommands = map[string]controlCommand{
 	"enable_events":             {run: enableEventsCommand},
 	"disable_events":            {run: disableEventsCommand},
 	"heartbeat":                 {run: heartbeatCommand},
+	"hello":                     {run: helloCommand},
+	"election":                  {run: electionCommand},
 	"shutdown":                  {run: shutdownCommand},
 }
 

@@ -186,6 +186,30 @@ func TestEventCommands(t *testing.T) {
 	}
 }
 
+// TestMingle: a worker that starts and one that is there tell each other what is revoked.
+func TestMingle(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.start(Config{})
+	box := s.mailbox()
+	box.ask("revoke", map[string]any{"task_id": "ours"})
+	reply, _ := box.ask("hello", map[string]any{"from_node": "other@box", "revoked": map[string]any{"theirs": []any{1.5, "theirs"}, "": nil}}).(map[string]any)
+	revoked, _ := reply["revoked"].(map[string]any)
+	for _, id := range []string{"ours", "theirs"} {
+		pair, _ := revoked[id].([]any)
+		if len(pair) != 2 || pair[1] != id {
+			t.Errorf("%s is told as %v", id, pair)
+		} else if _, float := pair[0].(float64); !float {
+			t.Errorf("%s has the time %v", id, pair[0])
+		}
+	}
+	if _, whole := reply["clock"].(int64); !whole || len(revoked) != 2 {
+		t.Errorf("the reply is %v", reply)
+	}
+	box.want("hello", map[string]any{"from_node": s.worker.Hostname()}, "<nil>")
+	box.want("election", map[string]any{"id": "1", "topic": "task", "action": nil}, "<nil>")
+}
+
 func TestHeartbeats(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
