@@ -12,7 +12,7 @@ import (
 // what is appended are those that all outcomes of the task have in common, and no other task's has. It refuses what
 // AppendResult refuses.
 func AppendChordPart(dst []byte, m *ResultMeta, s serialization.Serializer) (part []byte, key int, err error) {
-	if err := m.check(); err != nil {
+	if err := m.Check(); err != nil {
 		return nil, 0, err
 	}
 	start := len(dst)
@@ -47,9 +47,7 @@ func appendChordPartJSON(dst []byte, m *ResultMeta, s serialization.Serializer) 
 func appendChordPartValue(dst []byte, m *ResultMeta, s serialization.Serializer) (_ []byte, key int, err error) {
 	result := m.Result
 	if m.Exception != nil {
-		e := *m.Exception
-		e.Args = serializableArgs(e.Args, s)
-		result = e.Value()
+		result = m.Exception.Serializable(s).Value()
 	}
 	key = len(dst)
 	if dst, err = s.Append(dst, []any{int64(1), m.TaskID, string(m.Status), result}); err != nil {
@@ -80,5 +78,5 @@ func DecodeChordPart(data []byte, s serialization.Serializer) (*ResultMeta, erro
 	if !hasID || id == "" || !hasStatus || status == "" {
 		return nil, errors.New("a part of a chord has no task id or no state")
 	}
-	return resultOf(map[string]any{"task_id": id, "status": status, "result": list[3]})
+	return ResultFromValue(map[string]any{"task_id": id, "status": status, "result": list[3]})
 }

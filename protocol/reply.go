@@ -37,7 +37,7 @@ func NewReply(m *ResultMeta, s serialization.Serializer, persistent bool) (*Mess
 }
 
 func appendReply(dst []byte, m *ResultMeta, s serialization.Serializer) ([]byte, error) {
-	err := m.check()
+	err := m.Check()
 	if err != nil {
 		return nil, err
 	}
@@ -70,5 +70,5 @@ func DecodeReply(m *Message, accept serialization.Accept) (*ResultMeta, error) {
 	if err != nil {
 		return nil, err
 	}
-	return resultOf(v)
+	return ResultFromValue(v)
 }

@@ -16,7 +16,7 @@ import (
 // by its repr, as in Celery; a result or a custom meta that cannot is an error, and so are an empty TaskID or Status
 // and a FAILURE or REVOKED without Exception, on which Python clients break.
 func AppendResult(dst []byte, m *ResultMeta, s serialization.Serializer) ([]byte, error) {
-	err := m.check()
+	err := m.Check()
 	if err != nil {
 		return nil, err
 	}
@@ -31,8 +31,8 @@ func AppendResult(dst []byte, m *ResultMeta, s serialization.Serializer) ([]byte
 	return dst, nil
 }
 
-// check finds what no reader could make sense of.
-func (m *ResultMeta) check() error {
+// Check finds what no reader could make sense of.
+func (m *ResultMeta) Check() error {
 	switch {
 	case m.TaskID == "":
 		return errors.New("result without a task id")
@@ -123,6 +123,11 @@ func appendException(dst []byte, e *Exception, s serialization.Serializer) ([]by
 	return append(dst, '}'), nil
 }
 
+// Serializable is the exception with those of its arguments that the serializer cannot write replaced by their repr.
+func (e *Exception) Serializable(s serialization.Serializer) *Exception {
+	return &Exception{Type: e.Type, Module: e.Module, Args: serializableArgs(e.Args, s)}
+}
+
 // serializableArgs replaces what the serializer cannot write by its repr. Exceptions are rare and their usual
 // arguments are texts, so nothing is tried for those.
 func serializableArgs(args []any, s serialization.Serializer) []any {
@@ -208,9 +213,7 @@ func appendResultFields(dst []byte, m *ResultMeta, s serialization.Serializer) (
 func (m *ResultMeta) outcomeFields(list []resultField, s serialization.Serializer) []resultField {
 	result := m.Result
 	if m.Exception != nil {
-		e := *m.Exception
-		e.Args = serializableArgs(e.Args, s)
-		result = e.Value()
+		result = m.Exception.Serializable(s).Value()
 	}
 	children := make([]any, len(m.Children))
 	for i := range m.Children {
@@ -280,11 +283,11 @@ func DecodeResult(data []byte, s serialization.Serializer) (*ResultMeta, error) 
 	if err != nil {
 		return nil, err
 	}
-	return resultOf(v)
+	return ResultFromValue(v)
 }
 
-// resultOf reads the meta from its document.
-func resultOf(v any) (*ResultMeta, error) {
+// ResultFromValue is DecodeResult for a document that was decoded already.
+func ResultFromValue(v any) (*ResultMeta, error) {
 	object, ok := v.(map[string]any)
 	if !ok {
 		return nil, errors.New("a stored result is not an object")

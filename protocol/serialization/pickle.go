@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/google/uuid"
 	pickle "github.com/kisielk/og-rek"
 
 	"github.com/gelery/gelery/protocol/value"
@@ -28,7 +29,14 @@ func (s pickleSerializer) Append([]byte, any) ([]byte, error) {
 }
 
 // Decode reads one pickle of up to 16 MiB.
-func (s pickleSerializer) Decode(data []byte) (v any, err error) {
+func (s pickleSerializer) Decode(data []byte) (any, error) { return decodePickle(data, false) }
+
+// DecodePickle is Pickle.Decode, but that a class it knows nothing of is no error where it is called as a function is: the
+// call stands in the value as an *Object, uncalled, which is no canonical value.
+func DecodePickle(data []byte) (any, error) { return decodePickle(data, true) }
+
+func decodePickle(data []byte, objects bool) (v any, err error) {
+	var s pickleSerializer
 	defer func() {
 		if r := recover(); r != nil {
 			v, err = decoded(nil, s, fmt.Errorf("pickle: %v", r))
@@ -47,14 +55,17 @@ func (s pickleSerializer) Decode(data []byte) (v any, err error) {
 	if err != nil {
 		return decoded(nil, s, err)
 	}
-	r := pickleReader{budget: len(data) + 1<<20}
+	r := pickleReader{budget: len(data) + 1<<20, objects: objects}
 	v, err = r.value(raw, 0)
 	return decoded(v, s, err)
 }
 
 // pickleReader turns what the library built into canonical values. The budget of values bounds what references from
 // within the pickle to itself may unfold to.
-type pickleReader struct{ budget int }
+type pickleReader struct {
+	budget  int
+	objects bool // unknown calls are an *Object
+}
 
 func (r *pickleReader) value(v any, depth int) (any, error) {
 	if depth > MaxDepth {
@@ -88,6 +99,9 @@ func (r *pickleReader) value(v any, depth int) (any, error) {
 	case pickle.Call:
 		return r.call(v, depth)
 	case pickle.Class:
+		if r.objects { // as an argument of a call
+			return &Object{Module: v.Module, Name: v.Name}, nil
+		}
 		return nil, classError(v)
 	}
 	return nil, fmt.Errorf("pickle of a %T is not supported", v)
@@ -158,8 +172,21 @@ func (r *pickleReader) call(c pickle.Call, depth int) (any, error) {
 				return r.list(members, depth)
 			}
 		}
+	case "uuid.UUID": // as AppendPickle writes it
+		if len(args) == 1 {
+			if text, ok := args[0].(string); ok {
+				return uuid.Parse(text)
+			}
+		}
 	}
-	return nil, classError(c.Callable)
+	if !r.objects {
+		return nil, classError(c.Callable)
+	}
+	list, err := r.list(args, depth)
+	if err != nil {
+		return nil, err
+	}
+	return &Object{Module: c.Callable.Module, Name: c.Callable.Name, Args: list.([]any)}, nil
 }
 
 // stateOf returns the packed state that is the first of at most max arguments.

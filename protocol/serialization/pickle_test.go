@@ -3,11 +3,15 @@ package serialization
 import (
 	"bytes"
 	"encoding/base64"
+	"errors"
 	"math/big"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
 
 	"github.com/gelery/gelery/protocol/value"
 )
@@ -99,6 +103,63 @@ func TestPickleErrors(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %.40v, %v", want, v, err)
 		}
+	}
+}
+
+func TestPickleIsWritten(t *testing.T) {
+	t.Parallel()
+	big70 := new(big.Int).Lsh(big.NewInt(1), 70)
+	deep := any(int64(1))
+	for range 400 {
+		deep = []any{deep}
+	}
+	for _, v := range []any{nil, true, false, int64(0), int64(255), int64(256), int64(-1), int64(-129), int64(1) << 40, int64(-1) << 63, big70,
+		new(big.Int).Neg(big70), new(big.Int).Neg(new(big.Int).Lsh(big.NewInt(1), 64)), new(big.Int).Lsh(big.NewInt(1), 5000), 1.5, -0.25, "", "é\n", strings.Repeat("x", 300),
+		"\xed\xa0\x80", []byte{}, []byte("\x00\xff"), bytes.Repeat([]byte{7}, 70_000), []any{}, []any{int64(1), []any{"a", nil}}, map[string]any{},
+		map[string]any{"a": int64(1), "b": map[string]any{"c": []any{}}}, deep, moment(0, time.UTC), moment(4000, time.FixedZone("", -(5*3600+1800))),
+		localNoon, value.Date{Year: 2024, Month: 1, Day: 2}, value.TimeOfDay(23*time.Hour + 4*time.Microsecond), value.Decimal("-1.50"),
+		uuid.MustParse("12345678-1234-5678-1234-567812345678")} {
+		data, err := AppendPickle(nil, v)
+		if err != nil {
+			t.Errorf("%.40v: %v", v, err)
+			continue
+		}
+		got, err := Pickle.Decode(data)
+		if diff := same(v, got); err != nil || diff != "" {
+			t.Errorf("%.40v: %v %s", v, err, diff)
+		}
+	}
+	data, err := AppendPickle([]byte("before"), Dict{"exc_message": Tuple{"a", int64(1)}})
+	if want := "before\x80\x04}(\x8c\x0bexc_message(\x8c\x01aK\x01tu."; err != nil || string(data) != want {
+		t.Errorf("%q, %v", data, err)
+	}
+	cycle := map[string]any{}
+	cycle["self"] = cycle
+	for _, v := range []any{func() {}, cycle, Tuple{make(chan int)}, []any{Tuple{func() {}}}, time.Date(12000, 1, 1, 0, 0, 0, 0, time.UTC)} {
+		var bad *EncodeError
+		if _, err := AppendPickle(nil, v); !errors.As(err, &bad) {
+			t.Errorf("%T is written: %v", v, err)
+		}
+	}
+}
+
+func TestPickledObjects(t *testing.T) {
+	t.Parallel()
+	object := &Object{Module: "celery.result", Name: "GroupResult", Args: []any{"id", []any{&Object{Module: "a", Name: "B", Args: []any{nil}}}}}
+	written := &Object{Module: "celery.result", Name: "GroupResult", Args: []any{"id", []*Object{{Module: "a", Name: "B", Args: []any{nil}}}}}
+	data, err := AppendPickle(nil, written)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := DecodePickle(data)
+	if d := cmp.Diff(object, got); err != nil || d != "" {
+		t.Error(err, d)
+	}
+	if v, err := Pickle.Decode(data); err == nil {
+		t.Errorf("an object is read as a value: %v", v)
+	}
+	if v, err := DecodePickle(unbase64(t, "gASVIAAAAAAAAACMBHV1aWSUjARVVUlElJOUKYGUfZSMA2ludJRLBXNiLg==")); err == nil {
+		t.Errorf("an object with a state is read: %v", v)
 	}
 }
 
