@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the full test run needs and the machine lacks: redis-server, rabbitmq-server, one Python environment for
-# each Celery version the interop tests speak with, and Celery's own integration suite. Safe to run again; then it takes less
+# Installs what the full test run needs and the machine lacks: redis-server, rabbitmq-server, PostgreSQL, one Python
+# environment for each Celery version the interop tests speak with, and Celery's own integration suite. Safe to run again; then it takes less
 # than a second.
 #
 #   PYTHON=/path/to/python3.11   the interpreter to make the environments from
@@ -68,6 +68,28 @@ install_rabbitmq() {
 	fi
 	find_rabbitmq >/dev/null ||
 		die "rabbitmq-server is not where it is looked for" "the package was installed, but put it elsewhere" "set RABBITMQ_SERVER to the path of its start script"
+}
+
+# without_autostart COMMAND... installs a package whose server must not start by itself: Debian asks a file whether it may.
+without_autostart() {
+	local policy=/usr/sbin/policy-rc.d rc=0
+	if [ "$(id -u)" != 0 ] || [ ! -d /etc/apt ] || [ -e "$policy" ]; then
+		"$@"
+		return
+	fi
+	printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy"
+	("$@") || rc=$?
+	rm -f "$policy"
+	return "$rc"
+}
+
+# install_postgresql looks where internal/testservice does.
+install_postgresql() {
+	local candidate
+	for candidate in "${POSTGRES_SERVER:-}" postgres /usr/lib/postgresql/*/bin/postgres; do
+		[ -z "$candidate" ] || ! command -v "$candidate" >/dev/null || return 0
+	done
+	without_autostart install_package PostgreSQL postgresql postgresql-server postgresql postgresql
 }
 
 # find_python prints an interpreter that all the pinned Celery versions run on.
@@ -154,5 +176,6 @@ install_suite() {
 command -v go >/dev/null || die "go is missing" "Gelery is built with Go 1.26 or newer" "install Go and put it on the PATH"
 install_redis
 install_rabbitmq
+install_postgresql
 install_venvs
 install_suites

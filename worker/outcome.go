@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/gelery/gelery/backends"
@@ -112,6 +113,7 @@ func (w *Worker) gather(first *outcome) []*outcome {
 // backend that is away makes the worker wait, not forget. A result that cannot be stored for its own sake becomes a
 // FAILURE that says so, as in Celery; nothing of the batch was written then, and it is tried again.
 func (w *Worker) storeResults(batch []*outcome) bool {
+	var dropped map[string]bool // ids that the backend has no place for
 	for w.backend != nil {
 		metas := make([]*protocol.ResultMeta, 0, len(batch))
 		for _, o := range batch {
@@ -120,6 +122,9 @@ func (w *Worker) storeResults(batch []*outcome) bool {
 			}
 			metas = append(metas, o.lost...)
 		}
+		if len(dropped) > 0 {
+			metas = slices.DeleteFunc(metas, func(m *protocol.ResultMeta) bool { return dropped[m.TaskID] })
+		}
 		if len(metas) == 0 {
 			return true
 		}
@@ -127,11 +132,21 @@ func (w *Worker) storeResults(batch []*outcome) bool {
 		if err == nil {
 			return true
 		}
-		if bad, ok := errors.AsType[*backends.EncodeError](err); ok && refuse(metas, bad) {
+		if bad, ok := errors.AsType[*backends.EncodeError](err); ok {
 			w.log.Error("result cannot be stored", "task_id", bad.TaskID, "error", bad.Err)
-			w.tellInternalError(bad.TaskID, bad.Err)
-			w.failRefused(batch, bad.TaskID)
-			continue
+			if refuse(metas, bad) {
+				w.tellInternalError(bad.TaskID, bad.Err)
+				w.failRefused(batch, bad.TaskID)
+				continue
+			}
+			// Not even that can be: the backend has no place for the id. It must not hold up the others.
+			if !dropped[bad.TaskID] && slices.ContainsFunc(metas, func(m *protocol.ResultMeta) bool { return m.TaskID == bad.TaskID }) {
+				if dropped == nil {
+					dropped = map[string]bool{}
+				}
+				dropped[bad.TaskID] = true
+				continue
+			}
 		}
 		w.log.Error("results are not stored, trying again", "tasks", len(metas), "error", err)
 		select {

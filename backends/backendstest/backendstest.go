@@ -52,15 +52,25 @@ var common = []test{
 
 // ofStores is what holds for backends that store, and not for a backends.Replier.
 var ofStores = []test{
-	{"WholeDocument", testWholeDocument},      // a reply has five of its members only
 	{"FailureIsOverwritten", testOverwriting}, // the client does not take back a final state it has told of
 	{"UnknownIsWatched", testWatchUnknown},    // what nobody expects never comes
 }
 
+// children holds for all but tables, which have no place for them.
+var children = test{"Children", testChildren}
+
 // Run runs the contract, that of the interfaces that the backend has beside Backend included. NewStore makes an empty
 // store for one test.
 func Run(t *testing.T, newStore func(t testing.TB) Opener) {
-	tests := slices.Concat(common, ofStores)
+	// A reply has five of the members of a document only.
+	runStore(t, []test{children, {"WholeDocument", testWholeDocument}}, newStore)
+}
+
+// RunTable is Run for backends that share a table with Celery in which children, group, parent and stamps have no place.
+func RunTable(t *testing.T, newStore func(t testing.TB) Opener) { runStore(t, nil, newStore) }
+
+func runStore(t *testing.T, tests []test, newStore func(t testing.TB) Opener) {
+	tests = slices.Concat(common, ofStores, tests)
 	b := newStore(t)(t, backends.Options{})
 	if _, ok := b.(backends.Cleaner); ok {
 		tests = append(tests, test{"Cleanup", testCleanup})
@@ -82,7 +92,7 @@ func Run(t *testing.T, newStore func(t testing.TB) Opener) {
 // RunReplier runs the contract for backends that are a backends.Replier. NewStore makes a broker for one test; the backends
 // opened on it send what is stored to each other.
 func RunReplier(t *testing.T, newStore func(t testing.TB) Opener) {
-	run(t, common, func(t testing.TB) Opener { return replying(newStore(t)) })
+	run(t, append(slices.Clone(common), children), func(t testing.TB) Opener { return replying(newStore(t)) })
 }
 
 func run(t *testing.T, tests []test, newStore func(t testing.TB) Opener) {
@@ -151,7 +161,6 @@ func testStoreAndGet(t *testing.T, open Opener) {
 		t.Errorf("unknown task: %s", d)
 	}
 	rich := success("rich", map[string]any{"n": int64(1), "list": []any{1.5, "x", nil, true}})
-	rich.Children = []protocol.ResultTuple{{ID: "child", Parent: &protocol.ResultTuple{ID: "rich"}}}
 	retry := failure("retry")
 	retry.Status = protocol.Retry
 	revoked := failure("revoked")
@@ -163,6 +172,17 @@ func testStoreAndGet(t *testing.T, open Opener) {
 		if d := cmp.Diff(m, mustGet(t, client, m.TaskID)); d != "" {
 			t.Errorf("%s: %s", m.TaskID, d)
 		}
+	}
+}
+
+func testChildren(t *testing.T, open Opener) {
+	worker, client := open(t, backends.Options{}), open(t, backends.Options{})
+	m := success("rich", int64(1))
+	m.DateDone = time.Time{}
+	m.Children = []protocol.ResultTuple{{ID: "child", Parent: &protocol.ResultTuple{ID: "rich"}}}
+	mustStore(t, worker, m)
+	if d := cmp.Diff(m, mustGet(t, client, "rich")); d != "" {
+		t.Error(d)
 	}
 }
 

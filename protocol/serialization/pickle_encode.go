@@ -14,12 +14,12 @@ import (
 	"github.com/gelery/gelery/protocol/value"
 )
 
-// Tuple is a list that AppendPickle writes as a tuple, Dict a dict. Only these two and the arguments of an Object may hold
-// Tuples, Dicts and Objects; other Go values may not.
-type (
-	Tuple []any
-	Dict  map[string]any
-)
+// Tuple is a list that AppendPickle writes as a tuple. Only Tuples, Dicts and the arguments of Objects may hold Tuples, Dicts
+// and Objects; other Go values may not.
+type Tuple []any
+
+// Dict is a dict to AppendPickle whose values may be Tuples, Dicts and Objects.
+type Dict map[string]any
 
 // Object is the call of a Python class: in a pickle that was read one that is not data, which was not called; in one that is
 // written what the reader is to call.
