@@ -347,13 +347,18 @@ func (w *side) alike(t *testing.T, id string, seen map[string]any) map[string]an
 	return seen
 }
 
-// TestPrefetchDisabled: --disable-prefetch, which Celery has on Redis, and from 5.6 on.
+// TestPrefetchDisabled: --disable-prefetch, which Celery has on Redis alone, and from 5.6 on.
 func TestPrefetchDisabled(t *testing.T) {
 	t.Parallel()
+	k := shape{pool: "threads", concurrency: 1, args: []string{"--disable-prefetch"}}
 	c := Crossing{Version: FindVersion(t, versions[len(versions)-1]), Stack: RedisStack}
-	python, golang := c.both(t, nil, shape{pool: "threads", concurrency: 1, args: []string{"--disable-prefetch"}})
-	for _, w := range []*side{python, golang} {
-		w.Cell(t, "prefetch disabled", func(t *testing.T) {
+	python, golang := c.both(t, nil, k)
+	c.Stack = RabbitMQStack
+	s, server := c.open(t, nil)
+	rabbit := c.start(t, true, s, server, k)
+	rabbit.ready(t)
+	for _, w := range []*side{python, golang, rabbit} {
+		w.Cell(t, "prefetch disabled on "+w.Stack.Broker, func(t *testing.T) {
 			g := newGate(t)
 			var all []*task.Result[any]
 			for range 4 {
@@ -368,6 +373,26 @@ func TestPrefetchDisabled(t *testing.T) {
 			wantAll(t, all)
 		})
 	}
+}
+
+// TestAutoscale: with --autoscale as many tasks run at once as there may be processes, however few there were.
+func TestAutoscale(t *testing.T) {
+	t.Parallel()
+	forOldestAndNewest(t, []Stack{RedisStack}, func(t *testing.T, c Crossing) {
+		python, golang := c.both(t, nil, shape{pool: "prefork", concurrency: 1, args: []string{"--autoscale=3,1"}})
+		for _, w := range []*side{python, golang} {
+			w.Cell(t, "autoscale", func(t *testing.T) {
+				g := newGate(t)
+				var all []*task.Result[any]
+				for range 5 {
+					all = append(all, send(t, w.client, "exec.waits", []any{string(g)}))
+				}
+				g.await(t, 3)
+				g.open(t)
+				wantAll(t, all)
+			})
+		}
+	})
 }
 
 // TestLostProcesses: the process of a running task goes away, or is killed at a time limit.
