@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -42,6 +43,13 @@ func (a *asked) read(_ context.Context, ids []string, found func(id, text string
 	return err
 }
 
+// heard is when it was asked so far, and for how many at once.
+func (a *asked) heard() (calls []time.Time, sizes []int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.calls), slices.Clone(a.sizes)
+}
+
 func (a *asked) store(id string, s protocol.State) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -70,20 +78,21 @@ func TestPollerAsksInGrowingIntervals(t *testing.T) {
 		defer cancel()
 		for range p.Watch(ctx, jsonCodec(t), "a") { // PENDING, and the end of the context
 		}
-		first, last := a.calls[0], a.calls[len(a.calls)-1]
-		if n := len(a.calls); n < 110 || n > 130 {
+		calls, _ := a.heard()
+		first, last := calls[0], calls[len(calls)-1]
+		if n := len(calls); n < 110 || n > 130 {
 			t.Errorf("asked %d times in a minute", n)
 		}
-		if d := a.calls[1].Sub(first); d > 2*pollMin {
+		if d := calls[1].Sub(first); d > 2*pollMin {
 			t.Errorf("asked again after %v", d)
 		}
-		if d := last.Sub(a.calls[len(a.calls)-2]); d > pollMax+pollGrid {
+		if d := last.Sub(calls[len(calls)-2]); d > pollMax+pollGrid {
 			t.Errorf("asked at last after %v", d)
 		}
 		synctest.Wait() // nobody asks when nobody watches
-		n := len(a.calls)
+		before, _ := a.heard()
 		<-time.After(time.Hour)
-		if len(a.calls) != n {
+		if after, _ := a.heard(); len(after) != len(before) {
 			t.Error("it asks on for nobody")
 		}
 	})
@@ -108,10 +117,11 @@ func TestPollerAsksForAllWatchesAtOnce(t *testing.T) {
 			})
 		}
 		<-time.After(10 * time.Second) // the pauses have grown to their longest
-		before := len(a.calls)
+		before, _ := a.heard()
 		<-time.After(10 * time.Second)
-		calls, most := len(a.calls)-before, 0
-		for _, size := range a.sizes {
+		after, sizes := a.heard()
+		calls, most := len(after)-len(before), 0
+		for _, size := range sizes {
 			most = max(most, size)
 		}
 		if most > pollBatch {
