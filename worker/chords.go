@@ -3,6 +3,8 @@ package worker
 import (
 	"errors"
 	"fmt"
+	"reflect"
+	"slices"
 	"time"
 
 	"github.com/gelery/gelery/backends"
@@ -142,8 +144,12 @@ func (w *Worker) failChord(o *outcome, body *protocol.Signature, text string) {
 			w.log.Error("error callback cannot be called", "task_id", id, "error", err)
 			continue
 		}
-		errbacks = append(errbacks, sig)
+		// One that a chord has handed down to a chord in its header, as Celery's link_error does, is called for the inner one.
+		if !slices.ContainsFunc(o.called, func(had protocol.Signature) bool { return reflect.DeepEqual(had, sig) }) {
+			errbacks = append(errbacks, sig)
+		}
 	}
+	o.called = append(o.called, errbacks...)
 	from := origin(o.request, "failed body "+id, id)
 	from.ParentID = id
 	w.errbacks(o, errbacks, id, from)

@@ -26,6 +26,7 @@ type continuation struct {
 	following []transport.Publication // sent before the message is settled
 	ended     []string                // chords whose bodies are among what follows, or have failed: forgotten then
 	bodies    []*protocol.Signature   // those bodies that are among what follows
+	called    []protocol.Signature    // error callbacks of bodies that have failed
 	replaced  bool                    // what follows takes the task's place
 }
 
