@@ -11,6 +11,8 @@ The environment is that of app.py. Commands ("op"):
             for the result and says what it is
     state   id       the state now, without waiting
     forget  id
+    count   id, args (result, group, index), signature   counts a part of a chord as a worker does that has run it, by
+            the backend's own code, which sends the body (the signature) when it is the last
     control task (the method), kwargs?, options?, timeout?   broadcasts a command of remote control and answers the replies as value;
             options are broadcast's: destination, pattern, matcher. Without a timeout no reply is asked for
     flow    task, options   applies a workflow of flows.py to the queue of the options. Answers its as_tuple as value
@@ -26,6 +28,7 @@ import json
 import sys
 import time
 import uuid
+from types import SimpleNamespace
 
 import celery
 import kombu
@@ -165,6 +168,13 @@ def forget(command):
     return {}
 
 
+def count(command):
+    result, group, index = command["args"]
+    request = SimpleNamespace(id=command["id"], group=group, group_index=index, chord=command["signature"])
+    app.backend.on_chord_part_return(request, "SUCCESS", result)
+    return {}
+
+
 def control(command):
     replies = app.control.broadcast(command["task"], arguments=command.get("kwargs", {}), reply="timeout" in command,
                                     timeout=command.get("timeout", 1), **command.get("options", {}))
@@ -220,7 +230,7 @@ def hello(command):
             "python": sys.version.split()[0]}
 
 
-OPERATIONS = {f.__name__: f for f in (send, get, canvas, state, forget, control, flow, join, tree, save, restore, delete, hello)}
+OPERATIONS = {f.__name__: f for f in (send, get, canvas, state, forget, count, control, flow, join, tree, save, restore, delete, hello)}
 
 
 def main():
