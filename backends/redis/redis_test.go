@@ -284,7 +284,7 @@ func TestOpenErrors(t *testing.T) {
 		{"redis://h", backends.Options{Serializer: "xml"}, "xml"},
 		{"redis://:SECRET@127.0.0.1:1/0", backends.Options{Logger: slog.New(slog.DiscardHandler)}, "refused"},
 	} {
-		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		_, err := backends.Open(ctx, tt.url, tt.options)
 		cancel()
 		if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "SECRET") {

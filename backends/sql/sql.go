@@ -3,7 +3,6 @@
 // django-celery-results. The packages below it bring the databases:
 //
 //	import _ "github.com/gelery/gelery/backends/sql/postgresql" // db+postgresql://user:password@host/database
-//	import _ "github.com/gelery/gelery/backends/sql/mysql"      // db+mysql://…, db+mariadb://…
 //	import _ "github.com/gelery/gelery/backends/sql/sqlite"     // db+sqlite:////path/file.db
 //
 // With django-db+ in place of db+ the tables are Django's.
