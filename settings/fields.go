@@ -74,6 +74,7 @@ var (
 		"Limits":                   "worker_limits",
 		"LimitsURL":                "worker_limits_url",
 		"DisableRemoteControl":     "worker_enable_remote_control",
+		"DisabledCommands":         "worker_disabled_commands",
 		"TaskEvents":               "worker_send_task_events",
 		"HeartbeatInterval":        "worker_heartbeat_interval",
 		"DisableHeartbeat":         "worker_without_heartbeat",

@@ -104,9 +104,11 @@ func (w *Worker) enqueue(ctx context.Context, j *job) {
 	if w.autoscaler != nil {
 		w.autoscaler.jobComes()
 	}
+	w.reserved.add(j)
 	select {
 	case w.ready <- j:
 	case <-ctx.Done():
+		w.reserved.remove(j)
 		w.unbegun.add(j)
 	}
 }

@@ -245,6 +245,9 @@ func (c *child) number() uint64 {
 	return c.run
 }
 
+// pid is the process's number.
+func (c *child) pid() int { return c.cmd.Process.Pid }
+
 // begin hands a task to the child. With an error the child is lost, and has not begun.
 func (c *child) begin(ctx context.Context, e *execution, run uint64) error {
 	c.served++

@@ -17,8 +17,9 @@ import (
 // controlCommand is what a worker does at a command of remote control, and what it answers: Celery's forms, texts included.
 // An error is answered as {"error": <its repr in Python>}.
 type controlCommand struct {
-	run  func(ctx context.Context, w *Worker, a arguments) (any, error)
-	slow bool // it waits for the broker
+	run     func(ctx context.Context, w *Worker, a arguments) (any, error)
+	slow    bool // it waits for the broker
+	program bool // it is the program's own, see Mux.Control
 }
 
 // controlCommands are the commands by their method.
@@ -38,9 +39,29 @@ var controlCommands = map[string]controlCommand{
 	"enable_events":             {run: enableEventsCommand},
 	"disable_events":            {run: disableEventsCommand},
 	"heartbeat":                 {run: heartbeatCommand},
-	"hello":                     {run: helloCommand},
 	"election":                  {run: electionCommand},
 	"shutdown":                  {run: shutdownCommand},
+	"pool_restart":              {run: poolRestartCommand},
+	"active":                    {run: activeCommand},
+	"dump_active":               {run: activeCommand},
+	"reserved":                  {run: reservedCommand},
+	"dump_reserved":             {run: reservedCommand},
+	"scheduled":                 {run: scheduledCommand},
+	"dump_schedule":             {run: scheduledCommand},
+	"revoked":                   {run: revokedCommand},
+	"dump_revoked":              {run: revokedCommand},
+	"registered":                {run: registeredCommand},
+	"dump_tasks":                {run: registeredCommand},
+	"query_task":                {run: queryTaskCommand},
+	"stats":                     {run: statsCommand},
+	"conf":                      {run: confCommand},
+	"dump_conf":                 {run: confCommand},
+	"report":                    {run: reportCommand},
+	"clock":                     {run: clockCommand},
+	"hello":                     {run: helloCommand},
+	"memsample":                 {run: memsampleCommand},
+	"memdump":                   {run: memdumpCommand},
+	"objgraph":                  {run: objgraphCommand},
 }
 
 // command carries out a request. What it does not know, and a command that panics, are errors.
@@ -50,9 +71,12 @@ func (w *Worker) command(ctx context.Context, r *protocol.PidboxRequest) (reply 
 			reply, err = nil, panicError(x)
 		}
 	}()
-	command, known := controlCommands[r.Method]
+	command, known := w.commands[r.Method]
 	if !known {
 		return nil, pythonError("KeyError", r.Method)
+	}
+	if err := w.permits(r); err != nil {
+		return nil, err
 	}
 	return command.run(ctx, w, arguments{r.Method, r.Arguments})
 }

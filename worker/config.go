@@ -112,6 +112,9 @@ type Config struct {
 	// DisableRemoteControl makes the worker deaf to remote control: to `celery control` and `celery inspect`, Flower, and
 	// Client.Revoke, of which it learns then on Redis only, within seconds. Default false. worker_enable_remote_control.
 	DisableRemoteControl bool
+	// DisabledCommands are the commands of remote control that are answered with an error and not carried out, by their
+	// names: "shutdown", "pool_shrink". Without "terminate", revoke does not terminate either. Default: none.
+	DisabledCommands []string
 	// TaskEvents sends the events of tasks, which monitors such as Flower and `celery events` show, from the start; remote
 	// control can turn them on and off. Default false. worker_send_task_events, -E.
 	TaskEvents bool

@@ -32,14 +32,15 @@ const (
 )
 
 // control is remote control: kombu's pidbox, by which `celery control`, `celery inspect` and Flower talk to workers. It
-// hears commands that are broadcast, carries out those meant for this worker, and replies where a reply is wanted. Three
-// actors, so that no command waits for the broker but those that must: one hears and carries out what answers at once,
-// one carries out the rest in their order, one replies.
+// hears commands that are broadcast, carries out those meant for this worker, and replies where a reply is wanted. Four
+// actors, so that no command waits for the broker or for the program's code but those that must: one hears and carries out
+// what answers at once, two carry out the rest in their order, one replies.
 type control struct {
 	w          *Worker
 	serializer serialization.Serializer
 	heard      transport.Subscription // what listen begins with; nil: none yet
 	slow       chan *protocol.PidboxRequest
+	programs   chan *protocol.PidboxRequest // the program's own commands
 	replies    chan answer
 }
 
@@ -56,7 +57,8 @@ func newControl(ctx context.Context, w *Worker) *control {
 	if !ok {
 		s = serialization.JSON
 	}
-	c := &control{w: w, serializer: s, slow: make(chan *protocol.PidboxRequest, controlBacklog), replies: make(chan answer, controlBacklog)}
+	c := &control{w: w, serializer: s, replies: make(chan answer, controlBacklog)}
+	c.slow, c.programs = make(chan *protocol.PidboxRequest, controlBacklog), make(chan *protocol.PidboxRequest, controlBacklog)
 	ctx, cancel := context.WithTimeout(ctx, replyTimeout)
 	defer cancel()
 	c.heard, _ = c.subscribe(ctx)
@@ -116,15 +118,19 @@ func (c *control) hear(ctx context.Context, d *transport.Delivery) {
 	if !mine {
 		return
 	}
-	if command, ok := controlCommands[r.Method]; ok && command.slow {
-		select {
-		case c.slow <- r:
-		default:
-			c.w.log.Error("remote control: too many commands wait for the broker, one is dropped", "method", r.Method)
-		}
+	waiting := c.slow
+	switch command := c.w.commands[r.Method]; {
+	case command.program:
+		waiting = c.programs
+	case !command.slow:
+		c.carryOut(ctx, r)
 		return
 	}
-	c.carryOut(ctx, r)
+	select {
+	case waiting <- r:
+	default:
+		c.w.log.Error("remote control: too many commands wait, one is dropped", "method", r.Method)
+	}
 }
 
 // maxClock bounds the logical clock, so that no number from outside makes it turn over.
@@ -164,11 +170,11 @@ func addressed(r *protocol.PidboxRequest, node string) (bool, error) {
 	return err == nil && re.MatchString(node), err
 }
 
-// obey carries out the commands that wait for the broker, one after the other, until ctx is done.
-func (c *control) obey(ctx context.Context) {
+// obey carries out commands that take their time, one after the other, until ctx is done.
+func (c *control) obey(ctx context.Context, waiting <-chan *protocol.PidboxRequest) {
 	for {
 		select {
-		case r := <-c.slow:
+		case r := <-waiting:
 			limited, cancel := context.WithTimeout(ctx, controlTimeout)
 			c.carryOut(limited, r)
 			cancel()
@@ -206,7 +212,8 @@ func (c *control) carryOut(ctx context.Context, r *protocol.PidboxRequest) {
 func (c *control) talk(ctx context.Context) {
 	var commanding sync.WaitGroup
 	commanding.Go(func() { c.listen(ctx) })
-	commanding.Go(func() { c.obey(ctx) })
+	commanding.Go(func() { c.obey(ctx, c.slow) })
+	commanding.Go(func() { c.obey(ctx, c.programs) })
 	go func() {
 		commanding.Wait()
 		close(c.replies)

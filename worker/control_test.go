@@ -200,7 +200,7 @@ func TestControlPanic(t *testing.T) {
 	s := newSite(t)
 	s.start(Config{})
 	// A worker without its table of revocations stands for any defect of a command.
-	broken := &Worker{log: s.worker.log}
+	broken := &Worker{log: s.worker.log, commands: controlCommands}
 	_, err := broken.command(t.Context(), &protocol.PidboxRequest{Method: "revoke", Arguments: map[string]any{"task_id": "a"}})
 	if err == nil || !strings.Contains(err.Error(), "panic") {
 		t.Errorf("got %v", err)

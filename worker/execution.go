@@ -17,7 +17,8 @@ import (
 type execution struct {
 	*job
 	info   *task.Info
-	begun  time.Time               // written under mu: inspections read it
+	begun  time.Time               // written under mu
+	pid    int                     // of the process it runs in; 0: it has not begun
 	ctx    context.Context         // the task's
 	cancel context.CancelCauseFunc // of ctx
 
@@ -58,6 +59,7 @@ func (w *Worker) execute(j *job, ignore bool) (e *execution, c completion, runni
 		cancel(ErrTerminated)
 		return e, completion{}, nil
 	}
+	w.reserved.remove(j)
 	if _, yes := w.revoked.holds(j.request); yes { // since it was asked last
 		e.end(completion{state: protocol.Revoked, exception: revokedException("revoked")}, task.ErrRevoked)
 	}
@@ -80,9 +82,7 @@ func (w *Worker) execute(j *job, ignore bool) (e *execution, c completion, runni
 		w.tellStarted(e)
 		w.events.tellStarted(e.request)
 	}
-	e.mu.Lock()
-	e.begun = time.Now()
-	e.mu.Unlock()
+	e.begin()
 	if hard > 0 {
 		limit := time.AfterFunc(hard, func() { w.hardLimit(e, hard) })
 		defer limit.Stop()
@@ -98,11 +98,11 @@ func (w *Worker) execute(j *job, ignore bool) (e *execution, c completion, runni
 	return e, e.completion, e.running()
 }
 
-// beganAt is when its code has begun; zero: it has not.
-func (e *execution) beganAt() time.Time {
+// begin notes when and where the run begins.
+func (e *execution) begin() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.begun
+	e.begun, e.pid = time.Now(), e.job.pid()
 }
 
 // begins tells whether the code of an execution is to run. It is not if the outcome is decided without it, or if the

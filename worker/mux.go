@@ -18,6 +18,7 @@ type Mux struct {
 	middleware []task.Middleware
 	publish    []task.PublishMiddleware
 	hooks      []Hooks
+	commands   map[string]ControlCommand
 	frozen     bool
 }
 

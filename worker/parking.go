@@ -94,12 +94,12 @@ func (p *parking) due(now time.Time) (due []*parked, next time.Duration, out []*
 }
 
 // scheduled lists the jobs.
-func (p *parking) scheduled() []Scheduled {
+func (p *parking) scheduled() []parked {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	all := make([]Scheduled, len(p.jobs))
+	all := make([]parked, len(p.jobs))
 	for i, x := range p.jobs {
-		all[i] = Scheduled{x.job.request, x.job.delivery.Queue, x.eta}
+		all[i] = *x
 	}
 	return all
 }

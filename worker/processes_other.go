@@ -11,10 +11,13 @@ const (
 
 type child struct{}
 
+func (*child) pid() int { return 0 }
+
 type processes struct{ goroutines }
 
 func newProcesses(w *Worker, _ bool) *processes { return &processes{goroutines{w}} }
 
-func peakMemory() int64 { return 0 }
-func absorbSignals()    {}
-func endGroup()         {}
+func peakMemory() int64        { return 0 }
+func residentMemory(int) int64 { return 0 }
+func absorbSignals()           {}
+func endGroup()                {}

@@ -58,6 +58,7 @@ func (w *Worker) SetRateLimit(name, rate string) error {
 	if w.config.DisableRateLimits {
 		return nil
 	}
+	w.tasks[name].rate.Store(&rate)
 	w.rooms.setRate(name, r)
 	return nil
 }

@@ -19,6 +19,7 @@ type job struct {
 	limits  []limit   // those that let it run, and hear of its end
 	let     time.Time // when they did
 	child   *child    // the process it runs in; nil: this one
+	place   place     // among the reserved ones
 }
 
 // receive is the actor that pulls deliveries into the window and admits them, until ctx is done.

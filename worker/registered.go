@@ -11,6 +11,7 @@ type registered struct {
 	*task.Definition
 	total  atomic.Int64               // runs begun
 	limits atomic.Pointer[timeLimits] // set at run time, see SetTimeLimit; nil: the definition's
+	rate   atomic.Pointer[string]     // set at run time, see SetRateLimit; nil: the definition's
 
 	builtin bool // not of the mux, see builtins
 }

@@ -173,16 +173,26 @@ type Scheduled struct {
 // Scheduled lists the tasks that the worker holds until their time, sorted by it: those whose eta has not come, and those
 // that a limit holds back. What rests in the broker is not among them. Celery's inspect scheduled shows the former only.
 func (w *Worker) Scheduled() []Scheduled {
+	waiting := w.waitingJobs()
+	all := make([]Scheduled, len(waiting))
+	for i, x := range waiting {
+		all[i] = Scheduled{x.job.request, x.job.delivery.Queue, x.eta}
+	}
+	return all
+}
+
+// waitingJobs are the jobs that wait in the worker for their time, sorted by it.
+func (w *Worker) waitingJobs() []parked {
 	all := w.parking.scheduled()
 	now := time.Now()
 	w.rooms.mu.Lock()
 	for _, r := range w.rooms.rooms {
 		for i, j := range r.jobs {
 			wait, _ := r.expected(i, now)
-			all = append(all, Scheduled{j.request, j.delivery.Queue, now.Add(wait)})
+			all = append(all, parked{job: j, eta: now.Add(wait)})
 		}
 	}
 	w.rooms.mu.Unlock()
-	slices.SortFunc(all, func(a, b Scheduled) int { return a.ETA.Compare(b.ETA) })
+	slices.SortFunc(all, func(a, b parked) int { return a.eta.Compare(b.eta) })
 	return all
 }

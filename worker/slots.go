@@ -160,6 +160,7 @@ func (w *Worker) slot(ctx context.Context) {
 				return
 			}
 			if ctx.Err() != nil {
+				w.reserved.remove(j)
 				w.leave(j)
 				continue
 			}
@@ -172,6 +173,7 @@ func (w *Worker) slot(ctx context.Context) {
 			} else {
 				w.leave(j)
 			}
+			w.reserved.remove(j)
 			w.rooms.ended(j)
 			w.slots.busy.Add(-1)
 			if w.autoscaler != nil {

@@ -36,12 +36,14 @@ type Worker struct {
 	pool      pool
 	slots     *slots
 	active    *active
+	reserved  reserved // waiting for a slot
 	runners   runners
 	outcomes  chan *outcome
 	revoked   *revoked
 	pulses    pulses
 	health    *health      // nil: nobody asks
 	clock     atomic.Int64 // Lamport's, of events and remote control
+	commands  map[string]controlCommand
 	events    *events
 
 	autoscaler *autoscaler // nil: the number of slots is fixed
@@ -98,6 +100,9 @@ func New(client *task.Client, mux *Mux, c Config) (*Worker, error) {
 		hurried:   make(chan struct{}, 1),
 	}
 	w.addBuiltins()
+	if err := w.setCommands(mux.ControlCommands()); err != nil {
+		return nil, err
+	}
 	w.strangers = newParking(w)
 	w.sources.queues = queues
 	w.parking, w.slots, w.autoscaler = newParking(w), newSlots(w, c.Concurrency), newAutoscaler(w)
