@@ -36,10 +36,16 @@ func (w *Worker) conf(withDefaults bool) (map[string]any, error) {
 			return nil, err
 		}
 		defaults := settingsTable(client.Config(), usual)
-		maps.DeleteFunc(table, func(name string, v any) bool { return reflect.DeepEqual(v, defaults[name]) })
+		maps.DeleteFunc(table, func(name string, v any) bool {
+			return reflect.DeepEqual(v, defaults[name]) && !slices.Contains(expectedSettings, name)
+		})
 	}
 	return censored(table), nil
 }
+
+// expectedSettings are shown in any case: Python programs look for them, Celery's own tests among them.
+var expectedSettings = []string{"broker_url", "result_backend", "accept_content", "enable_utc", "timezone", "broker_heartbeat", "include",
+	"deprecated_settings", "worker_hijack_root_logger", "worker_log_color"}
 
 // settingsTable is what settings the configurations stand for.
 func settingsTable(c task.Config, w Config) map[string]any {
@@ -94,6 +100,9 @@ func settingsTable(c task.Config, w Config) map[string]any {
 		"task_acks_on_failure_or_timeout": yes(w.AckOnFailure) && yes(w.AckOnTimeout), "task_store_errors_even_if_ignored": w.StoreErrorsEvenIfIgnored,
 		"worker_deduplicate_successful_tasks": w.Deduplicate, "worker_max_tasks_per_child": count(w.MaxTasksPerChild),
 		"worker_max_memory_per_child": count(int(w.MaxMemoryPerChild >> 10)), "worker_enable_remote_control": !w.DisableRemoteControl,
+		// What Go workers have no choice about.
+		"enable_utc": true, "timezone": nil, "broker_heartbeat": nil, "include": []any{}, "deprecated_settings": nil,
+		"worker_hijack_root_logger": false, "worker_log_color": nil,
 		"worker_send_task_events": w.TaskEvents, "worker_state_db": orNone(w.StateFile),
 	}
 }
