@@ -156,7 +156,7 @@ are read from a file and from variables too, which are weaker: see "config --hel
 				return a.foreignCommand(arg)
 			}
 		}
-		return usage(err.Error(), "", "see "+cmd.CommandPath()+" --help")
+		return usage(flagError(err), "", "see "+cmd.CommandPath()+" --help")
 	})
 	root.AddGroup(&cobra.Group{ID: groupRun, Title: "Run tasks:"}, &cobra.Group{ID: groupCall, Title: "Call tasks:"},
 		&cobra.Group{ID: groupOperate, Title: "Operate a broker:"})

@@ -208,6 +208,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"worker", "--result-serializer", "pickle"}, exitUsage, `"pickle" is no serializer that can write`},
 		{[]string{"worker", "--stop-timeout", "-1s"}, exitUsage, "seconds"},
 		{[]string{"worker", "--transport-option", "visibility_timeout"}, exitUsage, "is no key=value pair"},
+		{[]string{"worker", "--transport-option", "hunter2"}, exitUsage, "option --transport-option: "},
 		{[]string{"worker", "-f", "/tmp/%n%I.log"}, exitUsage, "patterns with % are not expanded"},
 		{[]string{"worker", "--log-format", "xml"}, exitUsage, `"xml" is unknown`},
 		{[]string{"-b", "kafka://h", "worker"}, exitUsage, "unknown scheme kafka\n  try: known here: amqp, amqps, memory, pyamqp, redis"},

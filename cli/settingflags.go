@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -56,18 +58,29 @@ func (f *settingFlag) Set(text string) error {
 	if err := settings.ParseText(f.names[0], text); err != nil {
 		return err
 	}
-	if f.typ == settings.Names && f.origin != "" {
-		text = f.text + "," + text // given more than once
-	}
 	f.text, f.origin = text, "option"
 	return nil
+}
+
+// errSecretValue is what is wrong with a value that must not be shown: options hold passwords.
+type errSecretValue struct{ error }
+
+func (e errSecretValue) Unwrap() error { return e.error }
+
+// flagError is what pflag says of a flag, without a value that must not be shown.
+func flagError(err error) string {
+	invalid, ok := errors.AsType[*pflag.InvalidValueError](err)
+	if secret, yes := errors.AsType[errSecretValue](err); ok && yes {
+		return fmt.Sprintf("option --%s: %v", invalid.GetFlag().Name, secret)
+	}
+	return err.Error()
 }
 
 // addPair adds a key=value pair.
 func (f *settingFlag) addPair(text string) error {
 	key, v, err := optionPair(text)
 	if err != nil {
-		return err
+		return errSecretValue{err}
 	}
 	if f.pairs == nil {
 		f.pairs = map[string]any{}

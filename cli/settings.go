@@ -70,7 +70,7 @@ func (a *app) setFromEnvironment(cmd *cobra.Command, f *pflag.Flag) error {
 		return nil
 	}
 	if err := cmd.Flags().Set(f.Name, text); err != nil {
-		return usage("variable "+name+": "+err.Error(), "", "see "+cmd.CommandPath()+" --help")
+		return usage("variable "+name+": "+flagError(err), "", "see "+cmd.CommandPath()+" --help")
 	}
 	if v, ok := f.Value.(*settingFlag); ok {
 		v.origin = "variable " + name

@@ -36,6 +36,7 @@ var (
 		"ResultAcceptContent":            "result_accept_content",
 		"ResultExpires":                  "result_expires",
 		"ResultPersistent":               "result_persistent",
+		"InheritParentPriority":          "task_inherit_parent_priority",
 		"IgnoreResult":                   "task_ignore_result",
 		"PublishTimeout":                 "task_publish_timeout",
 		"EventExchange":                  "event_exchange",

@@ -80,6 +80,8 @@ var table = []Setting{
 		use: to(func(c *configs) *string { return &c.client.CreateMissingQueueExchangeType })},
 	{Name: "task_queue_max_priority", Type: Integer, max: 255, Meaning: "x-max-priority of the queues on RabbitMQ",
 		use: to(func(c *configs) *int { return &c.client.QueueMaxPriority })},
+	{Name: "task_inherit_parent_priority", Type: Boolean, Default: "false", Meaning: "what a task sends, and what follows it, has the priority of its message",
+		use: to(func(c *configs) *bool { return &c.client.InheritParentPriority })},
 	{Name: "task_routes", Type: Routes, Meaning: "queues and options by task name or pattern",
 		use: to(func(c *configs) *[]task.Route { return &c.client.Routes })},
 	{Name: "task_serializer", Type: Text, Default: "json", Meaning: "serializer of task bodies", check: writes,

@@ -174,6 +174,13 @@ func (c *Client) Prepare(ctx context.Context, sig protocol.Signature, origin can
 	if err != nil {
 		return nil, err
 	}
+	if c.config.InheritParentPriority && origin.Priority != 0 {
+		for _, t := range x.Tasks {
+			if t.Options["priority"] == nil {
+				t.Options["priority"] = int64(origin.Priority)
+			}
+		}
+	}
 	calls, sizes, err := c.calls(x)
 	if err != nil {
 		return nil, err

@@ -81,6 +81,9 @@ type Config struct {
 	// ResultPersistent lets results survive a restart of the broker on an rpc:// backend, where they are messages.
 	// Default false. result_persistent.
 	ResultPersistent bool
+	// InheritParentPriority gives what a task sends, and what follows it, the priority of its own message unless the call, its
+	// route or its definition has one. Default false. task_inherit_parent_priority.
+	InheritParentPriority bool
 	// IgnoreResult throws results away unless a task or a call says otherwise. Default false. task_ignore_result.
 	IgnoreResult bool
 

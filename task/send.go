@@ -171,6 +171,8 @@ func (c *Client) request(ctx context.Context, call *Call, s *settings, now time.
 	}
 	if s.Priority != nil {
 		r.Properties.Priority = *s.Priority
+	} else if info, ok := FromContext(ctx); ok && c.config.InheritParentPriority {
+		r.Properties.Priority = info.Properties.Priority
 	}
 	setLineage(ctx, r, s)
 	return r

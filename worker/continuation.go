@@ -80,11 +80,12 @@ func (w *Worker) carryOn(o *outcome, c *completion) (children []protocol.ResultT
 // from what the workflow is for, so that what comes again has the same ones and nothing else has.
 func origin(r *protocol.Request, purpose string, args ...any) canvas.Origin {
 	n := 0
-	return canvas.Origin{Args: args, RootID: cmp.Or(r.RootID, r.ID), ParentID: r.ID, ReplyTo: r.Properties.ReplyTo, NewID: func() string {
-		n++
-		return protocol.DerivedID(r.ID, r.ParentID, r.Properties.DeliveryTag, strconv.Itoa(r.Retries), strconv.Itoa(r.ReplacedTaskNesting),
-			purpose, strconv.Itoa(n))
-	}}
+	return canvas.Origin{Args: args, RootID: cmp.Or(r.RootID, r.ID), ParentID: r.ID, ReplyTo: r.Properties.ReplyTo,
+		Priority: r.Properties.Priority, NewID: func() string {
+			n++
+			return protocol.DerivedID(r.ID, r.ParentID, r.Properties.DeliveryTag, strconv.Itoa(r.Retries), strconv.Itoa(r.ReplacedTaskNesting),
+				purpose, strconv.Itoa(n))
+		}}
 }
 
 // send adds a workflow to what follows.

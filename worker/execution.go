@@ -73,9 +73,8 @@ func (w *Worker) execute(j *job, ignore bool) (e *execution, c completion, runni
 	}
 	hard, soft := w.timeLimits(j)
 	if soft > 0 {
-		limited, release := context.WithTimeoutCause(ctx, soft, task.ErrSoftTimeLimit)
+		limited, release := w.softLimit(ctx, e, soft)
 		defer release()
-		defer context.AfterFunc(limited, func() { w.logSoftLimit(limited, e, soft) })()
 		ctx = limited
 	}
 	if e.undecided() && !w.terminated() {

@@ -12,8 +12,8 @@ import (
 	"github.com/gelery/gelery/transport"
 )
 
-// outcome is how a delivery ends. It is applied in one place and in one order: store the result, send what follows,
-// emit the event, settle the delivery. A crash between two steps leaves the delivery with the broker, and whoever gets
+// outcome is how a delivery ends. It is applied in one place and in one order: store the result, emit the event, send what follows,
+// settle the delivery. A crash between two steps leaves the delivery with the broker, and whoever gets
 // it next repeats the steps; a SUCCESS that is stored already stays.
 type outcome struct {
 	delivery     *transport.Delivery
@@ -72,7 +72,11 @@ func (w *Worker) store(next chan<- []*outcome) {
 		}
 		batch := w.gather(first)
 		w.pulses.store.begin()
-		if !w.storeResults(batch) || !w.countParts(batch) {
+		stored := w.storeResults(batch)
+		if stored {
+			w.events.tellOutcomes(batch) // before what follows is received and told of
+		}
+		if !stored || !w.countParts(batch) {
 			for _, o := range batch {
 				w.forsake(o)
 			}
@@ -195,7 +199,7 @@ func unencodable(m *protocol.ResultMeta, err error) {
 func (w *Worker) settle(batches <-chan []*outcome) {
 	for batch := range batches {
 		w.pulses.settle.begin()
-		w.events.tellOutcomes(batch)
+		w.events.tellOutcomes(batch) // what could not be sent after all
 		settlements := make([]transport.Settlement, 0, len(batch))
 		for _, o := range batch {
 			if !o.settled {

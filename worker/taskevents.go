@@ -121,6 +121,7 @@ func (e *events) tellOutcomes(batch []*outcome) {
 			o.events = e.ofRefusal(o.request, m.Exception)
 		}
 		e.tellTasks(o.events...)
+		o.events = nil
 	}
 }
 

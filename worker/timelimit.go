@@ -77,9 +77,20 @@ func (w *Worker) hardLimit(e *execution, limit time.Duration) {
 	}
 }
 
-// logSoftLimit tells of a soft limit that has passed while the task ran.
-func (w *Worker) logSoftLimit(ctx context.Context, e *execution, limit time.Duration) {
-	if errors.Is(context.Cause(ctx), task.ErrSoftTimeLimit) {
-		w.logLimit(slog.LevelWarn, "Soft", e, limit)
+// softLimit is the context of a run with a soft time limit, and what is called when its outcome is decided. The limit is told
+// of once: as it passes or, where that was noticed elsewhere before this process's timer came to it, with the outcome.
+func (w *Worker) softLimit(ctx context.Context, e *execution, limit time.Duration) (limited context.Context, release func()) {
+	limited, cancel := context.WithTimeoutCause(ctx, limit, task.ErrSoftTimeLimit)
+	tell := func() { w.logLimit(slog.LevelWarn, "Soft", e, limit) }
+	stop := context.AfterFunc(limited, func() {
+		if errors.Is(context.Cause(limited), task.ErrSoftTimeLimit) {
+			tell()
+		}
+	})
+	return limited, func() {
+		if x := e.completion.exception; stop() && x != nil && x.Type == "SoftTimeLimitExceeded" {
+			tell()
+		}
+		cancel()
 	}
 }

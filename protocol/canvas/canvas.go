@@ -37,6 +37,7 @@ type Origin struct {
 	RootID   string        // "": as the signatures say
 	ParentID string        // "": as the signatures say
 	ReplyTo  string        // for tasks that name no reply_to
+	Priority int           // of the task before, for whoever lets the next ones inherit it
 	NewID    func() string // the ids of what has none, in a fixed order; nil: protocol.NewID
 }
 
