@@ -94,6 +94,8 @@ func TestExamples(t *testing.T) {
 		"chain":           "the word is there 3 times\nthe page: a task is a task is a task\nfailed: Exception: no such page\n",
 		"group":           "prices: [4 6 3]\n0 4 <nil>\n1 0 Exception: we have no salt\nall we have costs 4\n",
 		"chord":           "votes: 1400\nfailed: Exception: a district without a name\n",
+		"map-and-chunks":  "map [1 4 9]\nstarmap [11 22]\nchunks [[11 22] [33]]\n",
+		"replace":         "IT WAS LATE | NOBODY CAME\n",
 		"error-callbacks": "alert: Exception: the disk is full\n",
 		"revoke":          "the mail of in an hour is revoked: true\nrender was told to end: true\nthe rendering is revoked: true\n",
 		"time-limit": "jobs.polite returned: half of it is done, the rest is cleaned up\n" +
