@@ -210,15 +210,19 @@ func TestStateFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	var said map[string]any
-	if b, err := os.ReadFile(path); err != nil || json.Unmarshal(b, &said) != nil || said["version"] != 1.0 || said["clock"] != 15.0 {
+	if b, err := os.ReadFile(path); err != nil || json.Unmarshal(b, &said) != nil || said["version"] != 1.0 {
 		t.Fatalf("the file says %s, %v", b, err)
+	}
+	clock, _ := said["clock"].(float64)
+	if clock < 15 { // the events of the stop may have moved it on
+		t.Errorf("the file says %v", said)
 	}
 	w, err := New(newSite(t).client, NewMux(), Config{StateFile: path})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ids := w.revoked.ids.all()
-	if len(ids) != 2 || ids["a"].IsZero() || w.revoked.stamps.len() != 1 || w.clock.Load() != 15 {
+	if len(ids) != 2 || ids["a"].IsZero() || w.revoked.stamps.len() != 1 || w.clock.Load() != int64(clock) {
 		t.Errorf("a new worker knows %v and %v", ids, w.revoked.stamps.all())
 	}
 	if left, err := filepath.Glob(filepath.Join(filepath.Dir(path), "*")); err != nil || len(left) != 1 {
