@@ -96,6 +96,9 @@ func measure(ctx context.Context, url string, parts, steps, depth, group, rounds
 	if err := s.large(ctx, group); err != nil {
 		return err
 	}
+	if rounds == 0 {
+		return nil
+	}
 	median := lab.Median(ratios)
 	fmt.Printf("chord against single tasks, median of %d pairs: %.2fx; at least %.2fx is asked for\n", rounds, median, leastRatio)
 	if median < leastRatio {
