@@ -117,7 +117,7 @@ func (w *Worker) succeed(o *outcome, result any) (children []protocol.ResultTupl
 	case 1:
 		alone = append(alone, together[0])
 	default:
-		alone = append(alone, groupOf(together))
+		alone = append(alone, canvas.GroupOf(together))
 	}
 	if n := len(r.Embed.Chain); n > 0 {
 		alone = append(alone, nextStep(r.Embed.Chain))
@@ -131,15 +131,6 @@ func (w *Worker) succeed(o *outcome, result any) (children []protocol.ResultTupl
 	}
 	o.part(protocol.Success, result, nil)
 	return children, nil
-}
-
-func groupOf(members []protocol.Signature) protocol.Signature {
-	tasks := make([]any, len(members))
-	for i := range members {
-		tasks[i] = members[i].Value()
-	}
-	return protocol.Signature{Task: "celery.group", SubtaskType: "group", Args: []any{}, Options: map[string]any{},
-		Kwargs: map[string]any{"tasks": tasks}}
 }
 
 // nextStep is the rest of a chain, which messages hold with the last step first.
@@ -158,12 +149,11 @@ func nextStep(rest []protocol.Signature) protocol.Signature {
 		next.Options["chain"] = chain
 		return next
 	}
-	steps := []any{next.Value()}
+	steps := []protocol.Signature{next}
 	for _, sig := range slices.Backward(rest) {
-		steps = append(steps, sig.Value())
+		steps = append(steps, sig)
 	}
-	return protocol.Signature{Task: "celery.chain", SubtaskType: "chain", Args: []any{}, Options: map[string]any{},
-		Kwargs: map[string]any{"tasks": steps}}
+	return canvas.ChainOf(steps)
 }
 
 // part adds the task to the parts that its chord counts, if it is one of a chord. As in Celery it counts whether or not its
@@ -210,7 +200,7 @@ func (w *Worker) errbacks(o *outcome, all []protocol.Signature, id string, from 
 	if len(all) == 0 {
 		return nil
 	}
-	child, err := w.send(o, groupOf(all), from)
+	child, err := w.send(o, canvas.GroupOf(all), from)
 	if err == nil {
 		return []protocol.ResultTuple{child}
 	}
@@ -234,9 +224,7 @@ func (w *Worker) replace(o *outcome, with *protocol.Signature) (protocol.ResultT
 		return protocol.ResultTuple{}, errors.New("a signature that replaces a task must not be a part of a chord")
 	}
 	if canvas.Kind(&sig) == "group" {
-		collect := protocol.Signature{Task: "celery.accumulate", Args: []any{}, Kwargs: map[string]any{"index": int64(0)}}
-		sig = protocol.Signature{Task: "celery.chord", SubtaskType: "chord", Args: []any{}, Options: map[string]any{},
-			Kwargs: map[string]any{"kwargs": map[string]any{}, "header": sig.Value(), "body": collect.Value()}}
+		sig = canvas.ChordOf(sig, protocol.Signature{Task: "celery.accumulate", Kwargs: map[string]any{"index": int64(0)}})
 	}
 	nesting := int64(r.ReplacedTaskNesting + 1)
 	options := maps.Clone(sig.Options)
@@ -260,15 +248,14 @@ func (w *Worker) replace(o *outcome, with *protocol.Signature) (protocol.ResultT
 	if err != nil {
 		return protocol.ResultTuple{}, err
 	}
-	steps := []any{sig.Value()}
+	steps := []protocol.Signature{sig}
 	for _, next := range slices.Backward(r.Embed.Chain) {
 		next.Options = maps.Clone(next.Options)
 		next.Options["replaced_task_nesting"] = nesting
-		steps = append(steps, next.Value())
+		steps = append(steps, next)
 	}
 	if len(steps) > 1 {
-		sig = protocol.Signature{Task: "celery.chain", SubtaskType: "chain", Args: []any{}, Options: map[string]any{},
-			Kwargs: map[string]any{"tasks": steps}}
+		sig = canvas.ChainOf(steps)
 	}
 	from := origin(r, "replace")
 	from.ParentID = cmp.Or(r.ParentID, r.ID) // a task is not its own parent

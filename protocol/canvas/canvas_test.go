@@ -28,7 +28,7 @@ func with(sig protocol.Signature, options ...any) protocol.Signature {
 	return sig
 }
 
-func chain(steps ...protocol.Signature) protocol.Signature { return chainOf(steps) }
+func chain(steps ...protocol.Signature) protocol.Signature { return ChainOf(steps) }
 
 func group(members ...protocol.Signature) protocol.Signature {
 	return protocol.Signature{Task: groupTask, SubtaskType: "group", Options: map[string]any{}, Kwargs: map[string]any{"tasks": values(members)}}

@@ -56,7 +56,7 @@ func (x *expander) freezeChain(sig protocol.Signature, at place) (protocol.Signa
 		steps[0].Immutable = steps[0].Immutable || sig.Immutable
 		return steps[0], result, nil
 	}
-	chain := chainOf(steps)
+	chain := ChainOf(steps)
 	chain.Options["task_id"] = result.ID
 	if len(errbacks) > 0 {
 		chain.Options["link_error"] = errbacks // for a chord whose body it is
@@ -179,7 +179,7 @@ func fold(steps []protocol.Signature) ([]protocol.Signature, error) {
 		}
 		body := rest[0]
 		if len(rest) > 1 {
-			body = chainOf(rest)
+			body = ChainOf(rest)
 		}
 		chord := protocol.Signature{Task: chordTask, SubtaskType: "chord", Options: map[string]any{}}
 		if kind == "chord" {
@@ -187,7 +187,7 @@ func fold(steps []protocol.Signature) ([]protocol.Signature, error) {
 			if id := s.Options["task_id"]; id != nil && endID(&rest[0]) == "" {
 				delete(chord.Options, "task_id") // of the body that was
 				override(&rest[0], map[string]any{"task_id": id})
-				body = chainOf(rest)
+				body = ChainOf(rest)
 			}
 		}
 		chord.Kwargs = chordKwargs(&header, &body)
@@ -196,9 +196,21 @@ func fold(steps []protocol.Signature) ([]protocol.Signature, error) {
 	return steps, nil
 }
 
-func chainOf(steps []protocol.Signature) protocol.Signature {
+// ChainOf is a chain of signatures.
+func ChainOf(steps []protocol.Signature) protocol.Signature {
 	return protocol.Signature{Task: chainTask, SubtaskType: "chain", Args: []any{}, Options: map[string]any{},
 		Kwargs: map[string]any{"tasks": values(steps)}}
+}
+
+// GroupOf is a group of signatures.
+func GroupOf(members []protocol.Signature) protocol.Signature {
+	return protocol.Signature{Task: groupTask, SubtaskType: "group", Args: []any{}, Options: map[string]any{},
+		Kwargs: map[string]any{"tasks": values(members)}}
+}
+
+// ChordOf is a chord of a group and what follows it.
+func ChordOf(header, body protocol.Signature) protocol.Signature {
+	return protocol.Signature{Task: chordTask, SubtaskType: "chord", Args: []any{}, Options: map[string]any{}, Kwargs: chordKwargs(&header, &body)}
 }
 
 func chordKwargs(header, body *protocol.Signature) map[string]any {
