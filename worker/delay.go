@@ -3,6 +3,7 @@ package worker
 import (
 	"container/heap"
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 
@@ -19,6 +20,10 @@ const (
 	lastDelayPause  = time.Minute
 )
 
+// delayPatience is how long the broker may take to answer. One that is well takes milliseconds, one that is overloaded
+// seconds, and a quorum queue without a leader never does.
+const delayPatience = 2 * time.Minute
+
 // delaying is the actor that gives jobs whose eta has not come back to a broker that can keep them. Held here they would
 // use up RabbitMQ's prefetch, with everything behind them stuck, and after its consumer_timeout lose the channel. What
 // has come back is admitted like any other message, so that what was decided meanwhile (revoked, expired) holds for it.
@@ -28,6 +33,8 @@ type delaying struct {
 	broker transport.Delayer // nil: it cannot keep them
 	jobs   chan *parked      // has room for the whole window, in which all of them count
 
+	patience time.Duration // delayPatience
+
 	rest   <-chan time.Time // ends a pause; nil: there is none
 	pause  time.Duration    // the next one
 	warned time.Time        // when it last was said that the broker did not keep some
@@ -35,7 +42,7 @@ type delaying struct {
 
 // newDelaying needs the worker's consumer.
 func newDelaying(w *Worker) *delaying {
-	d := &delaying{w: w, pause: firstDelayPause}
+	d := &delaying{w: w, pause: firstDelayPause, patience: delayPatience}
 	if broker, ok := w.consumer.(transport.Delayer); ok {
 		d.broker, d.jobs = broker, make(chan *parked, w.window.bound())
 	}
@@ -97,9 +104,9 @@ func (d *delaying) gather(first *parked) []*parked {
 }
 
 // handOver gives a batch to the broker, and parks what that does not take. As long as the broker has not answered, its
-// messages may be there already, and would come twice if they were given up; so there is no limit but the worker's
-// stop. A warm one waits a little for the answer, a cold one does not. What comes meanwhile is parked, lest it fill the
-// window.
+// messages may be there already, and would come twice if they were given up; so it has long to answer. What it then has
+// not answered is parked and not offered again, or each offer might leave one more copy behind. A warm stop waits a little
+// for the answer, a cold one does not. What comes meanwhile is parked, lest it fill the window.
 func (d *delaying) handOver(ctx context.Context, batch []*parked) {
 	now := time.Now() // the jobs may have waited
 	leaving := make([]transport.Delayed, 0, len(batch))
@@ -120,6 +127,8 @@ func (d *delaying) handOver(ctx context.Context, batch []*parked) {
 	done := make(chan struct{})
 	limit, cancel := d.w.outlast(ctx, settleGrace)
 	defer cancel()
+	limit, cancelLimit := context.WithTimeout(limit, d.patience)
+	defer cancelLimit()
 	go func() {
 		defer close(done)
 		kept, err = d.broker.Delay(limit, leaving)
@@ -130,7 +139,8 @@ func (d *delaying) handOver(ctx context.Context, batch []*parked) {
 	}
 	for _, k := range kept {
 		x := jobs[k.Delivery]
-		d.w.parking.park(x.job, x.eta)
+		x.doubtful = errors.Is(limit.Err(), context.DeadlineExceeded)
+		d.w.parking.add(x)
 	}
 	if len(kept)+diverted == 0 {
 		return
@@ -184,7 +194,7 @@ func (p *parking) takeOut(n int) (batch []*parked) {
 	if all := len(p.jobs); all > 0 {
 		for i := rand.IntN(all); all > 0 && len(batch) < n; all-- {
 			i = (i + 1) % len(p.jobs)
-			if p.jobs[i].eta.Sub(now) < leastDelay {
+			if p.jobs[i].doubtful || p.jobs[i].eta.Sub(now) < leastDelay {
 				continue
 			}
 			x := heap.Remove(&p.jobs, i).(*parked) // moves others about, and one that is overlooked has its turn later

@@ -183,7 +183,7 @@ func TestRefusedDelays(t *testing.T) {
 }
 
 // TestDelaysAreOfferedAgain: what the broker did not keep, as during an alarm, it gets a little later; it is not held here
-// until its eta. The call has no limit: of one that is given up it is not known whether its messages come again.
+// until its eta. The call has a long limit: of one that is given up it is not known whether its messages come again.
 func TestDelaysAreOfferedAgain(t *testing.T) {
 	t.Parallel()
 	var refusals atomic.Int32
@@ -191,7 +191,7 @@ func TestDelaysAreOfferedAgain(t *testing.T) {
 	const n = 20
 	s, ran := newKeeperSite(t, slog.NewTextHandler(t.Output(), nil),
 		func(ctx context.Context, c *keeping, batch []transport.Delayed) ([]transport.Delayed, error) {
-			if at, ok := ctx.Deadline(); ok {
+			if at, _ := ctx.Deadline(); time.Until(at) < delayPatience/2 {
 				t.Errorf("delaying is to end in %v", time.Until(at))
 			}
 			if refusals.Add(1) == 1 {
@@ -266,6 +266,29 @@ func TestTakeOut(t *testing.T) {
 	}
 	if batch := p.takeOut(9); len(batch) != 0 || len(p.jobs) != 3 {
 		t.Errorf("took out %d more of %d", len(batch), len(p.jobs))
+	}
+}
+
+// TestUnansweredDelay has a broker that does not answer: what it may have is kept until its time, and not offered again.
+func TestUnansweredDelay(t *testing.T) {
+	t.Parallel()
+	broker := &keeping{k: &keeper{delay: func(ctx context.Context, _ *keeping, batch []transport.Delayed) ([]transport.Delayed, error) {
+		<-ctx.Done()
+		return batch, ctx.Err()
+	}}}
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	w := &Worker{consumer: broker, window: newWindow(8, 1), running: t.Context(), log: log}
+	w.parking = newParking(w)
+	d := newDelaying(w)
+	d.patience = time.Millisecond
+	eta := time.Now().Add(time.Hour)
+	w.window.take(1)
+	d.handOver(t.Context(), []*parked{{job: &job{delivery: &transport.Delivery{}}, eta: eta}})
+	if held := w.parking.scheduled(); len(held) != 1 || !held[0].eta.Equal(eta) {
+		t.Errorf("parked: %v; expected the job with its eta", held)
+	}
+	if batch := w.parking.takeOut(9); len(batch) != 0 {
+		t.Error("it would be offered again")
 	}
 }
 

@@ -26,20 +26,22 @@ type parking struct {
 }
 
 type parked struct {
-	job     *job
-	eta     time.Time
-	outside bool // not counted in the window
+	job      *job
+	eta      time.Time
+	outside  bool // not counted in the window
+	doubtful bool // the broker may have it already
 }
 
 func newParking(w *Worker) *parking { return &parking{w: w, sooner: make(chan struct{}, 1)} }
 
 // park keeps a job until its eta.
-func (p *parking) park(j *job, eta time.Time) {
+func (p *parking) park(j *job, eta time.Time) { p.add(&parked{job: j, eta: eta}) }
+
+func (p *parking) add(x *parked) {
 	p.mu.Lock()
-	x := &parked{job: j, eta: eta}
 	heap.Push(&p.jobs, x)
 	out := p.letOut()
-	first := p.jobs[0].job == j
+	first := p.jobs[0] == x
 	p.mu.Unlock()
 	p.w.outside(out...)
 	if first {

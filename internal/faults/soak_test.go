@@ -239,6 +239,9 @@ func (s *soak) breakSomething(ctx context.Context) {
 		name = "broker killed"
 		s.brokerKills++
 		s.pythonRisks++
+		if s.rabbit != nil {
+			s.rabbit.SyncQueues() // of the delay queues, which the first task that is not due has just declared
+		}
 		s.server.Kill()
 		wait(ctx, moment/2)
 		s.server.Restart()
