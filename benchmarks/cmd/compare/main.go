@@ -25,12 +25,9 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"os"
-	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/gelery/gelery/benchmarks/internal/lab"
@@ -67,35 +64,10 @@ type config struct {
 
 var all = []string{"drain", "enqueue", "latency", "memory", "events"}
 
-func main() {
-	if code, ok := lab.RunSide(sides); ok {
-		os.Exit(code)
-	}
-	c, err := parse(os.Args[1:])
-	if err != nil {
-		if !errors.Is(err, flag.ErrHelp) {
-			fmt.Fprintln(os.Stderr, "compare:", err)
-		}
-		os.Exit(2)
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
-	missed, err := measure(ctx, c)
-	cancel()
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "compare:", err)
-		os.Exit(1)
-	}
-	if len(missed) > 0 {
-		fmt.Println("\nMISSED:")
-		for _, m := range missed {
-			fmt.Println("  " + m)
-		}
-		os.Exit(1)
-	}
-	fmt.Println("\nall bounds hold")
-}
+func main() { lab.Main("compare", sides, parse, measure) }
+
+// Limit implements lab.Config.
+func (c config) Limit() time.Duration { return c.timeout }
 
 func parse(args []string) (config, error) {
 	var c config

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -44,7 +43,7 @@ func (b *bench) measureMemory(ctx context.Context) (err error) {
 	if _, err := b.produce(ctx, one); err != nil {
 		return err
 	}
-	if err := b.until(ctx, func() (bool, error) { return geleryKeys.drained(ctx, b, 1) }); err != nil {
+	if err := lab.Until(ctx, pollInterval, func() (bool, error) { return geleryKeys.drained(ctx, b, 1) }); err != nil {
 		return err
 	}
 	idle, err := lab.Resident(worker.Pid())
@@ -55,7 +54,7 @@ func (b *bench) measureMemory(ctx context.Context) (err error) {
 	if _, err := b.produce(ctx, held); err != nil {
 		return err
 	}
-	if err := b.until(ctx, func() (bool, error) {
+	if err := lab.Until(ctx, pollInterval, func() (bool, error) {
 		n, err := b.redis.HLen(ctx, "unacked").Result()
 		return n >= heldTasks, err
 	}); err != nil {
@@ -81,20 +80,4 @@ func (b *bench) measureMemory(ctx context.Context) (err error) {
 	b.require(idle < float64(b.maxIdle), "memory: idle worker has %.1f MiB, not below %d", idle, b.maxIdle)
 	b.require(queued-idle <= float64(b.maxGrowth), "memory: queued tasks add %.1f MiB, more than %d", queued-idle, b.maxGrowth)
 	return nil
-}
-
-// until looks again and again, because Redis tells nobody of what is looked for.
-func (b *bench) until(ctx context.Context, f func() (bool, error)) error {
-	tick := time.NewTicker(pollInterval)
-	defer tick.Stop()
-	for {
-		if done, err := f(); done || err != nil {
-			return err
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
 }

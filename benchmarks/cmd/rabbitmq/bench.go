@@ -149,7 +149,7 @@ func (b *bench) expectDrained(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	left := "?"
-	err := b.until(ctx, func() (done bool, err error) {
+	err := lab.Until(ctx, pollInterval, func() (done bool, err error) {
 		n, err := b.broker.Eval(ctx, total)
 		if err == nil {
 			left = n
@@ -160,22 +160,6 @@ func (b *bench) expectDrained(ctx context.Context) error {
 		return fmt.Errorf("%s messages are in the queue although all have been acknowledged: %w", left, err)
 	}
 	return nil
-}
-
-// until looks again and again, because nobody tells us of what is looked for.
-func (*bench) until(ctx context.Context, f func() (done bool, err error)) error {
-	tick := time.NewTicker(pollInterval)
-	defer tick.Stop()
-	for {
-		if done, err := f(); done || err != nil {
-			return err
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
 }
 
 func (b *bench) onChannel(f func(ch *amqp.Channel) error) error {

@@ -63,7 +63,7 @@ func (b *bench) drainMinimal(ctx context.Context, kind string, concurrency int) 
 // awaitResults waits until so many results are stored. Redis holds nothing else.
 func (b *bench) awaitResults(ctx context.Context, results int) error {
 	var n int64
-	err := b.until(ctx, func() (done bool, err error) {
+	err := lab.Until(ctx, pollInterval, func() (done bool, err error) {
 		n, err = b.redis.DBSize(ctx).Result()
 		return n >= int64(results), err
 	})
