@@ -296,14 +296,14 @@ func (s *soak) missing() int {
 	return Balance(s.accepted, s.ledger.Counts(s)).Lost
 }
 
-// endPython stops the Python worker warm. At times it does not end after it has lost a connection; then it is killed, which
-// says nothing about Gelery.
+// endPython stops the Python worker warm. At times it does not end; then it is killed, which says nothing about Gelery.
 func (s *soak) endPython() {
 	_ = s.celery.Signal(syscall.SIGTERM)
 	select {
 	case <-s.celery.Exited():
 	case <-time.After(20 * time.Second):
 		s.Log("the Python worker does not end after SIGTERM and is killed")
+		s.pythonRisks++ // which is one more fault at which it may lose what it has popped
 		s.celery.Kill()
 	}
 }
