@@ -38,6 +38,7 @@ import (
 	_ "github.com/gelery/gelery/backends/filesystem"
 	_ "github.com/gelery/gelery/backends/memory"
 	_ "github.com/gelery/gelery/backends/redis"
+	_ "github.com/gelery/gelery/backends/sql/mysql"
 	_ "github.com/gelery/gelery/backends/sql/postgresql"
 	_ "github.com/gelery/gelery/backends/sql/sqlite"
 	_ "github.com/gelery/gelery/transport/memory"

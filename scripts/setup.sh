@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the full test run needs and the machine lacks: redis-server, rabbitmq-server, PostgreSQL, one Python
-# environment for each Celery version the interop tests speak with, and Celery's own integration suite. Safe to run again; then it takes less
-# than a second.
+# Installs what the full test run needs and the machine lacks: redis-server, rabbitmq-server, PostgreSQL, MariaDB, one
+# Python environment for each Celery version the interop tests speak with, and Celery's own integration suite. Safe to run again; then it takes
+# less than a second.
 #
 #   PYTHON=/path/to/python3.11   the interpreter to make the environments from
 source "$(dirname "$0")/common.sh"
@@ -92,6 +92,15 @@ install_postgresql() {
 	without_autostart install_package PostgreSQL postgresql postgresql-server postgresql postgresql
 }
 
+# install_mariadb looks where internal/testservice does.
+install_mariadb() {
+	local candidate
+	for candidate in "${MARIADB_SERVER:-}" mariadbd /usr/sbin/mariadbd /usr/libexec/mariadbd; do
+		[ -z "$candidate" ] || ! command -v "$candidate" >/dev/null || return 0
+	done
+	without_autostart install_package MariaDB mariadb-server mariadb-server mariadb mariadb
+}
+
 # find_python prints an interpreter that all the pinned Celery versions run on.
 find_python() {
 	local candidate
@@ -177,5 +186,6 @@ command -v go >/dev/null || die "go is missing" "Gelery is built with Go 1.26 or
 install_redis
 install_rabbitmq
 install_postgresql
+install_mariadb
 install_venvs
 install_suites

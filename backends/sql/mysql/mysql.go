@@ -1,0 +1,145 @@
+// Package mysql is the database result backend on MySQL and MariaDB. Importing it makes db+mysql://, db+mariadb:// and the
+// same with django-db+ known to backends.Open, also with the drivers' names that SQLAlchemy knows (pymysql, mysqldb, …).
+//
+// The query of a URL holds what Python's drivers know: charset (utf8mb4 only, which is used anyway), unix_socket,
+// connect_timeout, read_timeout and write_timeout (seconds; the first is 4), ssl_ca, ssl_cert and ssl_key (files; a ssl_ca makes the
+// connection a verified TLS one). The database of a URL must be there.
+//
+// Celery's column for results is a BLOB here: a result of more than 65,535 bytes cannot be stored by Python, nor by Gelery,
+// until the column is made larger: ALTER TABLE celery_taskmeta MODIFY result LONGBLOB. A DATETIME keeps whole seconds.
+package mysql
+
+import (
+	"context"
+	dbsql "database/sql"
+	"errors"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+
+	"github.com/gelery/gelery/backends/sql"
+	"github.com/gelery/gelery/internal/brokerurl"
+)
+
+func init() { sql.Register(dialect) }
+
+var dialect = &sql.Dialect{
+	Names: []string{"mysql", "mysql+pymysql", "mysql+mysqldb", "mysql+mysqlconnector",
+		"mariadb", "mariadb+pymysql", "mariadb+mysqldb", "mariadb+mariadbconnector"},
+	Connect:      connect,
+	Create:       create,
+	NewID:        newID,
+	Limits:       limits,
+	Placeholder:  func(int) string { return "?" },
+	Quote:        quote,
+	Time:         sql.PlainTime,
+	DuplicateKey: true,
+	Binary:       func(expr string) string { return "CAST(" + expr + " AS BINARY)" },
+	Kind:         kind,
+}
+
+const defaultPort = 3306
+
+func connect(u brokerurl.URL) (*dbsql.DB, error) {
+	if u.Path == "" {
+		return nil, errors.New("the URL names no database; expected for example db+mysql://user:password@host/database")
+	}
+	config, err := parseOptions(u.Query)
+	if err != nil {
+		return nil, err
+	}
+	config.User, config.Passwd, config.DBName = u.User, u.Password, u.Path
+	if config.Net == "" {
+		host, port := u.Host, u.Port
+		if host == "" {
+			host = "localhost"
+		}
+		if port == 0 {
+			port = defaultPort
+		}
+		config.Net, config.Addr = "tcp", net.JoinHostPort(host, strconv.Itoa(port))
+	}
+	if config.TLS != nil {
+		config.TLS.ServerName = u.Host
+	}
+	// What does not fit its column is an error, whatever the server's mode.
+	config.Params = map[string]string{"sql_mode": "'STRICT_ALL_TABLES'"}
+	// One round trip a statement, and nothing is prepared in the server, so that a proxy may stand in between.
+	config.InterpolateParams = true
+	config.MaxAllowedPacket = 0 // ask the server
+	config.Logger = &mysql.NopLogger{}
+	connector, err := mysql.NewConnector(config)
+	if err != nil {
+		return nil, err
+	}
+	return dbsql.OpenDB(connector), nil
+}
+
+func quote(name string) string { return "`" + strings.ReplaceAll(name, "`", "``") + "`" }
+
+func create(t sql.Table) []string {
+	return sql.CreateTable(t, quote, sql.Types{ID: "INTEGER NOT NULL AUTO_INCREMENT", Bytes: "BLOB", Time: "DATETIME"})
+}
+
+// schema is the condition that a row of information_schema is about a table.
+func schema(t sql.Table) (condition string, args []any) {
+	if t.Schema == "" {
+		return "table_schema = DATABASE() AND table_name = ?", []any{t.Name}
+	}
+	return "table_schema = ? AND table_name = ?", []any{t.Schema, t.Name}
+}
+
+// newID is what the column makes by itself, or the next number of SQLAlchemy's sequence: MariaDB has those.
+func newID(ctx context.Context, db *dbsql.DB, t sql.Table, sequence string) (string, error) {
+	condition, args := schema(t)
+	var extra string
+	err := db.QueryRowContext(ctx, "SELECT extra FROM information_schema.columns WHERE column_name = 'id' AND "+condition, args...).Scan(&extra)
+	if err != nil && !errors.Is(err, dbsql.ErrNoRows) {
+		return "", err
+	}
+	if sequence == "" || strings.Contains(strings.ToLower(extra), "auto_increment") {
+		return "NULL", nil
+	}
+	there := 0
+	args[len(args)-1] = sequence
+	err = db.QueryRowContext(ctx, "SELECT COUNT(*) FROM information_schema.tables WHERE table_type = 'SEQUENCE' AND "+condition, args...).Scan(&there)
+	if err != nil || there == 0 {
+		return "DEFAULT", err
+	}
+	name := quote(sequence)
+	if t.Schema != "" {
+		name = quote(t.Schema) + "." + name
+	}
+	return "NEXTVAL(" + name + ")", nil
+}
+
+// limits are bytes of BLOB and TEXT, characters of VARCHAR.
+func limits(ctx context.Context, db *dbsql.DB, t sql.Table) (map[string]sql.Limit, error) {
+	condition, args := schema(t)
+	rows, err := db.QueryContext(ctx, "SELECT column_name, data_type, character_maximum_length, character_octet_length FROM information_schema.columns"+
+		" WHERE character_maximum_length IS NOT NULL AND "+condition, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }()
+	found := map[string]sql.Limit{}
+	for rows.Next() {
+		var name, kind string
+		var characters, bytes int
+		if err := rows.Scan(&name, &kind, &characters, &bytes); err != nil {
+			return nil, err
+		}
+		limit := sql.Limit{Bytes: bytes}
+		if strings.HasSuffix(strings.ToLower(kind), "char") {
+			limit = sql.Limit{Characters: characters}
+		}
+		found[name] = limit
+	}
+	return found, rows.Err()
+}
+
+// connectTimeout bounds one attempt, unless the URL does.
+const connectTimeout = 4 * time.Second
