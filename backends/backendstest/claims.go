@@ -2,6 +2,7 @@ package backendstest
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -23,6 +24,7 @@ func claim(t *testing.T, b backends.Backend, name, holder string) bool {
 
 func testClaim(t *testing.T, open Opener) {
 	one, two := open(t, backends.Options{}), open(t, backends.Options{Expires: -1})
+	long := strings.Repeat("long", 1000)
 	for _, step := range []struct {
 		b            backends.Backend
 		name, holder string
@@ -30,9 +32,12 @@ func testClaim(t *testing.T, open Opener) {
 	}{
 		{one, "x", "a", true}, {two, "x", "b", false}, {two, "x", "a", true}, {one, "x", "b", false},
 		{two, "y", "b", true}, {one, "y", "a", false}, {one, "y", "b", true},
+		// Names and holders come from messages: any text is one, and the same as no other.
+		{one, "X", "b", true}, {one, long, long, true}, {two, long, "a", false}, {one, long + "x", "a", true},
+		{one, "../\x00\xff/ä", "a\x00", true}, {two, "../\x00\xff/ä", "a", false}, {two, "../\x00\xfe/ä", "A", true}, {one, "../\x00\xfe/ä", "a", false},
 	} {
 		if got := claim(t, step.b, step.name, step.holder); got != step.want {
-			t.Errorf("%s has %s: %v", step.holder, step.name, got)
+			t.Errorf("%.10q has %.10q: %v", step.holder, step.name, got)
 		}
 	}
 }

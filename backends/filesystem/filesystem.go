@@ -43,6 +43,7 @@ type Backend struct {
 	dir     string
 	prefix  string // of task files
 	group   string // of group files
+	global  string // before the names of all
 	codec   backends.Codec
 	expires time.Duration // negative: never
 	log     *slog.Logger
@@ -76,8 +77,8 @@ func Open(_ context.Context, url string, o backends.Options) (backends.Backend, 
 	if err != nil {
 		return nil, err
 	}
-	b := &Backend{dir: dir, prefix: prefix + backends.TaskKeyPrefix, group: prefix + backends.GroupKeyPrefix, codec: codec,
-		expires: o.Expires, log: o.Logger, lock: newLock(filepath.Join(dir, temporary+"lock"))}
+	b := &Backend{dir: dir, prefix: prefix + backends.TaskKeyPrefix, group: prefix + backends.GroupKeyPrefix,
+		global: prefix, codec: codec, expires: o.Expires, log: o.Logger, lock: newLock(filepath.Join(dir, temporary+"lock"))}
 	if b.expires == 0 {
 		b.expires = defaultExpires
 	}
@@ -330,6 +331,21 @@ func (b *Backend) ForgetGroup(ctx context.Context, id string) error {
 	return b.locked(ctx, "forget group", func() error { return b.remove(b.group + id) })
 }
 
+// Claim is backends.Claimer's: a file with the holder in it, made while nobody else stores. Where the system has no file locks
+// (Windows) two processes that claim one name in the same moment may both have it.
+func (b *Backend) Claim(ctx context.Context, name, holder string) (has bool, err error) {
+	file, holder := b.global+backends.ClaimKey(name), backends.ClaimHolder(holder)
+	err = b.locked(ctx, "claim", func() error {
+		stored, err := b.read(file)
+		if err == nil && stored == nil {
+			stored, err = []byte(holder), b.write(file, []byte(holder))
+		}
+		has = string(stored) == holder
+		return err
+	})
+	return has && err == nil, err
+}
+
 // Cleanup removes what was stored longer ago than Options.Expires, Python's results among it, and what writers that died
 // left behind. celery.backend_cleanup.
 func (b *Backend) Cleanup(ctx context.Context) error {
@@ -349,7 +365,7 @@ func (b *Backend) Cleanup(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 		left := strings.HasPrefix(e.Name(), temporary) && e.Name() != filepath.Base(b.lock.path)
-		if !left && !strings.HasPrefix(e.Name(), b.prefix) && !strings.HasPrefix(e.Name(), b.group) {
+		if !left && !strings.HasPrefix(e.Name(), b.prefix) && !strings.HasPrefix(e.Name(), b.group) && !strings.HasPrefix(e.Name(), b.global+backends.ClaimKeyPrefix) {
 			continue
 		}
 		info, err := e.Info()

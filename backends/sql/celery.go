@@ -277,3 +277,14 @@ func tupleOf(v any) (*protocol.ResultTuple, error) {
 	}
 	return t, nil
 }
+
+func (l celeryLayout) claimValues(holder string, now time.Time) ([]any, error) {
+	data, err := serialization.AppendPickle(nil, holder)
+	return []any{data, l.time(now.UTC())}, err
+}
+
+func (celeryLayout) claimHolder(f []field) (string, error) {
+	v, err := serialization.DecodePickle([]byte(f[0].String))
+	holder, _ := v.(string)
+	return holder, err
+}

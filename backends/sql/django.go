@@ -162,9 +162,23 @@ func (l djangoLayout) groupValues(g *protocol.ResultTuple, now time.Time) ([]any
 	if whole.Children == nil { // which would make it a task
 		whole.Children = []protocol.ResultTuple{}
 	}
-	document, err := l.encode(whole.Value())
+	return l.groupRow(whole.Value(), now)
+}
+
+func (l djangoLayout) groupRow(v any, now time.Time) ([]any, error) {
+	document, err := l.encode(v)
 	s, at := l.codec.Serializer, l.time(now.UTC())
 	return []any{document, s.ContentType(), s.ContentEncoding(), at, at}, err
+}
+
+func (l djangoLayout) claimValues(holder string, now time.Time) ([]any, error) {
+	return l.groupRow(holder, now)
+}
+
+func (l djangoLayout) claimHolder(f []field) (string, error) {
+	v, err := l.decode(f[0], f[2])
+	holder, _ := v.(string)
+	return holder, err
 }
 
 func (l djangoLayout) decodeGroup(id string, f []field) (*protocol.ResultTuple, error) {

@@ -31,25 +31,30 @@ func (b *Backend) SaveGroup(ctx context.Context, group *protocol.ResultTuple) er
 
 // LoadGroup is backends.GroupKeeper's.
 func (b *Backend) LoadGroup(ctx context.Context, id string) (*protocol.ResultTuple, error) {
-	keys := askable([]string{id})
-	if len(keys) == 0 {
+	if len(askable([]string{id})) == 0 {
 		return nil, nil
 	}
 	var stored []field
-	err := b.do(ctx, "load group", func(ctx context.Context, t *tables) error {
-		stored = nil
-		names := t.group.names(b.layout.groupColumns())
-		return b.query(ctx, t.group, b.layout.groupKey(), keys, names, func(found string, fields []field) error {
-			if found == id {
-				stored = fields
-			}
-			return nil
-		})
+	err := b.do(ctx, "load group", func(ctx context.Context, t *tables) (err error) {
+		stored, err = b.groupFields(ctx, t, id)
+		return err
 	})
 	if err != nil || stored == nil {
 		return nil, err
 	}
 	return b.layout.decodeGroup(id, stored)
+}
+
+// groupFields reads a row of the groups' table, nil if there is none.
+func (b *Backend) groupFields(ctx context.Context, t *tables, key string) (stored []field, err error) {
+	names := t.group.names(b.layout.groupColumns())
+	err = b.query(ctx, t.group, b.layout.groupKey(), []string{key}, names, func(found string, fields []field) error {
+		if found == key {
+			stored = fields
+		}
+		return nil
+	})
+	return stored, err
 }
 
 // ForgetGroup is backends.GroupKeeper's.

@@ -32,6 +32,10 @@ type layout interface {
 	groupColumns() []column
 	groupValues(g *protocol.ResultTuple, now time.Time) ([]any, error)
 	decodeGroup(id string, fields []field) (*protocol.ResultTuple, error)
+
+	// claimValues makes a row of the groups' table of what a claim holds, a plain text, and claimHolder reads it.
+	claimValues(holder string, now time.Time) ([]any, error)
+	claimHolder(fields []field) (string, error)
 }
 
 // column is a column and what becomes of it when a row is written again.

@@ -92,6 +92,7 @@ type writer struct {
 	key         string
 	columns     []column
 	keepSuccess bool // a row that says SUCCESS stays
+	keepAll     bool // every row that is there stays
 }
 
 func (w writer) write(ctx context.Context, rows []row) error {
@@ -134,7 +135,10 @@ func (w writer) writeSome(ctx context.Context, rows []row) error {
 	if err != nil {
 		return err
 	}
-	rows = slices.DeleteFunc(slices.Clone(rows), func(r row) bool { return known[r.id].success && w.keepSuccess })
+	rows = slices.DeleteFunc(slices.Clone(rows), func(r row) bool {
+		old, there := known[r.id]
+		return there && (w.keepAll || w.keepSuccess && old.success)
+	})
 	if len(rows) == 0 {
 		return nil
 	}
@@ -212,6 +216,14 @@ func (w writer) insert(rows []row, found map[string]known) (string, []any) {
 // replacing ends the statement with what happens to rows that are there.
 func (w writer) replacing(s *strings.Builder, columns []column) {
 	d := w.b.dialect
+	if w.keepAll {
+		if d.DuplicateKey {
+			s.WriteString(" ON DUPLICATE KEY UPDATE " + w.key + " = " + w.key)
+		} else {
+			s.WriteString(" ON CONFLICT (" + w.key + ") DO NOTHING")
+		}
+		return
+	}
 	success := "'" + string(protocol.Success) + "'"
 	if !d.DuplicateKey {
 		s.WriteString(" ON CONFLICT (" + w.key + ") DO UPDATE SET ")
