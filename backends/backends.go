@@ -69,9 +69,9 @@ type ChordCounter interface {
 	// counted again takes its own old place. A part of a chord of which no size is known, or that has ended, completes nothing.
 	CountParts(ctx context.Context, parts []ChordPart) ([]ChordState, error)
 
-	// EndChords removes what is stored of chords whose bodies were sent; they complete no more. What stays is a mark, for as
-	// long as results stay.
-	EndChords(ctx context.Context, groups []string) error
+	// EndChords removes what is stored of chords that were complete; they complete no more. What stays is a mark, for as long
+	// as results stay, and of a chord that has failed what its parts came to, where Celery leaves it.
+	EndChords(ctx context.Context, ended []ChordEnd) error
 
 	// GrowChord adds parts to a chord: Celery's add_to_chord.
 	GrowChord(ctx context.Context, group string, by int) error
@@ -81,6 +81,12 @@ type ChordCounter interface {
 type ChordSize struct {
 	Group string // the id of the header's group
 	Size  int
+}
+
+// ChordEnd is a chord whose body was sent, or has failed because a part has.
+type ChordEnd struct {
+	Group  string
+	Failed bool
 }
 
 // ChordPart is a finished part of a chord.

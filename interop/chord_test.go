@@ -71,7 +71,7 @@ func TestChordParts(t *testing.T) {
 		if d := cmp.Diff(want, byGo("last by Go", 3)); d != "" {
 			t.Error(d)
 		}
-		if err := counter.EndChords(ctx, []string{"last by Go"}); err != nil {
+		if err := counter.EndChords(ctx, []backends.ChordEnd{{Group: "last by Go"}}); err != nil {
 			t.Fatal(err)
 		}
 		byPython("last by Go", 3) // again

@@ -320,6 +320,18 @@ func TestErrbacksOfBodies(t *testing.T) {
 	if note := s.note(); len(note) != 2 || note[1] != "once" {
 		t.Errorf("error callback of chords in chords got %v", note)
 	}
+	failed := s.apply(task.Chord(task.Group(broken.Rest(), two), sum.Rest()).LinkError(noted.Rest("child")))
+	if _, err := failed.Get(s.context()); err == nil {
+		t.Error("a chord with a failed part did not fail")
+	}
+	s.note()
+	children, err := failed.Children(s.context())
+	if err != nil || len(children) != 1 {
+		t.Fatalf("children of a body that has failed are %v, %v; expected a group", children, err)
+	}
+	if group, ok := children[0].Group(); !ok || len(group.Results()) != 1 {
+		t.Errorf("child of a body that has failed is %v; expected the group of its error callback", children[0])
+	}
 	s.settled()
 	if len(s.came) > 0 {
 		t.Errorf("it was called again, with %v", s.note())

@@ -95,7 +95,7 @@ func (w *Worker) storeLost(batch []*outcome) bool {
 
 // completeChord sends the body of a chord whose last part was counted, with the list of results, or fails it.
 func (w *Worker) completeChord(o *outcome, group string, body *protocol.Signature, state backends.ChordState) {
-	o.ended = append(o.ended, group)
+	o.ended = append(o.ended, backends.ChordEnd{Group: group, Failed: state.Err != nil || state.Failed != nil})
 	switch {
 	case state.Err != nil:
 		w.failChord(o, body, fmt.Sprintf("Join error: %v", state.Err))
@@ -152,7 +152,12 @@ func (w *Worker) failChord(o *outcome, body *protocol.Signature, text string) {
 	o.called = append(o.called, errbacks...)
 	from := origin(o.request, "failed body "+id, id)
 	from.ParentID = id
-	w.errbacks(o, errbacks, id, from)
+	children := w.errbacks(o, errbacks, id, from)
+	for _, meta := range o.lost {
+		if meta.TaskID == id {
+			meta.Children = children
+		}
+	}
 }
 
 // announceChords stores the sizes of the chords that begin with what follows a task.

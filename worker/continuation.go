@@ -24,7 +24,7 @@ type continuation struct {
 	parts     []chordPart             // counted when that is stored
 	chords    []backends.ChordSize    // announced before what follows is sent
 	following []transport.Publication // sent before the message is settled
-	ended     []string                // chords whose bodies are among what follows, or have failed: forgotten then
+	ended     []backends.ChordEnd     // chords whose bodies are among what follows, or have failed: forgotten then
 	bodies    []*protocol.Signature   // those bodies that are among what follows
 	called    []protocol.Signature    // error callbacks of bodies that have failed
 	replaced  bool                    // what follows takes the task's place

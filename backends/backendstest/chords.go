@@ -56,7 +56,11 @@ func (c chords) start(group string, size int) {
 
 func (c chords) end(groups ...string) {
 	c.t.Helper()
-	if err := c.b.EndChords(deadline(c.t), groups); err != nil {
+	ended := make([]backends.ChordEnd, len(groups))
+	for i, group := range groups {
+		ended[i].Group = group
+	}
+	if err := c.b.EndChords(deadline(c.t), ended); err != nil {
 		c.t.Fatal(err)
 	}
 }

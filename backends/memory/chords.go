@@ -73,11 +73,11 @@ func (b *Backend) GrowChord(_ context.Context, group string, by int) error {
 }
 
 // EndChords is backends.ChordCounter's.
-func (b *Backend) EndChords(_ context.Context, groups []string) error {
+func (b *Backend) EndChords(_ context.Context, ended []backends.ChordEnd) error {
 	return b.changeChords(func(chord func(string) *chord) {
-		for _, group := range groups {
-			c := chord(group)
-			*c = chordEnded(c.expires)
+		for _, end := range ended {
+			c := chord(end.Group)
+			*c = chordEnded(markExpires(time.Now(), c.expires))
 		}
 	})
 }

@@ -69,7 +69,7 @@ func (b *Backend) Claim(_ context.Context, name, holder string) (bool, error) {
 	defer s.mu.Unlock()
 	claim, ok := s.claims[name]
 	if !ok || claim.expired(now) {
-		claim = keeping{holder, expires}
+		claim = keeping{holder, markExpires(now, expires)}
 		s.claims[name] = claim
 		s.sweep(now)
 	}

@@ -141,6 +141,14 @@ func (b *Backend) now() (now, expires time.Time) {
 	return now, expires
 }
 
+// markExpires is when marks of chords and claims go: with results, but not never, because nobody forgets them.
+func markExpires(now, expires time.Time) time.Time {
+	if expires.IsZero() {
+		return now.Add(24 * time.Hour)
+	}
+	return expires
+}
+
 // sweep throws out what has expired, whenever there is twice as much as the last sweep left. The mutex is held.
 func (s *store) sweep(now time.Time) {
 	if s.size() < s.sweepAt {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -98,8 +99,8 @@ func (b *Backend) CountParts(ctx context.Context, parts []backends.ChordPart) ([
 
 func (b *Backend) countSome(ctx context.Context, parts []backends.ChordPart, members [][]byte, lengths []int) ([]any, error) {
 	keys := make([]string, 0, 4*len(parts))
-	args := make([]any, 0, 2+4*len(parts))
-	args = append(args, b.scriptTop[0], flag(b.ordered))
+	args := make([]any, 0, 3+4*len(parts))
+	args = append(args, b.scriptTop[0], flag(b.ordered), int(b.markTTL()/time.Second))
 	for i, p := range parts {
 		k := b.chordKeys(p.Group)
 		keys = append(keys, k[:]...)
@@ -230,13 +231,20 @@ func (b *Backend) joinChord(ctx context.Context, group string, metas []*protocol
 }
 
 // EndChords is backends.ChordCounter's.
-func (b *Backend) EndChords(ctx context.Context, groups []string) error {
+func (b *Backend) EndChords(ctx context.Context, ended []backends.ChordEnd) error {
 	return redisconn.Do(ctx, b.log, "end chords", func(ctx context.Context) error {
 		_, err := b.client.Pipelined(ctx, func(p redis.Pipeliner) error {
-			for _, group := range groups {
-				keys := b.chordKeys(group)
-				p.Del(ctx, keys[:3]...) // first, because it needs no memory
-				p.Set(ctx, keys[3], chordEnded, b.ttl)
+			for _, end := range ended {
+				keys := b.chordKeys(end.Group)
+				gone := keys[:3]
+				if end.Failed {
+					gone = keys[1:3] // programs look into the parts, as one may with Celery
+				}
+				p.Del(ctx, gone...) // first, because it needs no memory
+				if end.Failed && b.ttl == 0 {
+					p.Expire(ctx, keys[0], b.markTTL())
+				}
+				p.Set(ctx, keys[3], chordEnded, b.markTTL())
 			}
 			return nil
 		})

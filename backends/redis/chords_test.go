@@ -74,7 +74,7 @@ func TestWhatIsStoredOfChords(t *testing.T) {
 			t.Errorf("%s expires in %v", suffix, ttl)
 		}
 	}
-	if err := b.EndChords(ctx, []string{"g"}); err != nil {
+	if err := b.EndChords(ctx, []backends.ChordEnd{{Group: "g"}}); err != nil {
 		t.Fatal(err)
 	}
 	keys := c.Keys(ctx, "pfx_*g").Val()
@@ -83,6 +83,43 @@ func TestWhatIsStoredOfChords(t *testing.T) {
 	}
 	if ttl := c.TTL(ctx, keys[0]).Val(); ttl <= 0 || ttl > time.Hour {
 		t.Errorf("the mark expires in %v", ttl)
+	}
+}
+
+// Programs look into the parts of a chord that has failed, as one may with Celery. Marks go even if results never do.
+func TestFailedChordKeepsItsParts(t *testing.T) {
+	t.Parallel()
+	url := testservice.Redis(t)
+	b, c, ctx := open(t, url, backends.Options{Expires: -1}), raw(t, url), deadline(t)
+	start(t, b, "g", 2)
+	count(t, b, "g", 0, success("a"))
+	bad := &protocol.ResultMeta{TaskID: "b", Status: protocol.Failure, Exception: &protocol.Exception{Type: "ValueError", Module: "builtins"}}
+	if s := count(t, b, "g", 1, bad); s.Failed == nil {
+		t.Fatalf("the chord has not failed: %+v", s)
+	}
+	mark := "_gelery.chord.g"
+	if ttl := c.TTL(ctx, mark).Val(); ttl <= 0 || ttl > 24*time.Hour {
+		t.Errorf("the mark of a complete chord expires in %v", ttl)
+	}
+	if err := b.EndChords(ctx, []backends.ChordEnd{{Group: "g", Failed: true}}); err != nil {
+		t.Fatal(err)
+	}
+	if n := c.ZCard(ctx, "celery-taskset-meta-g.j").Val(); n != 2 {
+		t.Errorf("%d parts are left, expected both", n)
+	}
+	if n := c.Exists(ctx, "celery-taskset-meta-g.s", "celery-taskset-meta-g.t").Val(); n != 0 {
+		t.Error("its size is left: a Python worker that repeats a part would fail it again")
+	}
+	if s := count(t, b, "g", 0, success("a")); s.Complete {
+		t.Error("it is complete again")
+	}
+	if _, err := b.Claim(ctx, "name", "holder"); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{mark, "celery-taskset-meta-g.j", "_gelery.claim.name"} {
+		if ttl := c.TTL(ctx, key).Val(); ttl <= 0 || ttl > 24*time.Hour {
+			t.Errorf("%s expires in %v", key, ttl)
+		}
 	}
 }
 
@@ -265,7 +302,7 @@ func BenchmarkCountParts(b *testing.B) {
 				if complete != size {
 					b.Fatalf("complete with %d results", complete)
 				}
-				if err := backend.EndChords(ctx, []string{group}); err != nil {
+				if err := backend.EndChords(ctx, []backends.ChordEnd{{Group: group}}); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -13,11 +14,7 @@ var _ backends.Claimer = (*Backend)(nil)
 
 // claimScript takes a name for a holder, unless another has it.
 var claimScript = redis.NewScript(`
-if ARGV[2] == '0' then
-  redis.call('SET', KEYS[1], ARGV[1], 'NX')
-else
-  redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2], 'NX')
-end
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2], 'NX')
 if redis.call('GET', KEYS[1]) == ARGV[1] then return 1 end
 return 0`)
 
@@ -25,7 +22,7 @@ return 0`)
 func (b *Backend) Claim(ctx context.Context, name, holder string) (bool, error) {
 	var has bool
 	err := redisconn.Do(ctx, b.log, "claim "+name, func(ctx context.Context) (err error) {
-		has, err = claimScript.Run(ctx, b.client, []string{b.global + "_gelery.claim." + name}, holder, b.scriptTop[0]).Bool()
+		has, err = claimScript.Run(ctx, b.client, []string{b.global + "_gelery.claim." + name}, holder, int(b.markTTL()/time.Second)).Bool()
 		return err
 	}, redisconn.RetryFull)
 	return has, err

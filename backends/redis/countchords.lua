@@ -1,7 +1,7 @@
 -- Counts finished parts of chords.
 --
 -- KEYS  for each part four of its chord: parts, extra, size, mark
--- ARGV  1 seconds to keep (0: for ever), 2 "1": parts are in a sorted set, else in a list
+-- ARGV  1 seconds to keep (0: for ever), 2 "1": parts are in a sorted set, else in a list, 3 seconds to keep the mark
 --       for each part four: score, member, length of what the members of this task begin with, mark to set
 -- reply for each part 0, or the number of parts if the chord is complete by it, or a text if what is stored of it makes no sense
 --
@@ -37,17 +37,13 @@ local function count(members, extra, size, mark, score, member, length, name)
   end
   if not total or type(total) == 'number' and parts(members, ordered) < total then return 0 end
   if current and current ~= name then return 0 end
-  if ttl == '0' then
-    redis.call('SET', mark, name)
-  else
-    redis.call('SET', mark, name, 'EX', ttl)
-  end
+  redis.call('SET', mark, name, 'EX', ARGV[3])
   return total
 end
 
 local states = {}
 for i = 0, #KEYS / 4 - 1 do
   states[i + 1] = count(KEYS[4 * i + 1], KEYS[4 * i + 2], KEYS[4 * i + 3], KEYS[4 * i + 4],
-    ARGV[4 * i + 3], ARGV[4 * i + 4], tonumber(ARGV[4 * i + 5]), ARGV[4 * i + 6])
+    ARGV[4 * i + 4], ARGV[4 * i + 5], tonumber(ARGV[4 * i + 6]), ARGV[4 * i + 7])
 end
 return states

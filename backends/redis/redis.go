@@ -4,6 +4,7 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -126,6 +127,10 @@ func ttl(expires time.Duration) time.Duration {
 	}
 	return (expires + time.Second - 1).Truncate(time.Second)
 }
+
+// markTTL is how long marks of chords and claims are kept: as long as results, but not for ever, because nobody forgets them. They
+// are of use while a message may come again.
+func (b *Backend) markTTL() time.Duration { return cmp.Or(b.ttl, defaultExpires) }
 
 func scriptTop(ttl time.Duration, serializer string) []any {
 	prefixes := protocol.SuccessPrefixes(serializer)
