@@ -53,7 +53,6 @@ const (
 	ofBackends = "it is of a result backend that Gelery does not have"
 	ofBeat     = "it is for beat"
 	ofEvents   = "it is for receivers of events and for remote control, which have their defaults"
-	ofChords   = "it is for chords whose parts the result backend cannot count; Gelery's can"
 	isSo       = "it is so anyway"
 )
 
@@ -67,8 +66,7 @@ var pythonNames = map[string][]string{
 		"task_eager_propagates", "task_store_eager_result", "task_publish_retry", "task_publish_retry_policy"},
 	ofBackends: {"result_backend_always_retry", "result_backend_max_retries", "result_backend_base_sleep_between_retries_ms",
 		"result_backend_max_sleep_between_retries_ms"},
-	ofChords: {"result_chord_retry_interval", "result_chord_join_timeout"},
-	isSo:     slices.Sorted(maps.Keys(asIs)),
+	isSo: slices.Sorted(maps.Keys(asIs)),
 }
 
 // asIs are the settings of Celery with what Gelery does in any case: the value first, then others that mean the same.
@@ -81,7 +79,6 @@ var asIs = map[string][]any{
 	"worker_detect_quorum_queues":                         {true},
 	"worker_enable_prefetch_count_reduction":              {true},
 	"worker_eta_task_limit":                               {nil},
-	"task_allow_error_cb_on_chord_header":                 {false},
 	"worker_cancel_long_running_tasks_on_connection_loss": {false},
 	"worker_enable_soft_shutdown_on_idle":                 {false},
 	"event_serializer":                                    {"json", "application/json"}, // which every receiver reads

@@ -266,20 +266,17 @@ enable_utc: false
 timezone: UTC
 worker_eta_task_limit: null
 worker_cancel_long_running_tasks_on_connection_loss: true
-result_chord_join_timeout: 3
-task_allow_error_cb_on_chord_header: true
 imports: [a]
 `)); err != nil {
 		t.Fatal(err)
 	}
 	unmet := []string{"broker_connection_max_retries: it has no effect; it is always null", "enable_utc: it has no effect; it is always true",
-		"task_allow_error_cb_on_chord_header: it has no effect; it is always false",
 		"worker_cancel_long_running_tasks_on_connection_loss: it has no effect; it is always false"}
 	if d := cmp.Diff(unmet, s.Unmet()); d != "" {
 		t.Error(d)
 	}
 	ignored := []string{"broker_connection_retry: it is so anyway", "imports: it is Python's alone",
-		"result_chord_join_timeout: it is for chords whose parts the result backend cannot count; Gelery's can", "timezone: it is so anyway",
+		"timezone: it is so anyway",
 		"worker_eta_task_limit: it is so anyway"}
 	if d := cmp.Diff(ignored, s.Ignored()); d != "" {
 		t.Error(d)

@@ -65,15 +65,17 @@ func (c *Client) apply(ctx context.Context, sig Signature) (handle, error) {
 
 // origin is what this client gives to workflows: where results are to be sent, for those tasks too that workers send.
 func (c *Client) origin(ctx context.Context) (canvas.Origin, error) {
+	o := canvas.Origin{ReplyTo: c.replyTo, HeaderErrbacks: c.config.HeaderErrbacks}
 	replier, ok := c.backend.(backends.Replier)
 	if !ok {
-		return canvas.Origin{ReplyTo: c.replyTo}, nil
+		return o, nil
 	}
 	replyTo, err := replier.Expect(ctx)
 	if err != nil {
-		return canvas.Origin{}, fmt.Errorf("result backend: %w", err)
+		return o, fmt.Errorf("result backend: %w", err)
 	}
-	return canvas.Origin{ReplyTo: replyTo}, nil
+	o.ReplyTo = replyTo
+	return o, nil
 }
 
 // launch announces the chords that begin and sends all that begins. It returns the handles of the last messages.
@@ -170,6 +172,7 @@ func (c *Client) Prepare(ctx context.Context, sig protocol.Signature, origin can
 	if origin.ReplyTo == "" {
 		origin.ReplyTo = c.replyTo
 	}
+	origin.HeaderErrbacks = c.config.HeaderErrbacks
 	x, err := canvas.Expand(sig, origin)
 	if err != nil {
 		return nil, err

@@ -84,6 +84,10 @@ type Config struct {
 	// InheritParentPriority gives what a task sends, and what follows it, the priority of its own message unless the call, its
 	// route or its definition has one. Default false. task_inherit_parent_priority.
 	InheritParentPriority bool
+	// HeaderErrbacks lets the error callbacks of a chord be called for each part of its header that fails too, with no argument put
+	// before theirs, and not for its body alone. It is for chords that this program sends. Default false.
+	// task_allow_error_cb_on_chord_header.
+	HeaderErrbacks bool
 	// IgnoreResult throws results away unless a task or a call says otherwise. Default false. task_ignore_result.
 	IgnoreResult bool
 

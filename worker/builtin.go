@@ -23,7 +23,7 @@ func (w *Worker) builtins() []task.Definition {
 		builtin("celery.starmap", inline(true)),
 		builtin("celery.accumulate", accumulate),
 		builtin("celery.backend_cleanup", w.cleanUp),
-		builtin(unlockTask, w.unlockChord, task.IgnoreResult(true), task.MaxRetries(-1), task.RetryDelay(unlockDelay)),
+		builtin(unlockTask, w.unlockChord, task.IgnoreResult(true), task.MaxRetries(-1), task.RetryDelay(w.config.ChordRetryInterval)),
 		builtin("celery.chunks", w.sendChunks),
 		builtin("celery.group", w.sendGroup),
 		builtin("celery.chord", w.sendChord),

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -134,7 +135,7 @@ func TestChordUnlock(t *testing.T) {
 	s.mux.Func("body", func(all []any, more string) ([]any, error) { return append(all, more), nil })
 	s.mux.Func("fail", func() error { return errors.New("no") })
 	s.mux.Func("tell", func(id string) error { told <- id; return nil })
-	s.start(Config{Concurrency: 8})
+	s.start(Config{Concurrency: 8, ChordRetryInterval: 10 * time.Millisecond, ChordJoinTimeout: time.Minute})
 
 	body := task.S("body", "end")
 	inner := task.Group(task.S("tasks.add", 3, 4), task.S("tasks.add", 5, 6))
@@ -163,6 +164,10 @@ func TestChordUnlock(t *testing.T) {
 		}
 	case <-s.context().Done():
 		t.Error("the error callback was not called")
+	}
+	ends := s.apply(task.Chord(task.Group(task.S("tasks.add", 1, 2), task.S("fail")), task.Group(task.S("body", "a"), task.S("body", "b"))))
+	if e := s.failure(ends); e.Type != "Exception" || !strings.Contains(e.Error(), "no") {
+		t.Errorf("a body that is a group has failed with %v, expected the error of the part", e)
 	}
 	for _, bad := range []any{nil, "x", []any{"x"}, []any{[]any{[]any{"", nil}, nil}}} {
 		id := protocol.NewID()

@@ -320,6 +320,10 @@ func TestErrbacksOfBodies(t *testing.T) {
 	if note := s.note(); len(note) != 2 || note[1] != "once" {
 		t.Errorf("error callback of chords in chords got %v", note)
 	}
+	ends := s.apply(task.Chord(task.Group(broken.Rest(), two), task.Group(sum.Rest(), sum.Rest())))
+	if e := s.failure(ends); e.Type != "Exception" || !strings.Contains(e.Error(), "kaput") {
+		t.Errorf("a body that is a group has failed with %v, expected the error of the part", e)
+	}
 	failed := s.apply(task.Chord(task.Group(broken.Rest(), two), sum.Rest()).LinkError(noted.Rest("child")))
 	if _, err := failed.Get(s.context()); err == nil {
 		t.Error("a chord with a failed part did not fail")

@@ -98,9 +98,9 @@ func (w *Worker) completeChord(o *outcome, group string, body *protocol.Signatur
 	o.ended = append(o.ended, backends.ChordEnd{Group: group, Failed: state.Err != nil || state.Failed != nil})
 	switch {
 	case state.Err != nil:
-		w.failChord(o, body, fmt.Sprintf("Join error: %v", state.Err))
+		w.failChord(o, body, fmt.Sprintf("Join error: %v", state.Err), nil)
 	case state.Failed != nil:
-		w.failChord(o, body, dependencyRaised(state.Failed))
+		w.failChord(o, body, dependencyRaised(state.Failed), state.Failed.Exception)
 	default:
 		results := state.Results
 		if results == nil {
@@ -108,7 +108,7 @@ func (w *Worker) completeChord(o *outcome, group string, body *protocol.Signatur
 		}
 		from := len(o.following)
 		if _, err := w.send(o, *body, origin(o.request, "body "+group, results)); err != nil {
-			w.failChord(o, body, fmt.Sprintf("Callback error: %v", err))
+			w.failChord(o, body, fmt.Sprintf("Callback error: %v", err), nil)
 			return
 		}
 		startOnce(o.following[from:])
@@ -125,9 +125,13 @@ func startOnce(messages []transport.Publication) {
 }
 
 // failChord ends the body of a chord without a run: FAILURE with Celery's ChordError for all that a client may wait for,
-// and the body's error callbacks.
-func (w *Worker) failChord(o *outcome, body *protocol.Signature, text string) {
+// and the body's error callbacks. The members of a body that is a group have the cause itself, the error of the part that has
+// failed, if there is one: Celery's rule from 5.6 on, before which they had nothing.
+func (w *Worker) failChord(o *outcome, body *protocol.Signature, text string, cause *protocol.Exception) {
 	x := &protocol.Exception{Type: "ChordError", Module: "celery.exceptions", Args: []any{text}}
+	if cause != nil && canvas.Kind(body) == "group" {
+		x = cause
+	}
 	w.log.Error("Chord failed: "+text, "task", body.Task, "task_id", body.Options["task_id"])
 	w.lose(o, *body, protocol.Failure, x, "")
 	id, _ := body.Options["task_id"].(string)

@@ -42,6 +42,12 @@ type Config struct {
 	// ResultExtended stores name, arguments, worker, retries and queue with each result. Default false.
 	// result_extended.
 	ResultExtended bool
+	// ChordRetryInterval is how long celery.chord_unlock, which watches chords where the result backend counts no parts, waits between
+	// two looks, unless its message says otherwise. Default 1 s. result_chord_retry_interval.
+	ChordRetryInterval time.Duration
+	// ChordJoinTimeout is how long it may take to read the results of up to 500 parts at such a look; what takes longer is tried
+	// again at the next one, where Celery fails the chord. Default 3 s. result_chord_join_timeout.
+	ChordJoinTimeout time.Duration
 	// StopTimeout is how long a warm stop waits for running tasks before it turns cold. Default: for ever.
 	StopTimeout time.Duration
 	// SoftStopTimeout is how long running tasks may go on when the worker is told to stop cold, before their contexts are
@@ -198,6 +204,9 @@ func (c Config) withDefaults(client task.Config) (Config, error) {
 		return c, fmt.Errorf("worker config: StopTimeout: %v is negative", c.StopTimeout)
 	}
 	if err := c.checkLimits(); err != nil {
+		return c, err
+	}
+	if err := c.chordDefaults(); err != nil {
 		return c, err
 	}
 	if c.DisablePrefetch {

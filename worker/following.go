@@ -175,7 +175,7 @@ func (w *Worker) unsendable(o *outcome, err error) bool {
 		}
 	}
 	for _, body := range bodies {
-		w.failChord(o, body, "Callback error: "+x.String())
+		w.failChord(o, body, "Callback error: "+x.String(), nil)
 	}
 	told := []*outcome{o}
 	if !w.storeResults(told) || !w.countParts(told) {

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,13 +15,23 @@ import (
 
 const (
 	unlockTask  = "celery.chord_unlock"
-	unlockDelay = time.Second // Celery's result_chord_retry_interval
-	unlockBatch = 500         // results that are looked at in one go, until one is not there
-	maxInterval = 1e9         // seconds; beyond there is no date
+	unlockBatch = 500 // results that are looked at in one go, until one is not there
+	maxInterval = 1e9 // seconds; beyond there is no date
 )
 
+// chordDefaults fills in how chords are watched.
+func (c *Config) chordDefaults() error {
+	c.ChordRetryInterval = cmp.Or(c.ChordRetryInterval, time.Second)
+	c.ChordJoinTimeout = cmp.Or(c.ChordJoinTimeout, 3*time.Second)
+	if c.ChordRetryInterval < 0 || c.ChordJoinTimeout < 0 {
+		return fmt.Errorf("worker config: ChordRetryInterval %v, ChordJoinTimeout %v: neither may be negative", c.ChordRetryInterval, c.ChordJoinTimeout)
+	}
+	return nil
+}
+
 // unlockChord is celery.chord_unlock, which watches a chord whose backend does not count parts: it is retried until all parts are
-// done. Then it returns the list of their results, or as a text why the chord has failed; unlocked lets the body follow.
+// done. Then it returns the list of their results, or as a text why the chord has failed, with the error of the part that has (a
+// table); unlocked lets the body follow.
 func (w *Worker) unlockChord(ctx context.Context, r *protocol.Request) (any, error) {
 	if _, err := signatureArgument(r, 1, "callback"); err != nil {
 		return nil, err
@@ -42,7 +53,7 @@ func (w *Worker) unlockChord(ctx context.Context, r *protocol.Request) (any, err
 	case err != nil:
 		return "Join error: " + err.Error(), nil //nolint:nilerr // the chord has failed, and not this task
 	case failed != nil:
-		return dependencyRaised(failed), nil
+		return failedPart(failed), nil
 	}
 	return results, nil
 }
@@ -70,7 +81,9 @@ func (w *Worker) readyMembers(ctx context.Context, group *protocol.ResultTuple) 
 	}
 	metas := map[string]*protocol.ResultMeta{}
 	for ids := range slices.Chunk(backends.Members(group), unlockBatch) {
-		some, err := w.backend.GetMany(ctx, ids...)
+		reading, cancel := context.WithTimeout(ctx, w.config.ChordJoinTimeout)
+		some, err := w.backend.GetMany(reading, ids...)
+		cancel()
 		if err != nil {
 			return nil, err
 		}
@@ -106,6 +119,15 @@ func number(v any) (float64, bool) {
 	return 0, false
 }
 
+// failedPart is what unlockChord returns of a chord a part of which has failed.
+func failedPart(failed *protocol.ResultMeta) map[string]any {
+	found := map[string]any{"reason": dependencyRaised(failed)}
+	if x := failed.Exception; x != nil {
+		found["exc_type"], found["exc_module"], found["exc_message"] = x.Type, x.Module, x.Args
+	}
+	return found
+}
+
 func dependencyRaised(failed *protocol.ResultMeta) string {
 	x := failed.Exception
 	if x == nil {
@@ -123,7 +145,16 @@ func (w *Worker) unlocked(o *outcome, c *completion) {
 	group, _ := argument(o.request, 0, "group_id").(string)
 	switch found := c.result.(type) {
 	case string:
-		w.failChord(o, &body, found)
+		w.failChord(o, &body, found, nil)
+	case map[string]any:
+		reason, _ := found["reason"].(string)
+		var cause *protocol.Exception
+		if name, ok := found["exc_type"].(string); ok {
+			cause = &protocol.Exception{Type: name}
+			cause.Module, _ = found["exc_module"].(string)
+			cause.Args, _ = found["exc_message"].([]any)
+		}
+		w.failChord(o, &body, reason, cause)
 	case []any:
 		w.completeChord(o, group, &body, backends.ChordState{Complete: true, Results: found})
 	}

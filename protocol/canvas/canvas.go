@@ -33,12 +33,13 @@ const (
 
 // Origin is what a workflow is given by whoever starts it.
 type Origin struct {
-	Args     []any         // before the arguments of whatever begins: the result of the task before
-	RootID   string        // "": as the signatures say
-	ParentID string        // "": as the signatures say
-	ReplyTo  string        // for tasks that name no reply_to
-	Priority int           // of the task before, for whoever lets the next ones inherit it
-	NewID    func() string // the ids of what has none, in a fixed order; nil: protocol.NewID
+	Args           []any         // before the arguments of whatever begins: the result of the task before
+	RootID         string        // "": as the signatures say
+	ParentID       string        // "": as the signatures say
+	ReplyTo        string        // for tasks that name no reply_to
+	Priority       int           // of the task before, for whoever lets the next ones inherit it
+	HeaderErrbacks bool          // error callbacks of a chord are called for parts of its header too: task_allow_error_cb_on_chord_header
+	NewID          func() string // the ids of what has none, in a fixed order; nil: protocol.NewID
 }
 
 // Expansion is how a workflow begins.

@@ -261,3 +261,31 @@ func TestLost(t *testing.T) {
 		t.Errorf("lost %q, expected %q", got, want)
 	}
 }
+
+// TestHeaderErrbacks: with task_allow_error_cb_on_chord_header the error callbacks of a chord are called for its parts too, without
+// the id of the part before their arguments.
+func TestHeaderErrbacks(t *testing.T) {
+	explicit := with(chord(group(s("a"), chain(s("b"), s("c"))), s("body")), "link_error", []any{s("alarm").Value()})
+	for name, sig := range map[string]protocol.Signature{
+		"chord":            explicit,
+		"group and a task": with(chain(group(s("a"), chain(s("b"), s("c"))), s("body")), "link_error", []any{s("alarm").Value()}),
+	} {
+		for _, on := range []bool{false, true} {
+			x, err := Expand(sig, Origin{NewID: ids(), HeaderErrbacks: on})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range x.Tasks {
+				called := listOf(x.Tasks[i].Options["link_error"])
+				if len(called) != map[bool]int{false: 0, true: 1}[on] {
+					t.Errorf("%s, %v: %s has the error callbacks %v", name, on, x.Tasks[i].Task, called)
+				} else if on && called[0].(map[string]any)["immutable"] != true {
+					t.Errorf("%s: an error callback of a part takes its id", name)
+				}
+			}
+			if body := Errbacks(&x.Chords[0].Body); len(body) != 1 {
+				t.Errorf("%s, %v: the body has the error callbacks %v", name, on, body)
+			}
+		}
+	}
+}

@@ -346,8 +346,11 @@ func (x *expander) freezeChord(sig protocol.Signature, at place) (protocol.Signa
 	group := protocol.ResultTuple{ID: id, Children: make([]protocol.ResultTuple, len(members))}
 	for i := range members {
 		here := place{index: new(int64(i))}
-		if Kind(&members[i]) == "chord" {
+		switch {
+		case Kind(&members[i]) == "chord":
 			here.errbacks = at.errbacks
+		case x.origin.HeaderErrbacks:
+			here.errbacks = immutable(at.errbacks)
 		}
 		if members[i], group.Children[i], err = x.freeze(members[i], here); err != nil {
 			return sig, none, fmt.Errorf("header of a chord: member %d: %w", i, err)
