@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/gelery/gelery/protocol/compression"
@@ -20,9 +21,17 @@ const (
 	PidboxReplyExchange = "reply.celery.pidbox"
 )
 
+// IsPidboxReplyExchange tells the exchanges of replies: those of other sites have another word in the middle.
+func IsPidboxReplyExchange(name string) bool {
+	return strings.HasPrefix(name, "reply.") && strings.HasSuffix(name, ".pidbox")
+}
+
 // maxPidbox bounds the body of a request and what it decompresses to, in bytes. Celery's own are below a kilobyte, a long
 // list of ids is the exception.
 const maxPidbox = 4 << 20
+
+// maxPidboxReply bounds the body of a reply the same way: a busy worker lists all its tasks with their arguments.
+const maxPidboxReply = 32 << 20
 
 // PidboxRequest is a message of kombu's pidbox: a command for workers.
 type PidboxRequest struct {
@@ -103,17 +112,7 @@ func pidboxMessage(body map[string]any, s serialization.Serializer) (*Message, e
 
 // DecodePidbox reads a request. Every defect of it is an error; unknown members are ignored.
 func DecodePidbox(m *Message, accept serialization.Accept) (*PidboxRequest, error) {
-	body := m.Body
-	if len(body) > maxPidbox {
-		return nil, fmt.Errorf("pidbox request: %d bytes are more than %d", len(body), maxPidbox)
-	}
-	if c := m.Headers.Compression; c != "" {
-		var err error
-		if body, err = compression.Decompress(c, body, maxPidbox); err != nil {
-			return nil, fmt.Errorf("pidbox request: %w", err)
-		}
-	}
-	v, err := accept.Decode(m.ContentType, m.ContentEncoding, body)
+	v, err := decodePidbox(m, accept, maxPidbox)
 	if err != nil {
 		return nil, fmt.Errorf("pidbox request: %w", err)
 	}
@@ -126,6 +125,21 @@ func DecodePidbox(m *Message, accept serialization.Accept) (*PidboxRequest, erro
 		return nil, fmt.Errorf("pidbox request: %w", err)
 	}
 	return r, nil
+}
+
+// decodePidbox reads a body of at most so many bytes, compressed or not.
+func decodePidbox(m *Message, accept serialization.Accept, most int) (any, error) {
+	body := m.Body
+	if len(body) > most {
+		return nil, fmt.Errorf("%d bytes are more than %d", len(body), most)
+	}
+	if c := m.Headers.Compression; c != "" {
+		var err error
+		if body, err = compression.Decompress(c, body, most); err != nil {
+			return nil, err
+		}
+	}
+	return accept.Decode(m.ContentType, m.ContentEncoding, body)
 }
 
 func (r *PidboxRequest) read(fields map[string]any) error {
@@ -212,4 +226,36 @@ func StampMember(header string, value any) (string, error) {
 		return "", fmt.Errorf("stamp %s: %w", header, err)
 	}
 	return string(b), nil
+}
+
+// PidboxReply is a worker's reply.
+type PidboxReply struct {
+	Node   string
+	Value  any    // canonical
+	Ticket string // "" if it names none
+	Clock  int
+}
+
+// DecodePidboxReply reads a reply. Every defect of it is an error.
+func DecodePidboxReply(m *Message, accept serialization.Accept) (*PidboxReply, error) {
+	v, err := decodePidbox(m, accept, maxPidboxReply)
+	if err != nil {
+		return nil, fmt.Errorf("pidbox reply: %w", err)
+	}
+	body, ok := v.(map[string]any)
+	if !ok || len(body) != 1 {
+		return nil, errors.New("pidbox reply: the body is no mapping of one node")
+	}
+	r := &PidboxReply{Clock: pidboxClock(m.Headers.Extra)}
+	for r.Node, r.Value = range body {
+	}
+	for _, h := range m.Headers.Extra {
+		if h.Name != "ticket" {
+			continue
+		}
+		if v, err := serialization.DecodeJSON(h.Value); err == nil {
+			r.Ticket, _ = v.(string)
+		}
+	}
+	return r, nil
 }

@@ -30,7 +30,8 @@ type Transport interface {
 	Broadcast(ctx context.Context, exchange, routingKey string, m *protocol.Message) error
 
 	// Subscribe listens to a fanout exchange. The pattern is a binding key: "worker.#" matches "worker.online", ""
-	// matches messages without a routing key. When it returns, the subscription is in force.
+	// matches messages without a routing key. When it returns, the subscription is in force. What is published to the
+	// exchange of remote control's replies is heard the same way, with the routing key as the pattern.
 	Subscribe(ctx context.Context, exchange, pattern string) (Subscription, error)
 
 	// Close ends the connection. Consumers must be closed before.

@@ -29,7 +29,13 @@ func (t memoryTransport) Broadcast(_ context.Context, exchange, routingKey strin
 	raw := protocol.AppendEnvelope(nil, &c)
 	t.b.mu.Lock()
 	defer t.b.mu.Unlock()
-	for s := range t.b.subscribers {
+	t.b.tell(exchange, routingKey, raw)
+	return nil
+}
+
+// tell hands a message to who subscribes to it. The caller holds mu.
+func (b *broker) tell(exchange, routingKey string, raw []byte) {
+	for s := range b.subscribers {
 		if s.exchange == exchange && topicMatches(s.pattern, words(routingKey)) {
 			select {
 			case s.ch <- raw:
@@ -37,7 +43,6 @@ func (t memoryTransport) Broadcast(_ context.Context, exchange, routingKey strin
 			}
 		}
 	}
-	return nil
 }
 
 // Subscribe implements transport.Transport.

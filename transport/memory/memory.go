@@ -122,6 +122,9 @@ func (t memoryTransport) Publish(ctx context.Context, batch []transport.Publicat
 	for i, p := range batch {
 		m := *p.Message
 		m.Properties.DeliveryInfo = protocol.DeliveryInfo{Exchange: p.Exchange, RoutingKey: p.RoutingKey}
+		if protocol.IsPidboxReplyExchange(p.Exchange) {
+			t.b.tell(p.Exchange, p.RoutingKey, protocol.AppendEnvelope(nil, &m))
+		}
 		for _, q := range targets[i] {
 			m.Properties.DeliveryTag = protocol.NewID()
 			t.b.put(q, item{protocol.AppendEnvelope(nil, &m), min(max(m.Properties.Priority, 0), 9)}, false)

@@ -28,7 +28,7 @@ const (
 // reply.celery.pidbox a transient direct one, and celeryev, like any other, a durable topic exchange.
 func exchangeOf(name string) transport.Exchange {
 	switch {
-	case strings.HasPrefix(name, "reply.") && strings.HasSuffix(name, ".pidbox"):
+	case protocol.IsPidboxReplyExchange(name):
 		return transport.Exchange{Name: name, Type: amqp.ExchangeDirect, Transient: true}
 	case strings.HasSuffix(name, ".pidbox"):
 		return transport.Exchange{Name: name, Type: amqp.ExchangeFanout, Transient: true}

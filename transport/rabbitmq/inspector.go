@@ -162,7 +162,7 @@ func (t *rabbitTransport) Queues(ctx context.Context) ([]string, error) {
 var replyQueue = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
 func internalQueue(name string) bool {
-	return strings.HasSuffix(name, ".pidbox") || strings.HasPrefix(name, "celeryev.") || strings.HasPrefix(name, "amq.") ||
+	return strings.Contains(name, ".pidbox") || strings.HasPrefix(name, "celeryev.") || strings.HasPrefix(name, "amq.") ||
 		strings.HasPrefix(name, "celery_delayed_") || strings.HasPrefix(name, begunPrefix) || replyQueue.MatchString(name)
 }
 

@@ -35,6 +35,9 @@ type subscription struct {
 
 // Subscribe implements transport.Transport.
 func (t *redisTransport) Subscribe(ctx context.Context, exchange, pattern string) (transport.Subscription, error) {
+	if protocol.IsPidboxReplyExchange(exchange) {
+		return t.openMailbox(ctx, exchange, pattern)
+	}
 	client := t.conn.Client(redisconn.ClientOptions{PoolSize: 1, Blocking: true})
 	s := &subscription{client: client}
 	err := redisconn.Do(ctx, t.log, "subscribe", func(ctx context.Context) error {

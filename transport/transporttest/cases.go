@@ -384,6 +384,47 @@ func testBroadcast(t *testing.T, b *bench) {
 	}
 }
 
+// testReplies is about replies of remote control: who has subscribed gets those for it, and who has gone leaves nothing.
+func testReplies(t *testing.T, b *bench) {
+	reply := func(key, id string) {
+		t.Helper()
+		p := transport.Publication{Message: message(id), Exchange: protocol.PidboxReplyExchange, RoutingKey: key, Optional: true}
+		if err := b.transport.Publish(b.context(), []transport.Publication{p}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reply("one", "too early")
+	heard := map[string]transport.Subscription{}
+	for _, key := range []string{"one", "other", "gone"} {
+		s, err := open(t, b.Harness).Subscribe(b.context(), protocol.PidboxReplyExchange, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		heard[key] = s
+	}
+	closed := func(key string) {
+		if err := heard[key].Close(); err != nil {
+			t.Errorf("close subscription: %v", err)
+		}
+	}
+	closed("gone")
+	reply("gone", "too late")
+	for _, key := range []string{"one", "other"} {
+		defer closed(key)
+		reply(key, "first of "+key)
+		reply(key, "second of "+key)
+		for _, n := range []string{"first", "second"} {
+			d, err := heard[key].Receive(b.context())
+			if err != nil || d.Err != nil || d.Message.Headers.ID != n+" of "+key {
+				t.Errorf("subscription %q got %+v, %v; expected its %s", key, d, err, n)
+			}
+		}
+	}
+	if names, err := b.transport.(transport.Inspector).Queues(b.context()); err != nil || len(names) > 0 {
+		t.Errorf("queues are %q, %v; expected none of mailboxes", names, err)
+	}
+}
+
 func testDepths(t *testing.T, b *bench) {
 	b.declare(b.queue("q"))
 	b.publish("q", "a", "b", "c")

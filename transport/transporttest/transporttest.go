@@ -87,6 +87,7 @@ func Run(t *testing.T, newHarness func(t testing.TB) Harness) {
 		"KeeperRemembers":          testKeeper,
 		"PingIsAnswered":           testPing,
 		"BroadcastReachesAll":      testBroadcast,
+		"RepliesReachWhoAsked":     testReplies,
 		"DepthsAndPurge":           testDepths,
 		"ConcurrentUse":            testConcurrent,
 	} {
