@@ -43,6 +43,9 @@ func (w *Worker) conf(withDefaults bool) (map[string]any, error) {
 	return censored(table), nil
 }
 
+// defaultResultExpires is how long results are kept where nothing is set.
+const defaultResultExpires = 24 * time.Hour
+
 // expectedSettings are shown in any case: Python programs look for them, Celery's own tests among them.
 var expectedSettings = []string{"broker_url", "result_backend", "accept_content", "enable_utc", "timezone", "broker_heartbeat", "include",
 	"deprecated_settings", "worker_hijack_root_logger", "worker_log_color"}
@@ -78,17 +81,26 @@ func settingsTable(c task.Config, w Config) map[string]any {
 	if prefetch == UnlimitedPrefetch {
 		prefetch = 0
 	}
-	expires := any(nil)
-	if c.ResultExpires >= 0 {
-		expires = secondsValue(c.ResultExpires)
+	expires := limit(c.ResultExpires)
+	switch {
+	case c.ResultExpires == 0:
+		expires = secondsValue(defaultResultExpires)
+	case c.ResultExpires < 0:
+		expires = nil
+	}
+	unless := func(usual, v string) any { // null stands for what is usual
+		if v == usual {
+			return nil
+		}
+		return v
 	}
 	return map[string]any{
 		"broker_url": orNone(c.Broker), "result_backend": orNone(c.Backend), "broker_transport_options": options(c.TransportOptions),
 		"result_backend_transport_options": options(c.BackendOptions),
-		"task_default_queue":               c.Queue, "task_default_exchange": c.Exchange, "task_default_exchange_type": c.ExchangeType,
+		"task_default_queue":               c.Queue, "task_default_exchange": unless(c.Queue, c.Exchange), "task_default_exchange_type": c.ExchangeType,
 		"task_default_routing_key": c.RoutingKey, "task_default_queue_type": c.QueueType, "task_queues": describeQueues(c.Queues),
 		"task_create_missing_queues": yes(c.CreateMissingQueues), "task_queue_max_priority": count(c.QueueMaxPriority),
-		"task_create_missing_queue_type": c.CreateMissingQueueType, "task_create_missing_queue_exchange_type": c.CreateMissingQueueExchangeType,
+		"task_create_missing_queue_type": c.CreateMissingQueueType, "task_create_missing_queue_exchange_type": unless(c.ExchangeType, c.CreateMissingQueueExchangeType),
 		"task_serializer": c.Serializer, "task_compression": orNone(c.Compression), "task_protocol": int64(c.Protocol),
 		"accept_content": textList(c.AcceptContent), "result_serializer": c.ResultSerializer, "result_accept_content": textList(c.ResultAcceptContent),
 		"result_expires": expires, "result_persistent": c.ResultPersistent, "task_ignore_result": c.IgnoreResult,

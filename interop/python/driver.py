@@ -178,7 +178,7 @@ def count(command):
 def control(command):
     replies = app.control.broadcast(command["task"], arguments=command.get("kwargs", {}), reply="timeout" in command,
                                     timeout=command.get("timeout", 1), **command.get("options", {}))
-    return {"value": replies}
+    return {"value": json.loads(json.dumps(replies), parse_constant=str)}  # conf holds an Infinity
 
 
 def of_tuple(command):
