@@ -84,19 +84,18 @@ func create(t sql.Table) []string {
 	return sql.CreateTable(t, quote, sql.Types{ID: "INTEGER NOT NULL AUTO_INCREMENT", Bytes: "BLOB", Time: "DATETIME"})
 }
 
-// schema is the condition that a row of information_schema is about a table.
-func schema(t sql.Table) (condition string, args []any) {
-	if t.Schema == "" {
-		return "table_schema = DATABASE() AND table_name = ?", []any{t.Name}
-	}
-	return "table_schema = ? AND table_name = ?", []any{t.Schema, t.Name}
+// aboutTable is the condition that a row of information_schema is about a table.
+const aboutTable = " AND table_schema = COALESCE(?, DATABASE()) AND table_name = ?"
+
+// schemaOf is what aboutTable asks for first.
+func schemaOf(t sql.Table) dbsql.NullString {
+	return dbsql.NullString{String: t.Schema, Valid: t.Schema != ""}
 }
 
 // newID is what the column makes by itself, or the next number of SQLAlchemy's sequence: MariaDB has those.
 func newID(ctx context.Context, db *dbsql.DB, t sql.Table, sequence string) (string, error) {
-	condition, args := schema(t)
 	var extra string
-	err := db.QueryRowContext(ctx, "SELECT extra FROM information_schema.columns WHERE column_name = 'id' AND "+condition, args...).Scan(&extra)
+	err := db.QueryRowContext(ctx, "SELECT extra FROM information_schema.columns WHERE column_name = 'id'"+aboutTable, schemaOf(t), t.Name).Scan(&extra)
 	if err != nil && !errors.Is(err, dbsql.ErrNoRows) {
 		return "", err
 	}
@@ -104,8 +103,7 @@ func newID(ctx context.Context, db *dbsql.DB, t sql.Table, sequence string) (str
 		return "NULL", nil
 	}
 	there := 0
-	args[len(args)-1] = sequence
-	err = db.QueryRowContext(ctx, "SELECT COUNT(*) FROM information_schema.tables WHERE table_type = 'SEQUENCE' AND "+condition, args...).Scan(&there)
+	err = db.QueryRowContext(ctx, "SELECT COUNT(*) FROM information_schema.tables WHERE table_type = 'SEQUENCE'"+aboutTable, schemaOf(t), sequence).Scan(&there)
 	if err != nil || there == 0 {
 		return "DEFAULT", err
 	}
@@ -118,9 +116,8 @@ func newID(ctx context.Context, db *dbsql.DB, t sql.Table, sequence string) (str
 
 // limits are bytes of BLOB and TEXT, characters of VARCHAR.
 func limits(ctx context.Context, db *dbsql.DB, t sql.Table) (map[string]sql.Limit, error) {
-	condition, args := schema(t)
 	rows, err := db.QueryContext(ctx, "SELECT column_name, data_type, character_maximum_length, character_octet_length FROM information_schema.columns"+
-		" WHERE character_maximum_length IS NOT NULL AND "+condition, args...)
+		" WHERE character_maximum_length IS NOT NULL"+aboutTable, schemaOf(t), t.Name)
 	if err != nil {
 		return nil, err
 	}
