@@ -19,12 +19,15 @@ const (
 	tardiness = 15 * time.Second
 )
 
+// atOnce has a worker hold nothing that is not due within a second.
+var atOnce = map[string]any{"gelery_delay_from": 1}
+
 // delayings are the fleets in which a countdown rests in the broker. Celery delays by itself from 5.5 on and for topic
 // exchanges; what it sends plainly, a Go worker gives back to the broker.
 var delayings = []fleet{
-	{name: "classic direct", since: "5.2", config: task.Config{}},
-	{name: "quorum direct", since: "5.5", config: task.Config{QueueType: "quorum"}},
-	{name: "quorum topic", since: "5.5", config: task.Config{QueueType: "quorum", ExchangeType: "topic"}},
+	{name: "classic direct", since: "5.2", config: task.Config{TransportOptions: atOnce}},
+	{name: "quorum direct", since: "5.5", config: task.Config{QueueType: "quorum", TransportOptions: atOnce}},
+	{name: "quorum topic", since: "5.5", config: task.Config{QueueType: "quorum", ExchangeType: "topic", TransportOptions: atOnce}},
 }
 
 // TestNativeDelay sends with a countdown, sees the message rest in the delay queue, so that no worker holds it, and the

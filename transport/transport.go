@@ -208,6 +208,9 @@ type Delayer interface {
 	// then, and the consumer may close or die: they come all the same. Those it returns could not be delayed, and err says
 	// why; they are still held. One that the broker has taken back already is let go: it comes again by itself.
 	Delay(ctx context.Context, batch []Delayed) (kept []Delayed, err error)
+	// Worth is the least time for which a delivery had better be given back, at least a second: for less it is cheaper to
+	// hold it.
+	Worth(d *Delivery) time.Duration
 }
 
 // Delayed is a delivery with the time it should come back after, at least a second.

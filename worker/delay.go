@@ -49,9 +49,14 @@ func newDelaying(w *Worker) *delaying {
 	return d
 }
 
-// take accepts a job that is due at eta. False leaves it to the caller: it is due too soon, or the broker cannot keep it.
+// take accepts a job that is due at eta. False leaves it to the caller: it is due too soon, or the broker cannot keep it, or
+// had better not, and there is room here.
 func (d *delaying) take(j *job, eta time.Time) bool {
-	if d.broker == nil || time.Until(eta) < leastDelay {
+	if d.broker == nil {
+		return false
+	}
+	after := time.Until(eta)
+	if after < leastDelay || after < d.broker.Worth(j.delivery) && d.w.parking.hasRoom() {
 		return false
 	}
 	select {

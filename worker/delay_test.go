@@ -17,6 +17,7 @@ import (
 // keeper is the memory broker with a delay that never ends, or refuses, or hangs: what no real broker does when told to.
 type keeper struct {
 	transport.Transport
+	worth time.Duration
 	delay func(context.Context, *keeping, []transport.Delayed) ([]transport.Delayed, error)
 }
 
@@ -41,6 +42,8 @@ func (c *keeping) Delay(ctx context.Context, batch []transport.Delayed) ([]trans
 	return c.k.delay(ctx, c, batch)
 }
 
+func (c *keeping) Worth(*transport.Delivery) time.Duration { return max(c.k.worth, time.Second) }
+
 // keep takes the messages and never gives them back.
 func keep(ctx context.Context, c *keeping, batch []transport.Delayed) ([]transport.Delayed, error) {
 	c.mu.Lock()
@@ -63,7 +66,7 @@ func newKeeperSite(t *testing.T, log slog.Handler,
 	delay func(context.Context, *keeping, []transport.Delayed) ([]transport.Delayed, error)) (*site, <-chan time.Time) {
 	s := newSite(t)
 	var err error
-	s.client, err = task.NewClient(&keeper{s.client.Transport(), delay}, s.client.Backend(), task.Config{Logger: slog.New(log)})
+	s.client, err = task.NewClient(&keeper{Transport: s.client.Transport(), delay: delay}, s.client.Backend(), task.Config{Logger: slog.New(log)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,6 +153,25 @@ func TestEarlyTasksAreParked(t *testing.T) {
 	}
 	if c := s.worker.consumer.(*keeping); c.calls != 0 {
 		t.Errorf("the broker was asked %d times to delay", c.calls)
+	}
+}
+
+// TestWorth: what is due before the way through the broker is worth it stays, as long as there is room.
+func TestWorth(t *testing.T) {
+	t.Parallel()
+	broker := &keeping{k: &keeper{worth: time.Minute}}
+	w := &Worker{consumer: broker, window: newWindow(8, 1)}
+	w.parking = newParking(w)
+	d := newDelaying(w)
+	soon, late := time.Now().Add(30*time.Second), time.Now().Add(time.Hour)
+	if d.take(&job{}, soon) || !d.take(&job{}, late) {
+		t.Error("expected to hold what is due within a minute, and nothing else")
+	}
+	for range maxByChoice {
+		w.parking.park(&job{}, late)
+	}
+	if !d.take(&job{}, soon) {
+		t.Error("it was to be held beyond the room there is")
 	}
 }
 

@@ -14,6 +14,9 @@ import (
 // delayed tasks makes the worker receive less, and at last nothing, instead of growing it.
 const maxParked = 10_000
 
+// maxByChoice bounds them where the broker would keep more: what one worker holds no other one runs.
+const maxByChoice = 1_000
+
 // parking is the actor that keeps jobs whose eta has not come. They stay held, their leases are renewed, and they are
 // given back when the worker stops.
 type parking struct {
@@ -50,6 +53,13 @@ func (p *parking) add(x *parked) {
 		default:
 		}
 	}
+}
+
+// hasRoom reports whether one more may be held that the broker would keep as well.
+func (p *parking) hasRoom() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.jobs) < maxByChoice
 }
 
 // run hands jobs on as they come due, until ctx is done.

@@ -16,6 +16,9 @@ type delayed struct {
 	eta  time.Time
 }
 
+// Worth implements transport.Delayer.
+func (c *consumer) Worth(*transport.Delivery) time.Duration { return time.Second }
+
 // Delay implements transport.Delayer. A Receive that waits gives back what has come due, and so does whoever looks at the
 // queue.
 func (c *consumer) Delay(_ context.Context, batch []transport.Delayed) (kept []transport.Delayed, err error) {

@@ -49,6 +49,10 @@ type options struct {
 	delayQueueType string
 	// watchInterval is how often a consumer makes sure that the broker still knows it. Default 15 s.
 	watchInterval time.Duration
+	// delayFrom is the least time from its eta from which a task is given back to the broker, by way of the delay queues,
+	// and not held. A message crosses 28 exchanges there and, for each binary digit of its delay, one quorum queue: RabbitMQ
+	// does that some hundred to two thousand times a second. Held, it costs a worker a kilobyte. Default 10 s.
+	delayFrom time.Duration
 }
 
 // ignoredOptions are kombu's, without a meaning here: confirms are always on, and we retry until the context ends.
@@ -96,13 +100,15 @@ func (o *options) readers() map[string]func(any) error {
 		},
 		"native_delayed_delivery_queue_type": text(&o.delayQueueType, "quorum", "classic"),
 		"gelery_watch_interval":              seconds(&o.watchInterval),
+		"gelery_delay_from":                  seconds(&o.delayFrom),
 	}
 }
 
 // parse reads a URL or failover list and the transport options.
 func parse(url string, transportOptions map[string]any) (*options, error) {
 	o := &options{url: brokerurl.Redact(url), heartbeat: 10 * time.Second, connectTimeout: 4 * time.Second,
-		writeTimeout: 10 * time.Second, loginMethod: "PLAIN", delayQueueType: "quorum", watchInterval: 15 * time.Second}
+		writeTimeout: 10 * time.Second, loginMethod: "PLAIN", delayQueueType: "quorum", watchInterval: 15 * time.Second,
+		delayFrom: 10 * time.Second}
 	urls, err := brokerurl.Parse(url)
 	if err != nil {
 		return nil, err

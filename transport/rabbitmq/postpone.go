@@ -3,12 +3,23 @@ package rabbitmq
 import (
 	"context"
 	"errors"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/gelery/gelery/protocol"
 	"github.com/gelery/gelery/transport"
 )
+
+// Worth implements transport.Delayer. The prefetch of a queue whose consumer has to stay is not widened for what is held.
+func (c *consumer) Worth(d *transport.Delivery) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if h := c.held[d.Tag]; h == nil || h.intake.stays() {
+		return time.Second
+	}
+	return max(c.t.options.delayFrom, time.Second)
+}
 
 // Delay implements transport.Delayer: messages are sent by way of Celery's delay queues back to their own queue, and
 // acknowledged when the broker has the copies. One whose channel is lost in between comes twice, and so does one whose

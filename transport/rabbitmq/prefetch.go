@@ -55,11 +55,13 @@ func (c *consumer) widen(e *epoch) {
 	}
 }
 
-// grow replaces the consumer of a channel, if another would get more by half a prefetch, or if that has changed. An
-// exclusive one has to stay,
-// since somebody else might get the queue in between, and so does one with which its queue would go.
+// stays reports whether a consumer of a queue cannot be replaced: an exclusive one, since somebody else might get the queue
+// in between, and one with which its queue would go.
+func (in *intake) stays() bool { return in.source.Exclusive || in.source.AutoDelete }
+
+// grow replaces the consumer of a channel, if another would get more by half a prefetch, or if that has changed.
 func (c *consumer) grow(ctx context.Context, e *epoch, in *intake) error {
-	if in.source.Exclusive || in.source.AutoDelete {
+	if in.stays() {
 		return nil
 	}
 	if room, may, prefetch := c.room(e, in); prefetch == e.meant && room-may < (prefetch+1)/2 {

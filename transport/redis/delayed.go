@@ -25,6 +25,9 @@ const (
 	lookPause   = 100 * time.Millisecond // and at most after it has found nothing that it could move
 )
 
+// Worth implements transport.Delayer: to give a message back costs what it costs to hold it.
+func (c *consumer) Worth(*transport.Delivery) time.Duration { return time.Second }
+
 // Delay implements transport.Delayer. The messages stay in unacked, where the claim has recorded them; their lease is
 // moved to their time, and the worker forgets them. Who is there then gives them back: a timekeeper of any consumer of
 // the queue at once, the sweep of any other Go worker after the lease, Python's after its visibility timeout.
