@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os/exec"
 	"sync"
 	"testing"
 	"time"
@@ -75,7 +76,11 @@ type PythonException struct {
 // StartDriver starts a Python client.
 func (v Version) StartDriver(t testing.TB, s Settings) *Driver {
 	t.Helper()
-	cmd := v.Command(t, s, "python", "driver.py")
+	return v.startDriver(t, v.Command(t, s, "python", "driver.py"))
+}
+
+func (v Version) startDriver(t testing.TB, cmd *exec.Cmd) *Driver {
+	t.Helper()
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

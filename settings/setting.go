@@ -50,8 +50,9 @@ type configs struct {
 	client task.Config
 	worker worker.Config
 
-	amqp, redis  map[string]any // options of the broker's driver, if it is that one
-	redisBackend map[string]any // of the result backend's, if it is Redis
+	amqp, redis map[string]any // options of the broker's driver, if it is that one
+
+	redisBackend, databaseBackend map[string]any // of the result backend's, if it is Redis or a database
 }
 
 // to applies a setting to a field.

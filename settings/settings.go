@@ -241,14 +241,20 @@ func (c *configs) addDriverOptions() {
 	case "amqp":
 		c.client.TransportOptions = merge(c.amqp, c.client.TransportOptions)
 	}
-	if driver(c.client.Backend) == "redis" {
+	switch driver(c.client.Backend) {
+	case "redis":
 		c.client.BackendOptions = merge(c.redisBackend, c.client.BackendOptions)
+	case "db":
+		c.client.BackendOptions = merge(c.databaseBackend, c.client.BackendOptions)
 	}
 }
 
 // driver is the kind of server of a URL, "" for one that has none of the settings that are told apart here.
-func driver(broker string) string {
-	scheme, _, _ := strings.Cut(broker, "://")
+func driver(url string) string {
+	scheme, _, _ := strings.Cut(url, "://")
+	if strings.HasPrefix(scheme, "db+") {
+		return "db"
+	}
 	switch scheme {
 	case "redis", "rediss", "sentinel":
 		return "redis"

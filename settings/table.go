@@ -24,6 +24,7 @@ func transportOptions(c *configs) *map[string]any { return &c.client.TransportOp
 func amqpOptions(c *configs) *map[string]any      { return &c.amqp }
 func redisOptions(c *configs) *map[string]any     { return &c.redis }
 func redisBackend(c *configs) *map[string]any     { return &c.redisBackend }
+func databaseBackend(c *configs) *map[string]any  { return &c.databaseBackend }
 
 // both applies a setting twice.
 func both(first, second func(*configs, any)) func(*configs, any) {
@@ -164,6 +165,14 @@ var table = []Setting{
 	{Name: "redis_host", Type: Any, Meaning: "refused: write it into result_backend", instead: "write it into the URL of result_backend"},
 	{Name: "redis_port", Type: Any, Meaning: "refused: write it into result_backend", instead: "write it into the URL of result_backend"},
 	{Name: "redis_db", Type: Any, Meaning: "refused: write it into result_backend", instead: "write it into the URL of result_backend"},
+
+	{Name: "database_table_names", Type: Options, Default: "{task: celery_taskmeta, group: celery_tasksetmeta}", Meaning: "names of the tables of a db+ result backend",
+		check: ofTables, use: toOption(databaseBackend, "table_names")},
+	{Name: "database_table_schemas", Type: Options, Meaning: "schemas of the tables: task, group", check: ofTables, use: toOption(databaseBackend, "table_schemas")},
+	{Name: "database_create_tables_at_setup", Type: Boolean, Default: "true", Meaning: "make the tables where they are not there", use: toOption(databaseBackend, "create_tables_at_setup")},
+	{Name: "database_engine_options", Type: Options, Default: "{pool_recycle: 3600}", Meaning: "of SQLAlchemy: pool_size, max_overflow and pool_recycle",
+		check: engineOptions, use: toOption(databaseBackend, "engine_options")},
+	{Name: "database_url", Type: Any, Meaning: "refused: write it into result_backend", instead: "write it into result_backend: db+postgresql://user:password@host/database"},
 
 	// Worker.
 	{Name: "worker_queues", Own: true, Type: Names, Default: "task_queues, or the default queue", Meaning: "the queues to serve: celery worker -Q",

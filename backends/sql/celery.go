@@ -30,14 +30,8 @@ func (l celeryLayout) tables() (task, group Table, sequences [2]string) {
 		}
 		t.Schema = l.schemas[kind]
 	}
-	return task, group, [2]string{TaskSequence, GroupSequence}
+	return task, group, [2]string{task.Sequence(), group.Sequence()}
 }
-
-// The sequences SQLAlchemy makes where the database has sequences.
-const (
-	TaskSequence  = "task_id_sequence"
-	GroupSequence = "taskset_id_sequence"
-)
 
 func (celeryLayout) howToMake() string { return "create_tables_at_setup is off" }
 func (celeryLayout) key() string       { return "task_id" }
@@ -245,6 +239,11 @@ func (l celeryLayout) decodeGroup(id string, f []field) (*protocol.ResultTuple, 
 // tupleOf reads a result object: GroupResult(id, results, parent), AsyncResult(id, backend, task_name, app, parent).
 func tupleOf(v any) (*protocol.ResultTuple, error) {
 	o, ok := v.(*serialization.Object)
+	if ok && o.Module == "celery.app.base" && o.Name == "_unpickle_appattr" && len(o.Args) == 2 { // an application's own class
+		name, _ := o.Args[0].(string)
+		args, _ := o.Args[1].([]any)
+		o = &serialization.Object{Module: resultModule, Name: name, Args: args}
+	}
 	if !ok || o.Module != resultModule || len(o.Args) == 0 {
 		return nil, errors.New("what is stored is no result of Celery")
 	}

@@ -17,8 +17,8 @@ type Dialect struct {
 	// Connect opens a pool without connecting. The URL's Scheme has lost what stands before the name.
 	Connect func(u brokerurl.URL) (*sql.DB, error)
 
-	// Create returns the statements that make one of Celery's tables as SQLAlchemy does.
-	Create func(t Table) []string
+	// Create returns the statements that make one of Celery's tables as SQLAlchemy does on this server.
+	Create func(ctx context.Context, db *sql.DB, t Table) ([]string, error)
 	// NewID returns the SQL of the id of a new row. Sequence is the one SQLAlchemy makes for the table, "" for Django's.
 	NewID func(ctx context.Context, db *sql.DB, t Table, sequence string) (string, error)
 	// Limits returns how much the columns of a table take; nil: the database does not mind.
@@ -32,7 +32,7 @@ type Dialect struct {
 	Time func(t time.Time) any
 	// DuplicateKey says that rows are replaced by ON DUPLICATE KEY, not by ON CONFLICT.
 	DuplicateKey bool
-	// Binary compares a text by its bytes where the database's own = is more generous.
+	// Binary makes the database compare a text by its bytes where its own = is more generous; nil: it is not.
 	Binary func(expr string) string
 
 	// Kind sorts an error.
@@ -45,8 +45,19 @@ type Table struct {
 	Group        bool // celery_tasksetmeta, not celery_taskmeta
 }
 
+// Sequence is the sequence SQLAlchemy makes for the ids of one of Celery's tables, where the database has sequences.
+func (t Table) Sequence() string {
+	if t.Group {
+		return "taskset_id_sequence"
+	}
+	return "task_id_sequence"
+}
+
 // Limit is what a column takes; 0 is no limit.
-type Limit struct{ Characters, Bytes int }
+type Limit struct {
+	Characters, Bytes int
+	ASCII             bool // the only characters of which it is sure that the column has them
+}
 
 // Kind says what an error of a database calls for.
 type Kind int

@@ -2,7 +2,9 @@ package sql
 
 import (
 	"context"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/gelery/gelery/backends"
 	"github.com/gelery/gelery/protocol"
@@ -12,8 +14,17 @@ import (
 // among them.
 func statement(parts ...string) string { return strings.Join(parts, "") }
 
+// takes tells whether the column takes the key. One it does not take is in no row, and some servers refuse to compare with it.
+func (t *table) takes(column, key string) bool {
+	return !t.limits[column].ASCII || strings.IndexFunc(key, func(r rune) bool { return r >= utf8.RuneSelf }) < 0
+}
+
 // query reads columns of the rows with the keys, which are few enough for one statement.
 func (b *Backend) query(ctx context.Context, t *table, key string, keys, columns []string, found func(key string, fields []field) error) error {
+	keys = slices.DeleteFunc(slices.Clone(keys), func(k string) bool { return !t.takes(key, k) })
+	if len(keys) == 0 {
+		return nil
+	}
 	args := make([]any, len(keys))
 	marks := make([]string, len(keys))
 	for i, k := range keys {
@@ -108,12 +119,23 @@ func (b *Backend) Forget(ctx context.Context, ids ...string) error {
 	return nil
 }
 
+// remove deletes the rows with the keys, and none whose key the database alone takes for the same.
 func (b *Backend) remove(ctx context.Context, t *table, key string, keys []string) error {
+	keys = slices.DeleteFunc(slices.Clone(keys), func(k string) bool { return !t.takes(key, k) })
+	if len(keys) == 0 {
+		return nil
+	}
 	args := make([]any, len(keys))
 	marks := make([]string, len(keys))
 	for i, k := range keys {
 		args[i], marks[i] = k, b.dialect.Placeholder(i+1)
 	}
-	_, err := b.db.ExecContext(ctx, statement("DELETE FROM ", t.quoted, " WHERE ", key, " IN (", strings.Join(marks, ", "), ")"), args...)
+	list := " IN (" + strings.Join(marks, ", ") + ")"
+	where := key + list
+	if b.dialect.Binary != nil {
+		where += " AND " + b.dialect.Binary(key) + list
+		args = append(args, args...)
+	}
+	_, err := b.db.ExecContext(ctx, statement("DELETE FROM ", t.quoted, " WHERE ", where), args...)
 	return err
 }

@@ -30,12 +30,7 @@ import (
 	"github.com/gelery/gelery/protocol"
 )
 
-const (
-	defaultExpires = 24 * time.Hour
-	maxConnections = 8
-	idleTime       = 5 * time.Minute
-	lifetime       = time.Hour // pool_recycle of Celery
-)
+const defaultExpires = 24 * time.Hour
 
 // Backend is an open database.
 type Backend struct {
@@ -68,8 +63,9 @@ type table struct {
 // openURL opens a database. It makes Celery's tables if they are not there, and changes none that are; Django's must be
 // there. It tries until the database answers or ctx is done; with Lazy all that comes with the first use.
 //
-// Transport options: table_names and table_schemas, maps of "task" and "group", and create_tables_at_setup (default
-// true): Celery's settings of these names behind database_. They are not for Django's tables.
+// Transport options: table_names and table_schemas, maps of "task" and "group", create_tables_at_setup (default true), and
+// engine_options, a map of SQLAlchemy's pool_size, max_overflow and pool_recycle (default: 8 connections of an hour): Celery's
+// settings of these names behind database_. They are not for Django's tables.
 func openURL(ctx context.Context, d *Dialect, url string, o backends.Options) (backends.Backend, error) {
 	urls, err := brokerurl.Parse(url)
 	if err == nil && len(urls) > 1 {
@@ -110,10 +106,7 @@ func openURL(ctx context.Context, d *Dialect, url string, o backends.Options) (b
 	if b.db, err = d.Connect(u); err != nil {
 		return nil, fmt.Errorf("result backend: %w", err)
 	}
-	b.db.SetMaxOpenConns(maxConnections)
-	b.db.SetMaxIdleConns(maxConnections)
-	b.db.SetConnMaxIdleTime(idleTime)
-	b.db.SetConnMaxLifetime(lifetime)
+	options.apply(b.db)
 	b.policy = retry.Policy{Server: "the database", Again: func(err error) bool { return !b.closed.Load() && b.kind(err).again() }}
 	b.poller = backends.NewPoller(b.poll)
 	if o.Lazy {
@@ -184,8 +177,8 @@ func (b *Backend) lookAt(ctx context.Context, named Table, sequence string) (*ta
 	}
 	err := b.columns(ctx, t)
 	if err != nil && b.create && b.kind(err) == Fatal {
-		var failed error
-		for _, statement := range b.dialect.Create(named) {
+		statements, failed := b.dialect.Create(ctx, b.db, named)
+		for _, statement := range statements {
 			if _, failed = b.db.ExecContext(ctx, statement); failed != nil {
 				break // perhaps because another one makes them too: then they are there soon
 			}

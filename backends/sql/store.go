@@ -121,6 +121,9 @@ func (w writer) write(ctx context.Context, rows []row) error {
 }
 
 func (w writer) check(r row) error {
+	if !w.table.takes(w.key, r.id) {
+		return errors.New("the column of ids does not take every character of the id")
+	}
 	if err := w.table.check([]column{{name: w.key}}, []any{r.id}); err != nil {
 		return err
 	}

@@ -80,8 +80,25 @@ func connect(u brokerurl.URL) (*dbsql.DB, error) {
 
 func quote(name string) string { return "`" + strings.ReplaceAll(name, "`", "``") + "`" }
 
-func create(t sql.Table) []string {
-	return sql.CreateTable(t, quote, sql.Types{ID: "INTEGER NOT NULL AUTO_INCREMENT", Bytes: "BLOB", Time: "DATETIME"})
+// create makes ids as SQLAlchemy does: from a sequence where the server has those, which is MariaDB from 10.3 on.
+func create(ctx context.Context, db *dbsql.DB, t sql.Table) ([]string, error) {
+	var has int
+	if err := db.QueryRowContext(ctx, "SELECT 0 /*M!100300 + 1 */").Scan(&has); err != nil { // MySQL takes it for a comment
+		return nil, err
+	}
+	types := sql.Types{ID: "INTEGER NOT NULL AUTO_INCREMENT", Bytes: "BLOB", Time: "DATETIME"}
+	if has == 0 {
+		return sql.CreateTable(t, quote, types), nil
+	}
+	types.ID = "INTEGER NOT NULL"
+	return append([]string{"CREATE SEQUENCE IF NOT EXISTS " + qualified(t, t.Sequence())}, sql.CreateTable(t, quote, types)...), nil
+}
+
+func qualified(t sql.Table, name string) string {
+	if t.Schema != "" {
+		return quote(t.Schema) + "." + quote(name)
+	}
+	return quote(name)
 }
 
 // aboutTable is the condition that a row of information_schema is about a table.
@@ -92,47 +109,39 @@ func schemaOf(t sql.Table) dbsql.NullString {
 	return dbsql.NullString{String: t.Schema, Valid: t.Schema != ""}
 }
 
-// newID is what the column makes by itself, or the next number of SQLAlchemy's sequence: MariaDB has those.
+// newID is the next number of SQLAlchemy's sequence where that is there, else what the column makes by itself.
 func newID(ctx context.Context, db *dbsql.DB, t sql.Table, sequence string) (string, error) {
-	var extra string
-	err := db.QueryRowContext(ctx, "SELECT extra FROM information_schema.columns WHERE column_name = 'id'"+aboutTable, schemaOf(t), t.Name).Scan(&extra)
-	if err != nil && !errors.Is(err, dbsql.ErrNoRows) {
-		return "", err
-	}
-	if sequence == "" || strings.Contains(strings.ToLower(extra), "auto_increment") {
-		return "NULL", nil
+	if sequence == "" {
+		return "DEFAULT", nil
 	}
 	there := 0
-	err = db.QueryRowContext(ctx, "SELECT COUNT(*) FROM information_schema.tables WHERE table_type = 'SEQUENCE'"+aboutTable, schemaOf(t), sequence).Scan(&there)
+	err := db.QueryRowContext(ctx, "SELECT COUNT(*) FROM information_schema.tables WHERE table_type = 'SEQUENCE'"+aboutTable, schemaOf(t), sequence).Scan(&there)
 	if err != nil || there == 0 {
 		return "DEFAULT", err
 	}
-	name := quote(sequence)
-	if t.Schema != "" {
-		name = quote(t.Schema) + "." + name
-	}
-	return "NEXTVAL(" + name + ")", nil
+	return "NEXTVAL(" + qualified(t, sequence) + ")", nil
 }
 
-// limits are bytes of BLOB and TEXT, characters of VARCHAR.
+// limits are bytes of BLOB and TEXT, characters of VARCHAR. A server may have made the tables in latin1.
 func limits(ctx context.Context, db *dbsql.DB, t sql.Table) (map[string]sql.Limit, error) {
-	rows, err := db.QueryContext(ctx, "SELECT column_name, data_type, character_maximum_length, character_octet_length FROM information_schema.columns"+
-		" WHERE character_maximum_length IS NOT NULL"+aboutTable, schemaOf(t), t.Name)
+	rows, err := db.QueryContext(ctx, "SELECT column_name, data_type, character_maximum_length, character_octet_length, COALESCE(character_set_name, 'utf8mb4')"+
+		" FROM information_schema.columns WHERE character_maximum_length IS NOT NULL"+aboutTable, schemaOf(t), t.Name)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = rows.Close() }()
 	found := map[string]sql.Limit{}
 	for rows.Next() {
-		var name, kind string
+		var name, kind, charset string
 		var characters, bytes int
-		if err := rows.Scan(&name, &kind, &characters, &bytes); err != nil {
+		if err := rows.Scan(&name, &kind, &characters, &bytes, &charset); err != nil {
 			return nil, err
 		}
 		limit := sql.Limit{Bytes: bytes}
 		if strings.HasSuffix(strings.ToLower(kind), "char") {
 			limit = sql.Limit{Characters: characters}
 		}
+		limit.ASCII = charset != "utf8mb4"
 		found[name] = limit
 	}
 	return found, rows.Err()

@@ -73,13 +73,9 @@ func qualified(t sql.Table, name string) string {
 	return sql.DoubleQuoted(name)
 }
 
-func create(t sql.Table) []string {
-	sequence := sql.TaskSequence
-	if t.Group {
-		sequence = sql.GroupSequence
-	}
+func create(_ context.Context, _ *dbsql.DB, t sql.Table) ([]string, error) {
 	statements := sql.CreateTable(t, sql.DoubleQuoted, sql.Types{ID: "INTEGER NOT NULL", Bytes: "BYTEA", Time: "TIMESTAMP WITHOUT TIME ZONE"})
-	return append([]string{"CREATE SEQUENCE IF NOT EXISTS " + qualified(t, sequence)}, statements...)
+	return append([]string{"CREATE SEQUENCE IF NOT EXISTS " + qualified(t, t.Sequence())}, statements...), nil
 }
 
 // newID is the next number of SQLAlchemy's sequence where that is there, else what the column's own default is.

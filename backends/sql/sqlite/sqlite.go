@@ -49,8 +49,8 @@ func connect(u brokerurl.URL) (*dbsql.DB, error) {
 	return dbsql.Open("sqlite", fmt.Sprintf("file:%s?_pragma=busy_timeout(%d)", path.EscapedPath(), busyTimeout.Milliseconds()))
 }
 
-func create(t sql.Table) []string {
-	return sql.CreateTable(t, sql.DoubleQuoted, sql.Types{ID: "INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT", Bytes: "BLOB", Time: "DATETIME"})
+func create(_ context.Context, _ *dbsql.DB, t sql.Table) ([]string, error) {
+	return sql.CreateTable(t, sql.DoubleQuoted, sql.Types{ID: "INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT", Bytes: "BLOB", Time: "DATETIME"}), nil
 }
 
 func kind(err error) sql.Kind {
