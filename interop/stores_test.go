@@ -26,6 +26,7 @@ type store struct {
 	pickles  bool   // values cross whatever the serializer
 	children bool   // there is a place for them
 	repr     bool   // Python stores arguments as their reprs, and no retries and queue
+	few      bool   // of the sets of values a few do: the others cross in the same way elsewhere
 }
 
 // TestStores lets Python store results in databases and folders and Go read them, and the reverse.
@@ -36,8 +37,8 @@ func TestStores(t *testing.T) {
 		driver := v.startDriver(t, v.Command(t, Settings{}, "python", "stores.py"))
 		stores := []store{
 			{name: "sqlite", url: "db+sqlite:///" + filepath.Join(t.TempDir(), "results.db"), pickles: true},
-			{name: "postgresql", url: "db+" + postgresql.NewDatabase(t), pickles: true},
-			{name: "mysql", url: strings.Replace("db+"+mariadb.NewDatabase(t), "mysql:", "mysql+pymysql:", 1), pickles: true},
+			{name: "postgresql", url: "db+" + postgresql.NewDatabase(t), pickles: true, few: true},
+			{name: "mysql", url: strings.Replace("db+"+mariadb.NewDatabase(t), "mysql:", "mysql+pymysql:", 1), pickles: true, few: true},
 			{name: "file", url: "file://" + t.TempDir(), children: true},
 		}
 		for _, s := range stores {
@@ -64,7 +65,7 @@ func TestDjangoStores(t *testing.T) {
 			cmd := v.Command(t, Settings{Backend: database}, "python", "stores.py")
 			cmd.Env = append(cmd.Env, "DJANGO=1")
 			driver := v.startDriver(t, cmd)
-			s := store{name: "django-" + kind, url: "django-db+" + database, py: "django-db", children: true, repr: true}
+			s := store{name: "django-" + kind, url: "django-db+" + database, py: "django-db", children: true, repr: true, few: kind != "sqlite"}
 			s.cross(t, Crossing{Version: v, Stack: Stack{Broker: "none", Backend: s.name}}, driver)
 		})
 	}
@@ -152,8 +153,7 @@ func (s store) pythonToGo(t *testing.T, c Crossing, b backends.Backend, do func(
 		})
 	}
 	for _, set := range sets {
-		// Python pickles a UUID by the state of the object.
-		if s.pickles && set.name == "uuid" || !s.pickles && !(slices.Contains(set.via, "json") && set.carries(c.Version, "json")) {
+		if !s.carries(c.Version, set) || s.pickles && set.name == "uuid" { // Python pickles a UUID by the state of the object
 			continue
 		}
 		c.Cell(t, "stored values "+set.name, func(t *testing.T) {
@@ -167,6 +167,14 @@ func (s store) pythonToGo(t *testing.T, c Crossing, b backends.Backend, do func(
 			}
 		})
 	}
+}
+
+// carries tells whether a set of values crosses here.
+func (s store) carries(v Version, set set) bool {
+	if s.few && !slices.Contains([]string{"bytes", "nested", "unicode"}, set.name) {
+		return false
+	}
+	return s.pickles || set.carries(v, "json")
 }
 
 // fields is what python/stores.py tells of a result.
@@ -224,7 +232,7 @@ func (s store) goToPython(t *testing.T, c Crossing, b backends.Backend, do func(
 		})
 	}
 	for _, set := range sets {
-		if !s.pickles && !(slices.Contains(set.via, "json") && set.carries(c.Version, "json")) {
+		if !s.carries(c.Version, set) {
 			continue
 		}
 		c.Cell(t, "stored values "+set.name, func(t *testing.T) {
@@ -265,7 +273,11 @@ func (s store) groups(t *testing.T, c Crossing, b backends.GroupKeeper, do func(
 	c.To(PythonToGo).Cell(t, "a saved group", func(t *testing.T) {
 		do(t, Command{Op: "save", Tuple: group.Value()})
 		back, err := b.LoadGroup(within(t), group.ID)
-		if diff := cmp.Diff(&group, back); diff != "" || err != nil {
+		want := group
+		if s.pickles { // which leave it out
+			want.Parent = nil
+		}
+		if diff := cmp.Diff(&want, back); diff != "" || err != nil {
 			t.Errorf("Python saved (-), Go restores (+): %v\n%s", err, diff)
 		}
 		if err := b.ForgetGroup(within(t), group.ID); err != nil {

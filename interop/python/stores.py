@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 from celery import Celery
+from celery.backends.database import DatabaseBackend
 from celery.exceptions import TaskRevokedError
 from celery.result import ResultBase, result_from_tuple
 
@@ -43,6 +44,10 @@ apps = {}
 def app(command):
     url = command["task"]
     if url not in apps:
+        # Up to 5.5 Celery makes tables in the first database of a process only.
+        shared = DatabaseBackend.ResultSession.__defaults__[0]
+        if shared is not None:
+            shared.prepared = False
         apps[url] = Celery("stores", backend=url, set_as_current=False)
         apps[url].conf.update(result_extended=True)
     apps[url].set_current()  # whose a restored group is
