@@ -99,6 +99,7 @@ type ChordPart struct {
 // ChordState is what became of a chord by a part.
 type ChordState struct {
 	Complete bool // the body is to be sent, or to fail
+	Unsized  bool // no size of it is stored, and it has not ended as far as is known
 
 	// Of a complete chord. Results are those of the parts in their order. Failed is the first part that did not succeed, nil
 	// if all did. Err: what is stored of the parts cannot be read.

@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -23,6 +24,7 @@ type Request struct {
 	// Protocol is the version the message was written in: 1 or 2.
 	Protocol int
 
+	embedRead    bool      // Embed is all that the message says
 	eta, expires time.Time // parsed by DecodeRequest
 	source       *Message  // what DecodeRequest has read
 }
@@ -197,16 +199,16 @@ func (r *Request) readTriple(body any) error {
 	if !ok || len(triple) != 3 {
 		return malformed("body is not the triple [args, kwargs, embed]")
 	}
-	if err := r.readCall(triple[0], triple[1]); err != nil {
-		return err
-	}
+	err := r.readCall(triple[0], triple[1])
 	switch embed := triple[2].(type) {
 	case nil:
-		return nil
-	case map[string]any:
-		return r.readEmbed(embed)
+		r.embedRead = true
+	case map[string]any: // also if the task cannot be called: the rest of its workflow is in it
+		err = cmp.Or(err, r.readEmbed(embed))
+	default:
+		err = cmp.Or(err, error(malformed("embed, the third element of the body, is not an object")))
 	}
-	return malformed("embed, the third element of the body, is not an object")
+	return err
 }
 
 func (r *Request) readCall(args, kwargs any) error {
@@ -220,9 +222,11 @@ func (r *Request) readCall(args, kwargs any) error {
 	return nil
 }
 
-func (r *Request) readEmbed(embed map[string]any) (err error) {
+// readEmbed reads all that can be read.
+func (r *Request) readEmbed(embed map[string]any) (first error) {
 	e := &r.Embed
 	for key, v := range embed {
+		var err error
 		switch key {
 		case "callbacks":
 			e.Callbacks, err = signatureList(key, v)
@@ -238,11 +242,15 @@ func (r *Request) readEmbed(embed map[string]any) (err error) {
 			}
 			e.Extra[key] = v
 		}
-		if err != nil {
-			return err
-		}
+		first = cmp.Or(first, err)
 	}
-	return nil
+	r.embedRead = first == nil
+	return first
+}
+
+// HidesChord tells whether a request that could not be decoded may be a part of a chord whose body is not known: it names a group.
+func (r *Request) HidesChord() bool {
+	return !r.embedRead && r.ID != "" && r.Group != "" && r.Embed.Chord == nil
 }
 
 func signatureList(name string, v any) ([]Signature, error) {
@@ -253,14 +261,17 @@ func signatureList(name string, v any) ([]Signature, error) {
 	if !ok {
 		return nil, malformed("%s is not a list of signatures", name)
 	}
-	out := make([]Signature, len(list))
+	out := make([]Signature, 0, len(list))
+	var first error
 	for i, item := range list {
-		var err error
-		if out[i], err = SignatureFromValue(item); err != nil {
-			return nil, malformed("%s[%d]: %w", name, i, err)
+		sig, err := SignatureFromValue(item)
+		if err == nil {
+			out = append(out, sig)
+		} else if first == nil {
+			first = malformed("%s[%d]: %w", name, i, err)
 		}
 	}
-	return out, nil
+	return out, first
 }
 
 func optionalSignature(name string, v any) (*Signature, error) {

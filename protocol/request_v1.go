@@ -58,6 +58,7 @@ func (r *Request) readObject(body map[string]any) error {
 		return err
 	}
 	r.Embed.Chord, err = optionalSignature("chord", body["chord"])
+	r.embedRead = err == nil
 	return err
 }
 

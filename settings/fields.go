@@ -56,6 +56,7 @@ var (
 		"ResultExtended":           "result_extended",
 		"ChordRetryInterval":       "result_chord_retry_interval",
 		"ChordJoinTimeout":         "result_chord_join_timeout",
+		"ChordSizeTimeout":         "worker_chord_size_timeout",
 		"StopTimeout":              "worker_stop_timeout",
 		"SoftStopTimeout":          "worker_soft_shutdown_timeout",
 		"TimeLimit":                "task_time_limit",

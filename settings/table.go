@@ -233,6 +233,8 @@ var table = []Setting{
 		use: to(func(c *configs) *bool { return &c.worker.DisableHeartbeat })},
 	{Name: "worker_state_db", Type: Text, Meaning: "path of the file that keeps what is revoked over a restart",
 		use: to(func(c *configs) *string { return &c.worker.StateFile })},
+	{Name: "worker_chord_size_timeout", Own: true, Type: Seconds, Default: "300", Meaning: "how long a chord may have no size once a part of it is done", check: notZero,
+		use: to(func(c *configs) *time.Duration { return &c.worker.ChordSizeTimeout })},
 	{Name: "worker_soft_shutdown_timeout", Type: Seconds, Default: "0", Meaning: "how long running tasks may go on when a cold stop is asked for",
 		use: to(func(c *configs) *time.Duration { return &c.worker.SoftStopTimeout })},
 	{Name: "worker_stop_timeout", Own: true, Type: Seconds, Default: "for ever", Meaning: "how long a warm stop waits for running tasks",

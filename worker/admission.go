@@ -127,6 +127,9 @@ func (w *Worker) refuse(d *transport.Delivery, r *protocol.Request, x *protocol.
 	o := &outcome{delivery: d, request: r, verdict: transport.Quarantine, reason: reason, meta: w.refusal(r, x),
 		events: w.events.ofRefusal(r, x)}
 	w.carryOn(o, &completion{state: protocol.Failure, exception: x})
+	if r.HidesChord() { // who counts another part last fails the chord
+		o.addPart(r.Group, r.GroupIndex, nil, &protocol.ResultMeta{TaskID: r.ID, Status: protocol.Failure, Exception: x})
+	}
 	w.report(o)
 }
 

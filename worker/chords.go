@@ -40,8 +40,11 @@ func (w *Worker) countParts(batch []*outcome) bool {
 			return false
 		}
 		for i, state := range states {
-			if state.Complete {
+			switch {
+			case state.Complete:
 				w.completeChord(owners[i], parts[i].Group, bodies[i], state)
+			case state.Unsized:
+				w.countedUnsized(owners[i], chordPart{parts[i], bodies[i]})
 			}
 		}
 		if !w.storeLost(batch) {
@@ -95,6 +98,11 @@ func (w *Worker) storeLost(batch []*outcome) bool {
 
 // completeChord sends the body of a chord whose last part was counted, with the list of results, or fails it.
 func (w *Worker) completeChord(o *outcome, group string, body *protocol.Signature, state backends.ChordState) {
+	if body == nil { // only the message that could not be read knows it
+		w.log.Error("a chord is complete by a part whose message cannot be read: its body waits until that is mended and sent again",
+			"group", group, "task_id", o.request.ID)
+		return
+	}
 	o.ended = append(o.ended, backends.ChordEnd{Group: group, Failed: state.Err != nil || state.Failed != nil})
 	switch {
 	case state.Err != nil:

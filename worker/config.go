@@ -48,6 +48,10 @@ type Config struct {
 	// ChordJoinTimeout is how long it may take to read the results of up to 500 parts at such a look; what takes longer is tried
 	// again at the next one, where Celery fails the chord. Default 3 s. result_chord_join_timeout.
 	ChordJoinTimeout time.Duration
+	// ChordSizeTimeout is how long a chord may have no size, on backends that count parts, after one of its parts has come back to this
+	// worker: then its body has FAILURE. Celery stores the size with the last part, so it must be longer than the sending of a chord
+	// takes. Default 5 minutes. Celery's chords wait for ever.
+	ChordSizeTimeout time.Duration
 	// StopTimeout is how long a warm stop waits for running tasks before it turns cold. Default: for ever.
 	StopTimeout time.Duration
 	// SoftStopTimeout is how long running tasks may go on when the worker is told to stop cold, before their contexts are

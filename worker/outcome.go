@@ -25,6 +25,7 @@ type outcome struct {
 	reason       string     // of a quarantine
 	settled      bool       // acknowledged early: nothing to settle
 	unsent       bool       // what was to follow could not be sent
+	lastCall     bool       // of a chord without a size: see unsized
 	run          *execution // nil: there was none, or a stop has ended it
 	events       []event    // nil: there are none, or nobody wants them
 }

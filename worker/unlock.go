@@ -23,8 +23,10 @@ const (
 func (c *Config) chordDefaults() error {
 	c.ChordRetryInterval = cmp.Or(c.ChordRetryInterval, time.Second)
 	c.ChordJoinTimeout = cmp.Or(c.ChordJoinTimeout, 3*time.Second)
-	if c.ChordRetryInterval < 0 || c.ChordJoinTimeout < 0 {
-		return fmt.Errorf("worker config: ChordRetryInterval %v, ChordJoinTimeout %v: neither may be negative", c.ChordRetryInterval, c.ChordJoinTimeout)
+	c.ChordSizeTimeout = cmp.Or(c.ChordSizeTimeout, 5*time.Minute)
+	if c.ChordRetryInterval < 0 || c.ChordJoinTimeout < 0 || c.ChordSizeTimeout < 0 {
+		return fmt.Errorf("worker config: ChordRetryInterval %v, ChordJoinTimeout %v, ChordSizeTimeout %v: none may be negative",
+			c.ChordRetryInterval, c.ChordJoinTimeout, c.ChordSizeTimeout)
 	}
 	return nil
 }

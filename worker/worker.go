@@ -30,6 +30,7 @@ type Worker struct {
 	window    *window   // how many deliveries are held
 	ready     chan *job // admitted and due, waiting for a slot; closed when receiving has ended
 	parking   *parking  // admitted and not due
+	unsized   *unsized  // chords
 	strangers *parking  // of tasks nobody knows here, until they are handed back
 	delaying  *delaying // admitted, not due, and on their way back to the broker
 	rooms     *rooms    // admitted and due, but held back by a limit
@@ -103,7 +104,7 @@ func New(client *task.Client, mux *Mux, c Config) (*Worker, error) {
 	if err := w.setCommands(mux.ControlCommands()); err != nil {
 		return nil, err
 	}
-	w.strangers = newParking(w)
+	w.strangers, w.unsized = newParking(w), newUnsized(w)
 	w.sources.queues = queues
 	w.parking, w.slots, w.autoscaler = newParking(w), newSlots(w, c.Concurrency), newAutoscaler(w)
 	if w.rooms, err = newRooms(w); err != nil {
@@ -161,6 +162,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	w.rooms.start = func(run func(context.Context)) { receiving.Go(func() { run(ctx) }) } // by who is among them
 	receiving.Go(func() { w.receive(ctx) })
 	receiving.Go(func() { w.parking.run(ctx) })
+	receiving.Go(func() { w.unsized.run(ctx) })
 	receiving.Go(func() { w.strangers.run(ctx) })
 	receiving.Go(func() { w.delaying.run(ctx) })
 	receiving.Go(func() { w.revoked.dropWaiting(ctx) })

@@ -128,10 +128,19 @@ func testChordWithoutPlaces(t *testing.T, open Opener) {
 
 func testChordWithoutSize(t *testing.T, open Opener) {
 	c := openChords(t, open, backends.Options{})
-	c.wantNot(part("g", 0, success("a", nil)))
+	unsized := backends.ChordState{Unsized: true}
+	a, other := part("g", 0, success("a", nil)), part("other", 1, success("b", nil))
+	if d := cmp.Diff([]backends.ChordState{unsized, unsized, unsized}, c.count(a, other, a)); d != "" {
+		t.Error(d)
+	}
 	c.start("g", 2)
-	c.wantNot(part("other", 1, success("b", nil)))
+	c.wantNot(a)
+	if d := cmp.Diff([]backends.ChordState{unsized}, c.count(other)); d != "" {
+		t.Error(d)
+	}
 	c.want(part("g", 1, success("b", nil)), nil, nil)
+	c.end("g", "other")
+	c.wantNot(a, other)
 }
 
 func testChordCountsATaskOnce(t *testing.T, open Opener) {

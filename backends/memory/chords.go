@@ -95,9 +95,12 @@ func (b *Backend) CountParts(ctx context.Context, parts []backends.ChordPart) ([
 		texts[i] = string(text)
 	}
 	complete := make([][]chordPart, len(parts))
+	unsized := make([]bool, len(parts))
 	err := b.changeChords(func(chord func(string) *chord) {
 		for i, p := range parts {
-			complete[i] = chord(p.Group).count(p, texts[i])
+			c := chord(p.Group)
+			complete[i] = c.count(p, texts[i])
+			unsized[i] = !c.sized && !c.ended
 		}
 	})
 	if err != nil {
@@ -106,6 +109,7 @@ func (b *Backend) CountParts(ctx context.Context, parts []backends.ChordPart) ([
 	states := make([]backends.ChordState, len(parts))
 	for i, p := range parts {
 		if complete[i] == nil {
+			states[i].Unsized = unsized[i]
 			continue
 		}
 		if states[i], err = b.joinChord(ctx, p.Group, complete[i]); err != nil {

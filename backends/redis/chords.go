@@ -136,8 +136,11 @@ func (b *Backend) chordState(ctx context.Context, p backends.ChordPart, reply an
 		if text, wrong := reply.(string); wrong {
 			return broken(p.Group, errors.New(text))
 		}
-		if reply == int64(0) {
+		switch reply {
+		case int64(0):
 			return backends.ChordState{}, nil
+		case int64(-1):
+			return backends.ChordState{Unsized: true}, nil
 		}
 		members, saved, err := b.readChord(ctx, p.Group)
 		if err != nil {

@@ -3,7 +3,8 @@
 -- KEYS  for each part four of its chord: parts, extra, size, mark
 -- ARGV  1 seconds to keep (0: for ever), 2 "1": parts are in a sorted set, else in a list, 3 seconds to keep the mark
 --       for each part four: score, member, length of what the members of this task begin with, mark to set
--- reply for each part 0, or the number of parts if the chord is complete by it, or a text if what is stored of it makes no sense
+-- reply for each part 0, or -1 if no size of its chord is stored, or the number of parts if the chord is complete by it, or a text if
+--       what is stored of it makes no sense
 --
 -- In the sorted set the outcomes of one task are neighbours: same score, same beginning. So a part that ran twice is found without
 -- a search. In a list it stays until all are read (recountchord.lua).
@@ -35,7 +36,8 @@ local function count(members, extra, size, mark, score, member, length, name)
   if ttl ~= '0' then
     for _, key in ipairs({members, extra, size}) do redis.call('EXPIRE', key, ttl) end
   end
-  if not total or type(total) == 'number' and parts(members, ordered) < total then return 0 end
+  if not total then return current and 0 or -1 end
+  if type(total) == 'number' and parts(members, ordered) < total then return 0 end
   if current and current ~= name then return 0 end
   redis.call('SET', mark, name, 'EX', ARGV[3])
   return total
