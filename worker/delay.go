@@ -34,6 +34,7 @@ type delaying struct {
 	jobs   chan *parked      // has room for the whole window, in which all of them count
 
 	patience time.Duration // delayPatience
+	handed   handedOver
 
 	rest   <-chan time.Time // ends a pause; nil: there is none
 	pause  time.Duration    // the next one
@@ -61,6 +62,7 @@ func (d *delaying) take(j *job, eta time.Time) bool {
 	}
 	select {
 	case d.jobs <- &parked{job: j, eta: eta}:
+		d.handed.add(parked{job: j, eta: eta})
 		return true
 	default:
 		return false

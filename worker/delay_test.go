@@ -119,6 +119,10 @@ func TestDelayedTasksLeaveTheWindow(t *testing.T) {
 	s.start(Config{Concurrency: 1, PrefetchMultiplier: 1})
 	s.await(ran)
 	c := s.worker.consumer.(*keeping)
+	listed, err := scheduledCommand(t.Context(), s.worker, arguments{})
+	if all, _ := listed.([]any); len(all) != n || err != nil || all[n-1].(map[string]any)["eta"] != isoText(far.UTC(), true) {
+		t.Errorf("inspect scheduled lists %d, %v; expected all %d, the latest last", len(all), err, n)
+	}
 	if err := s.end(); err != nil {
 		t.Error(err)
 	}
@@ -365,5 +369,29 @@ func TestStopsWhileDelaying(t *testing.T) {
 				t.Errorf("the task is %s, %v", state, err)
 			}
 		})
+	}
+}
+
+// TestHandedOver: what the broker keeps is remembered until its time, the latest of it, and nothing large.
+func TestHandedOver(t *testing.T) {
+	t.Parallel()
+	var h handedOver
+	add := func(eta time.Time, body int) *job {
+		j := &job{delivery: &transport.Delivery{Message: &protocol.Message{Body: make([]byte, body)}}}
+		h.add(parked{job: j, eta: eta})
+		return j
+	}
+	far := time.Now().Add(time.Hour)
+	add(time.Now().Add(-time.Second), 1)
+	add(far, maxHandedBytes+1)
+	if n := len(h.waiting()); n != 0 {
+		t.Errorf("%d are remembered: one is due, and one is too large", n)
+	}
+	var last *job
+	for range 3 * maxHandedOver {
+		last = add(far, 1)
+	}
+	if all := h.waiting(); len(all) > maxHandedOver || len(all) < maxHandedOver*9/10 || all[len(all)-1].job != last {
+		t.Errorf("%d are remembered, expected the latest %d", len(all), maxHandedOver)
 	}
 }

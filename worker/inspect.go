@@ -50,11 +50,22 @@ func reservedCommand(_ context.Context, w *Worker, _ arguments) (any, error) {
 	return out, nil
 }
 
-// scheduledCommand lists what waits in the worker for its time: Celery's tasks with an eta, and those that a limit holds back.
+// scheduledCommand lists what waits for its time: Celery's tasks with an eta, also those that this worker has given to the broker
+// until then, and those that a limit holds back.
 func scheduledCommand(_ context.Context, w *Worker, _ arguments) (any, error) {
 	infos := w.taskInfos(false)
 	out := []any{}
 	waiting := w.waitingJobs()
+	held := make(map[*job]bool, len(waiting))
+	for _, x := range waiting {
+		held[x.job] = true // which the broker did not take
+	}
+	for _, x := range w.delaying.handed.waiting() {
+		if !held[x.job] {
+			waiting = append(waiting, x)
+		}
+	}
+	slices.SortStableFunc(waiting, func(a, b parked) int { return a.eta.Compare(b.eta) })
 	for _, x := range waiting[:min(len(waiting), maxListed)] {
 		out = append(out, map[string]any{"eta": isoText(x.eta.UTC(), true), "priority": int64(scheduledPriority), "request": infos.of(x.job)})
 	}
