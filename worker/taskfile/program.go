@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -101,6 +102,8 @@ func (p *program) handle(ctx context.Context, r *protocol.Request) (any, error) 
 		return nil, err
 	}
 	defer release()
+	runtime.LockOSThread() // lest the thread ends before the program, and the program with it
+	defer runtime.UnlockOSThread()
 	out := &bounded{most: p.MaxOutput, full: func() { cancel(errOutput) }}
 	diagnostics := newDiagnostics(ctx)
 	cmd.Stdout, cmd.Stderr = out, diagnostics
@@ -144,7 +147,7 @@ func (p *program) prepare(ctx context.Context, r *protocol.Request) (cmd *exec.C
 		}
 		cmd.Stdin = bytes.NewReader(text)
 	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = programAttributes()
 	patience := p.patience()
 	cmd.WaitDelay = patience
 	var mu sync.Mutex

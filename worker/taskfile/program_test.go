@@ -9,8 +9,10 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -185,13 +187,19 @@ func begun(ctx context.Context, t *testing.T, text, more string) (pid int, ended
 		_, err := run(ctx, d, nil, nil)
 		done <- err
 	}()
+	return awaitPid(t, pidFile), done
+}
+
+// awaitPid waits until a script has written its process id.
+func awaitPid(t *testing.T, file string) int {
+	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); ; {
-		if data, err := os.ReadFile(pidFile); err == nil && bytes.HasSuffix(data, []byte("\n")) {
-			pid, err = strconv.Atoi(strings.TrimSpace(string(data)))
+		if data, err := os.ReadFile(file); err == nil && bytes.HasSuffix(data, []byte("\n")) {
+			pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
 			if err != nil {
 				t.Fatal(err)
 			}
-			return pid, done
+			return pid
 		}
 		if time.Now().After(deadline) {
 			t.Fatal("the program did not begin")
@@ -253,6 +261,30 @@ func TestLeftBehind(t *testing.T) {
 		t.Error(err)
 	}
 	awaitDeath(t, grandchild)
+}
+
+// TestDiesWithItsWorker: a worker, or a child of its process pool, that is killed leaves no program behind.
+func TestDiesWithItsWorker(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux tells a program that its parent is dead")
+	}
+	if pidFile := os.Getenv("GELERY_TEST_PIDFILE"); pidFile != "" { // this is the worker
+		_, _ = run(t.Context(), one(t, script(`trap '' TERM; echo $$ >"$PIDFILE"; exec sleep 1000`)+"  env: {PIDFILE: '"+pidFile+"'}\n"), nil, nil)
+		return
+	}
+	pidFile := filepath.Join(t.TempDir(), "pid")
+	worker := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestDiesWithItsWorker$")
+	worker.Env = append(os.Environ(), "GELERY_TEST_PIDFILE="+pidFile)
+	if err := worker.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pid := awaitPid(t, pidFile)
+	if err := worker.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = worker.Wait()
+	awaitDeath(t, pid)
 }
 
 func awaitDeath(t *testing.T, pid int) {
