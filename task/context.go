@@ -36,6 +36,10 @@ type Info struct {
 
 	Logger *slog.Logger // the worker's, for [Logger]; nil: the client's
 
+	// GivenUp is closed when nobody waits any more for what the task returns: at its hard time limit, or when it is terminated.
+	// It is for what a run still has to do after its soft limit, when its context is done already; nil without one.
+	GivenUp <-chan struct{}
+
 	mu       sync.Mutex
 	children []protocol.ResultTuple
 }

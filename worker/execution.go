@@ -75,7 +75,7 @@ func (w *Worker) execute(j *job, ignore bool) (e *execution, c completion, runni
 	if soft > 0 {
 		limited, release := w.softLimit(ctx, e, soft)
 		defer release()
-		ctx = limited
+		ctx, e.info.GivenUp = limited, e.givenUp()
 	}
 	if e.undecided() && !w.terminated() {
 		w.tellStarted(e)

@@ -193,3 +193,22 @@ func TestLateReport(t *testing.T) {
 		}
 	})
 }
+
+// TestGivenUp: a run whose context is done by its soft limit learns of the hard one nevertheless.
+func TestGivenUp(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	heard := make(chan struct{})
+	s.mux.Func("stubborn", func(ctx context.Context) error {
+		<-ctx.Done()
+		info, _ := task.FromContext(ctx)
+		<-info.GivenUp
+		close(heard)
+		return nil
+	})
+	s.start(Config{SoftTimeLimit: 20 * time.Millisecond, TimeLimit: 100 * time.Millisecond})
+	if err := s.failure(s.send("stubborn")); !errors.Is(err, task.ErrTimeLimit) {
+		t.Errorf("the task ended with %v; expected its hard time limit", err)
+	}
+	await(t, heard, "the hard limit, in the task")
+}

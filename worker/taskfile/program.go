@@ -118,7 +118,7 @@ func (p *program) handle(ctx context.Context, r *protocol.Request) (any, error) 
 
 // prepare makes the command of a call. It runs in a process group of its own, which is ended with it. When ctx is done by
 // a soft time limit or a stop, the group gets SIGTERM, and after KillAfter SIGKILL; it gets SIGKILL at once when it is
-// given up: hard limit, termination, too much output. release is to be called when it has ended.
+// given up: hard limit, also after a soft one, termination, too much output. release is to be called when it has ended.
 func (p *program) prepare(ctx context.Context, r *protocol.Request) (cmd *exec.Cmd, release func(), err error) {
 	var words []string
 	for _, t := range p.command[1:] {
@@ -150,26 +150,30 @@ func (p *program) prepare(ctx context.Context, r *protocol.Request) (cmd *exec.C
 	cmd.SysProcAttr = programAttributes()
 	patience := p.patience()
 	cmd.WaitDelay = patience
-	var mu sync.Mutex
-	var kill *time.Timer
-	cmd.Cancel = func() error {
-		sig := syscall.SIGTERM
-		if cause := context.Cause(ctx); errors.Is(cause, errOutput) || errors.Is(cause, task.ErrTimeLimit) || errors.Is(cause, task.ErrRevoked) {
-			sig = syscall.SIGKILL
-		} else {
-			mu.Lock()
-			kill = time.AfterFunc(patience, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
-			mu.Unlock()
-		}
-		return syscall.Kill(-cmd.Process.Pid, sig)
+	var givenUp <-chan struct{} // ctx may be done before, by a soft limit
+	if info, ok := task.FromContext(ctx); ok {
+		givenUp = info.GivenUp
 	}
-	return cmd, func() {
-		mu.Lock()
-		defer mu.Unlock()
-		if kill != nil {
-			kill.Stop()
+	ended := make(chan struct{})
+	var waiting sync.WaitGroup
+	cmd.Cancel = func() error {
+		if cause := context.Cause(ctx); errors.Is(cause, errOutput) || errors.Is(cause, task.ErrTimeLimit) || errors.Is(cause, task.ErrRevoked) {
+			return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		}
-	}, nil
+		waiting.Go(func() {
+			limit := time.NewTimer(patience)
+			defer limit.Stop()
+			select {
+			case <-limit.C:
+			case <-givenUp:
+			case <-ended:
+				return
+			}
+			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		})
+		return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM)
+	}
+	return cmd, func() { close(ended); waiting.Wait() }, nil
 }
 
 // patience is the time between SIGTERM and SIGKILL: no longer than the hard limit comes after the soft one.

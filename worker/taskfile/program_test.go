@@ -238,13 +238,19 @@ func TestGroupIsKilled(t *testing.T) {
 	}{
 		"soft":       {task.ErrSoftTimeLimit, "  kill_after: 0.1\n"},
 		"hard":       {&task.TimeLimitError{Limit: time.Second}, "  kill_after: 1h\n"},
+		"soft, hard": {task.ErrSoftTimeLimit, "  kill_after: 1h\n"}, // at limits that the file does not know
 		"terminated": {task.ErrRevoked, "  kill_after: 1h\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			ctx, cancel := context.WithCancelCause(t.Context())
+			givenUp := make(chan struct{})
+			ctx := task.NewContext(t.Context(), &task.Info{Request: &protocol.Request{}, Logger: slog.New(slog.DiscardHandler), GivenUp: givenUp})
+			ctx, cancel := context.WithCancelCause(ctx)
 			grandchild, ended := begun(ctx, t, `trap '' TERM; sleep 1000 & echo $! >"$PIDFILE"; wait; sleep 1000`, c.more)
 			cancel(c.cause)
+			if name == "soft, hard" {
+				close(givenUp)
+			}
 			if err := receive(t, ended); !errors.Is(err, c.cause) {
 				t.Errorf("got %v; expected %v", err, c.cause)
 			}
