@@ -42,6 +42,7 @@ var (
 		"PublishTimeout":                 "task_publish_timeout",
 		"EventExchange":                  "event_exchange",
 		"SendSentEvent":                  "task_send_sent_event",
+		"SecretNames":                    "task_secret_names",
 	}
 	workerFields = map[string]string{
 		"Queues":                   "worker_queues",

@@ -9,6 +9,7 @@ import (
 
 	"github.com/gelery/gelery/protocol/compression"
 	"github.com/gelery/gelery/protocol/serialization"
+	"github.com/gelery/gelery/protocol/value"
 	"github.com/gelery/gelery/task"
 	"github.com/gelery/gelery/transport"
 	"github.com/gelery/gelery/worker"
@@ -126,6 +127,8 @@ var table = []Setting{
 		use: to(func(c *configs) *string { return &c.client.EventExchange })},
 	{Name: "task_send_sent_event", Type: Boolean, Default: "false", Meaning: "send an event for each task that is sent",
 		use: to(func(c *configs) *bool { return &c.client.SendSentEvent })},
+	{Name: "task_secret_names", Own: true, Type: Names, Default: strings.Join(value.DefaultSecretNames, ", "),
+		Meaning: "what is given under a name that ends so is not shown in argsrepr, events, logs and inspect", use: to(func(c *configs) *[]string { return &c.client.SecretNames })},
 
 	// Results.
 	{Name: "result_backend", Type: URL, Meaning: `where results are kept; "disabled" for nowhere`, use: func(c *configs, v any) {

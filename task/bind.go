@@ -212,6 +212,7 @@ type plan struct {
 	varargs    *variadic
 	remain     []int // field that takes the other keywords; nil: none
 	lenient    bool  // unknown keywords are dropped
+	fields     []value.Field
 	hint       string
 }
 
@@ -257,7 +258,7 @@ func structPlan(taskName string, t reflect.Type) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &plan{fn: functionName(taskName)}
+	p := &plan{fn: functionName(taskName), fields: fields}
 	for i := range fields {
 		f := &fields[i]
 		if throughPointer(t, f.Index) {
@@ -281,6 +282,16 @@ func throughPointer(t reflect.Type, index []int) bool {
 		}
 	}
 	return false
+}
+
+// secrets are what is not to be shown of the task's arguments and its result.
+func (p *plan) secrets(result reflect.Type) *value.Secrets {
+	params := make([]string, p.positional)
+	for i := range params {
+		params[i] = p.params[i].name
+	}
+	s := value.ParamSecrets(p.fields, params, result)
+	return &s
 }
 
 func (p *plan) addField(f *value.Field) error {

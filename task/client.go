@@ -11,6 +11,7 @@ import (
 	"github.com/gelery/gelery/backends"
 	"github.com/gelery/gelery/internal/poolchild"
 	"github.com/gelery/gelery/protocol"
+	"github.com/gelery/gelery/protocol/value"
 	"github.com/gelery/gelery/transport"
 )
 
@@ -24,6 +25,7 @@ type Client struct {
 	router    *router
 	replyTo   string
 	through   Publish // the middleware; nil: none
+	secrets   value.Secrets
 
 	clock    atomic.Int64 // Lamport's, of its events
 	mu       sync.Mutex
@@ -88,10 +90,14 @@ func NewClient(tr transport.Transport, backend backends.Backend, c Config) (*Cli
 		router:    router,
 		replyTo:   protocol.NewID(),
 		declared:  map[string]struct{}{},
+		secrets:   value.NewSecrets(c.SecretNames...),
 	}
 	client.through = client.publisher()
 	return client, nil
 }
+
+// Secrets are what is not shown of arguments and results, whatever the task: [Config.SecretNames].
+func (c *Client) Secrets() value.Secrets { return c.secrets }
 
 // Close ends the connections that Dial opened.
 func (c *Client) Close(ctx context.Context) error {

@@ -13,6 +13,7 @@ import (
 	"github.com/gelery/gelery/protocol"
 	"github.com/gelery/gelery/protocol/compression"
 	"github.com/gelery/gelery/protocol/serialization"
+	"github.com/gelery/gelery/protocol/value"
 	"github.com/gelery/gelery/transport"
 )
 
@@ -97,6 +98,11 @@ type Config struct {
 	// EventExchange is the exchange of events. Default "celeryev". event_exchange.
 	EventExchange string
 
+	// SecretNames are names of values that argsrepr, kwargsrepr, events, logs and inspect do not show: '********' stands for
+	// what is given under a name that is one of these or ends with one, in arguments, in results and in what is inside of
+	// either. Letters, "-" and "_" do not matter. What is stored and what runs is as it was given. Default:
+	// [value.DefaultSecretNames]; an empty list hides nothing. The option secret of a field's task tag hides one by itself.
+	SecretNames []string
 	// Middleware wraps every Send and SendBatch of this client, the first one outermost. Default: none.
 	Middleware []PublishMiddleware
 	// PublishTimeout bounds a Send, reconnecting included, beside the context's own deadline. Default 10 s. It stands
@@ -122,6 +128,9 @@ func (c Config) withDefaults() (Config, error) {
 	c.Protocol = either(c.Protocol, 2)
 	c.EventExchange = either(c.EventExchange, protocol.EventExchange)
 	c.PublishTimeout = either(c.PublishTimeout, 10*time.Second)
+	if c.SecretNames == nil {
+		c.SecretNames = value.DefaultSecretNames
+	}
 	if len(c.AcceptContent) == 0 {
 		c.AcceptContent = []string{"json"}
 	}

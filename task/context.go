@@ -9,6 +9,7 @@ import (
 
 	"github.com/gelery/gelery/protocol"
 	"github.com/gelery/gelery/protocol/serialization"
+	"github.com/gelery/gelery/protocol/value"
 )
 
 // maxChildren bounds the children a running task records. A task that fans out further still sends everything; only
@@ -33,6 +34,8 @@ type Info struct {
 	Redelivered bool     // the message was handed out before: Celery's delivery_info["redelivered"]
 	Report      Reporter // stores states; nil: there is nowhere to store them
 	Client      *Client  // the worker's, to send further tasks with; nil in tests that run a handler by hand
+
+	Secrets *value.Secrets // the task's own, see [Defaults]; nil: none
 
 	Logger *slog.Logger // the worker's, for [Logger]; nil: the client's
 

@@ -39,6 +39,7 @@ type Task[A, R any] struct {
 //		Limit int            `task:"limit,default=10"`   // optional; JSON or plain text, without commas
 //		Token string         `task:"token,posonly"`      // before a "/" in Python; only the first fields can be
 //		Dry   bool           `task:"dry,kwonly"`         // after a "*" in Python
+//		Key   string         `task:"key,secret"`         // not shown in argsrepr, events and logs
 //		Items []string       `task:",varargs"`           // *args; later fields are keyword-only
 //		Rest  map[string]any `task:",remain"`            // **kwargs
 //	}
@@ -68,6 +69,7 @@ func TryDefine[A, R any](name string, opts ...DefineOption) (*Task[A, R], error)
 			return nil, fmt.Errorf("task %q: %w", name, err)
 		}
 		t.plan.lenient = s.Lenient
+		t.defaults.Secrets = t.plan.secrets(reflect.TypeFor[R]())
 	}
 	return t, nil
 }

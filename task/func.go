@@ -40,6 +40,7 @@ func TryFunc(name string, fn any, opts ...DefineOption) (Definition, error) {
 		return Definition{}, fmt.Errorf("task %q: %w", name, err)
 	}
 	f.plan.lenient = s.Lenient
+	s.Defaults.Secrets = f.secrets()
 	return Definition{Name: name, Defaults: s.Defaults, Handler: f.handle}, nil
 }
 
@@ -80,6 +81,18 @@ func newFunction(name string, fn any, names []string) (*function, error) {
 		return nil, fmt.Errorf("Params names %d parameters, the function has %d", len(names), fixed)
 	}
 	return f, f.addParams(inputs, fixed, names)
+}
+
+// secrets are what is not to be shown: a function's own parameters have no tags, but the fields of their types may.
+func (f *function) secrets() *value.Secrets {
+	for i := range f.frame.NumField() {
+		f.plan.fields = append(f.plan.fields, value.Field{Type: f.frame.Field(i).Type})
+	}
+	var result reflect.Type
+	if f.hasResult {
+		result = f.fn.Type().Out(0)
+	}
+	return f.plan.secrets(result)
 }
 
 func (f *function) readResults(t reflect.Type) error {

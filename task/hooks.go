@@ -62,7 +62,7 @@ func (c *Client) publisher() Publish {
 			if p == nil || p.settings == nil || p.Request == nil || p.Request.Task == "" || p.Request.ID == "" {
 				return errForeign
 			}
-			p.refreshReprs()
+			p.refreshReprs(c.secrets.Of(p.settings.Secrets))
 			m, err := c.encode(p)
 			if err != nil {
 				return err
@@ -84,12 +84,12 @@ func (c *Client) publisher() Publish {
 }
 
 // refreshReprs makes argsrepr and kwargsrepr tell of the arguments that are sent.
-func (p *Publishing) refreshReprs() {
+func (p *Publishing) refreshReprs(secrets value.Secrets) {
 	if p.Request.ArgsRepr == p.args[0] {
-		p.Request.ArgsRepr = value.ReprTuple(p.Request.Args, reprSize)
+		p.Request.ArgsRepr = secrets.ReprTuple(p.Request.Args, reprSize)
 	}
 	if p.Request.KwargsRepr == p.args[1] {
-		p.Request.KwargsRepr = kwargsRepr(p.Request.Kwargs)
+		p.Request.KwargsRepr = kwargsRepr(&secrets, p.Request.Kwargs)
 	}
 }
 

@@ -64,6 +64,8 @@ type Defaults struct {
 	RateLimit   *string  // how often runs begin in a worker, as ParseRate reads it; nil: the worker's default
 	Concurrency int      // how many runs go on at once in a worker; 0: as many as there are slots
 
+	Secrets *value.Secrets // what argsrepr, events and logs do not show of its arguments and results; nil: nothing of its own
+
 	Isolated           bool  // run in a child process, whatever the worker's pool is
 	RejectOnWorkerLost *bool // give the message back when the process that ran the task is lost; nil: true
 }
@@ -111,6 +113,7 @@ func (d *Defaults) inherit(from *Defaults) {
 	d.Transient = d.Transient || from.Transient
 	d.Priority = either(d.Priority, from.Priority)
 	d.IgnoreResult = either(d.IgnoreResult, from.IgnoreResult)
+	d.Secrets = either(d.Secrets, from.Secrets)
 }
 
 // either returns a unless it is zero, then b.

@@ -198,18 +198,18 @@ func (c *Client) retry(info *Info, s *settings, now time.Time) (transport.Public
 		}
 		next.ETA = protocol.FormatTime(s.eta)
 	}
-	s.override(&next, now)
+	s.override(&next, now, c.secrets.Of(info.Secrets))
 	next.Extra = slices.DeleteFunc(slices.Clone(next.Extra), func(h protocol.Header) bool { return leftBehind(h.Name) })
 	return c.republication(info, &next, s, now)
 }
 
 // override changes what the options of a retry say.
-func (s *settings) override(r *protocol.Request, now time.Time) {
+func (s *settings) override(r *protocol.Request, now time.Time, secrets value.Secrets) {
 	if s.args != nil {
-		r.Args, r.ArgsRepr = s.args, value.ReprTuple(s.args, reprSize)
+		r.Args, r.ArgsRepr = s.args, secrets.ReprTuple(s.args, reprSize)
 	}
 	if s.kwargs != nil {
-		r.Kwargs, r.KwargsRepr = s.kwargs, value.Repr(s.kwargs, reprSize)
+		r.Kwargs, r.KwargsRepr = s.kwargs, secrets.Repr(s.kwargs, reprSize)
 	}
 	if s.Expires > 0 {
 		s.expiresAt = now.Add(s.Expires)

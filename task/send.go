@@ -140,8 +140,9 @@ func (c *Client) request(ctx context.Context, call *Call, s *settings, now time.
 	r.Retries = s.retries
 	r.ReplacedTaskNesting = s.nesting
 	r.TimeLimit = protocol.TimeLimit{Hard: s.TimeLimit.Seconds(), Soft: s.SoftTimeLimit.Seconds()}
-	r.ArgsRepr = value.ReprTuple(call.Args, reprSize)
-	r.KwargsRepr = kwargsRepr(call.Kwargs)
+	secrets := c.secrets.Of(s.Secrets)
+	r.ArgsRepr = secrets.ReprTuple(call.Args, reprSize)
+	r.KwargsRepr = kwargsRepr(&secrets, call.Kwargs)
 	r.Origin = c.config.Origin
 	r.IgnoreResult = s.IgnoreResult
 	if r.IgnoreResult == nil && c.config.IgnoreResult {
@@ -178,11 +179,11 @@ func (c *Client) request(ctx context.Context, call *Call, s *settings, now time.
 	return r
 }
 
-func kwargsRepr(kwargs map[string]any) string {
+func kwargsRepr(secrets *value.Secrets, kwargs map[string]any) string {
 	if len(kwargs) == 0 {
 		return "{}"
 	}
-	return value.Repr(kwargs, reprSize)
+	return secrets.Repr(kwargs, reprSize)
 }
 
 // expiration is the time to live of a message: RabbitMQ drops an expired one by this. In the past it is 0, which Python

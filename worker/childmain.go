@@ -149,7 +149,7 @@ func (s *server) execution(d *transport.Delivery, envelope []byte) (*execution, 
 	if e.task = s.w.tasks[e.request.Task]; e.task == nil {
 		return e, fmt.Errorf("%w: %s", task.ErrNotRegistered, e.request.Task)
 	}
-	e.info = s.w.info(d, e.request)
+	e.info = s.w.info(d, e.request, e.task.Defaults.Secrets)
 	return e, nil
 }
 

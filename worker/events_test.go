@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -127,6 +128,11 @@ func TestEvents(t *testing.T) {
 		}
 	}
 	silent := []*task.Result[any]{s.send("ignores"), s.send("early")}
+	for _, r := range silent { // a stop gives back what has not begun
+		for !slices.ContainsFunc(m.told(r.ID()), func(text string) bool { return text == "started" }) {
+			m.until("task-started", "")
+		}
+	}
 	if v, err := s.send("tasks.add", 1, 2).Get(s.context()); err != nil {
 		t.Fatal(v, err)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gelery/gelery/protocol"
+	"github.com/gelery/gelery/protocol/value"
 	"github.com/gelery/gelery/task"
 	"github.com/gelery/gelery/transport"
 )
@@ -41,8 +42,8 @@ var errGoexit = task.AsPython(errors.New("task ended its goroutine (runtime.Goex
 var errGivenUp = errors.New("the task was given up before: its outcome is decided")
 
 // info is what a task can know of its own call.
-func (w *Worker) info(d *transport.Delivery, r *protocol.Request) *task.Info {
-	return &task.Info{Request: r, Hostname: w.config.Hostname, Queue: d.Queue, Redelivered: d.Redelivered || r.Attempts() > 0,
+func (w *Worker) info(d *transport.Delivery, r *protocol.Request, secrets *value.Secrets) *task.Info {
+	return &task.Info{Request: r, Secrets: secrets, Hostname: w.config.Hostname, Queue: d.Queue, Redelivered: d.Redelivered || r.Attempts() > 0,
 		Client: w.client, Logger: w.log}
 }
 
@@ -50,7 +51,7 @@ func (w *Worker) info(d *transport.Delivery, r *protocol.Request) *task.Info {
 // goroutine cannot be killed.
 func (w *Worker) execute(j *job, ignore bool) (e *execution, c completion, running <-chan struct{}) {
 	e = &execution{job: j, decided: make(chan struct{}, 1)}
-	e.info = w.info(j.delivery, j.request)
+	e.info = w.info(j.delivery, j.request, j.task.Defaults.Secrets)
 	ctx, cancel := context.WithCancelCause(task.NewContext(w.running, e.info))
 	e.ctx, e.cancel = ctx, cancel
 	j.task.total.Add(1)

@@ -122,7 +122,8 @@ func (w *Worker) logOutcome(e *execution, c completion) {
 	var how string
 	switch c.state {
 	case protocol.Success:
-		l.Result = value.Repr(c.result, resultReprSize)
+		secrets := w.secrets(e.task)
+		l.Result = secrets.Repr(c.result, resultReprSize)
 		how = "succeeded in " + strconv.FormatFloat(l.Runtime.Seconds(), 'f', -1, 64) + "s: " + l.Result
 	case protocol.Failure:
 		l.Error = c.exception.String()

@@ -99,7 +99,7 @@ func (w *Worker) succeededBefore(ctx context.Context, j *job) bool {
 		return false
 	}
 	w.logSucceededBefore(j)
-	o := &outcome{delivery: j.delivery, request: j.request, state: protocol.Success, events: w.events.ofSuccess(j.request, meta.Result, 0)}
+	o := &outcome{delivery: j.delivery, request: j.request, state: protocol.Success, events: w.events.ofSuccess(j, meta.Result, 0)}
 	w.carryOn(o, &completion{state: protocol.Success, result: meta.Result})
 	w.report(o)
 	return true

@@ -20,10 +20,7 @@ func (e *events) tellReceived(j *job) {
 		return
 	}
 	r := j.request
-	args, kwargs := r.ArgsRepr, r.KwargsRepr
-	if r.Protocol == 1 {
-		args, kwargs = value.ReprTuple(r.Args, eventReprSize), value.Repr(r.Kwargs, eventReprSize)
-	}
+	args, kwargs := e.w.reprs(j.task, r)
 	e.tellTask("task-received", func(m protocol.EventMembers) protocol.EventMembers {
 		return m.Text("uuid", r.ID).Text("name", cut(shownName(r))).Text("args", cut(args)).Text("kwargs", cut(kwargs)).
 			OptionalText("root_id", r.RootID).OptionalText("parent_id", r.ParentID).Int("retries", int64(r.Retries)).
@@ -46,7 +43,7 @@ func (e *events) ofRun(o *outcome, x *execution, c *completion) []event {
 	r := x.request
 	switch c.state {
 	case protocol.Success:
-		return e.ofSuccess(r, c.result, time.Since(x.begun))
+		return e.ofSuccess(x.job, c.result, time.Since(x.begun))
 	case protocol.Retry:
 		return []event{{"task-retried", ofTask(r, len(c.traceback)).Text("exception", exceptionRepr(c.exception)).Text("traceback", cut(c.traceback))}}
 	case protocol.Failure:
@@ -67,12 +64,13 @@ func (e *events) ofRun(o *outcome, x *execution, c *completion) []event {
 }
 
 // ofSuccess are the events of a task that has succeeded, now or, if its message has come again, before.
-func (e *events) ofSuccess(r *protocol.Request, result any, runtime time.Duration) []event {
+func (e *events) ofSuccess(j *job, result any, runtime time.Duration) []event {
 	if !e.tasks.Load() {
 		return nil
 	}
-	text := value.Repr(result, eventReprSize)
-	return []event{{"task-succeeded", ofTask(r, len(text)).Text("result", text).Float("runtime", runtime.Seconds())}}
+	secrets := e.w.secrets(j.task)
+	text := secrets.Repr(result, eventReprSize)
+	return []event{{"task-succeeded", ofTask(j.request, len(text)).Text("result", text).Float("runtime", runtime.Seconds())}}
 }
 
 // ofRefusal are the events of a message that is not run; nil: there are none.

@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/gelery/gelery/protocol"
-	"github.com/gelery/gelery/protocol/value"
 )
 
 const (
@@ -13,19 +12,22 @@ const (
 	// maxArguments bounds what the arguments in one reply take, in bytes. Beyond it tasks are shown without theirs: RabbitMQ
 	// takes no message above 16 MiB.
 	maxArguments = 4 << 20
+	// maxRead bounds what is read again of messages for one reply, in bytes.
+	maxRead = 64 << 20
 	// longestText is how much of the texts of one task's arguments is shown.
 	longestText = 64 << 10
 )
 
 // taskInfos describes tasks for one reply of remote control.
 type taskInfos struct {
-	w    *Worker
-	safe bool // arguments are shown as Python's repr
-	left int  // bytes that arguments may still take
+	w      *Worker
+	safe   bool // arguments are shown as Python's repr
+	left   int  // bytes that arguments may still take
+	unread int  // bytes that may still be read of messages
 }
 
 func (w *Worker) taskInfos(safe bool) *taskInfos {
-	return &taskInfos{w: w, safe: safe, left: maxArguments}
+	return &taskInfos{w: w, safe: safe, left: maxArguments, unread: maxRead}
 }
 
 // of describes a job that does not run: Celery's Request.info.
@@ -58,21 +60,27 @@ func (t *taskInfos) running(e *execution) map[string]any {
 // arguments are a job's, read from its message: those of the request belong to the task's code, which may change them. What
 // cannot be shown as values is shown as text.
 func (t *taskInfos) arguments(j *job) (args, kwargs any) {
-	r, size := j.request, len(j.delivery.Message.Body)
-	if size > t.left || t.safe && r.ArgsRepr != "" {
-		return t.text(r.ArgsRepr), t.text(r.KwargsRepr)
+	size := len(j.delivery.Message.Body)
+	if t.unread -= size; t.unread < 0 {
+		return t.text("..."), t.text("...")
 	}
 	again, err := protocol.DecodeRequest(j.delivery.Message, t.w.accept)
-	if err != nil {
-		return t.text(r.ArgsRepr), t.text(r.KwargsRepr)
+	if err != nil { // it was read once
+		return t.text("..."), t.text("...")
 	}
-	if t.safe || r.Compression != "" { // so little may be very much
-		argsText, kwargsText := value.ReprTuple(again.Args, t.left), value.Repr(again.Kwargs, t.left)
+	if size > t.left || t.safe && again.ArgsRepr != "" {
+		argsText, kwargsText := t.w.reprs(j.task, again)
+		return t.text(argsText), t.text(kwargsText)
+	}
+	secrets := t.w.secrets(j.task)
+	if t.safe || again.Compression != "" { // so little may be very much
+		argsText, kwargsText := secrets.ReprTuple(again.Args, t.left), secrets.Repr(again.Kwargs, t.left)
 		if size = len(argsText) + len(kwargsText); t.safe || size > t.left {
 			return t.text(argsText), t.text(kwargsText)
 		}
 	}
 	t.left -= size
+	again.Args, again.Kwargs = secrets.Redact(again.Args, again.Kwargs)
 	if again.Args == nil {
 		again.Args = []any{}
 	}

@@ -10,13 +10,14 @@ import (
 // Field is one field of a struct as its tags describe it.
 //
 // The tag is `task:"name,option,..."`; without one the name of the json tag counts, and without that the snake_case
-// of the field's name. "-" leaves the field out. Options: omitempty; and for the binding of task arguments default=…,
+// of the field's name. "-" leaves the field out. Options: omitempty; secret, for what texts about it do not show; and for the binding of task arguments default=…,
 // kwonly, posonly, remain, varargs.
 type Field struct {
 	Name      string
 	Index     []int // for reflect.Value.FieldByIndex
 	Type      reflect.Type
 	OmitEmpty bool
+	Secret    bool
 
 	Default  *string // text after default=; it ends at the next comma; nil: none
 	KwOnly   bool
@@ -92,6 +93,8 @@ func parseTag(sf reflect.StructField) (f Field, tagged, skip bool, err error) {
 		switch {
 		case option == "omitempty" || option == "omitzero":
 			f.OmitEmpty = true
+		case own && option == "secret":
+			f.Secret = true
 		case !own: // json's "string" and others are none of ours
 		case strings.HasPrefix(option, "default="):
 			text := option[len("default="):]

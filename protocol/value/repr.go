@@ -26,8 +26,26 @@ func Repr(v any, max int) string {
 // ReprTuple returns the repr of args as a tuple, the argsrepr header: (1, 'x', None), (1,) or ().
 func ReprTuple(args []any, max int) string {
 	w := newReprWriter(max)
+	return w.tuple(args)
+}
+
+// tuple writes arguments, with their secrets hidden.
+func (w *reprWriter) tuple(args []any) string {
 	w.buf = append(w.buf, '(')
-	w.items(args, 0)
+	for i, v := range args {
+		if i > 0 {
+			w.text(", ")
+		}
+		if w.full() {
+			w.text("...")
+			break
+		}
+		if w.secrets != nil && w.secrets.hidesParam(i) {
+			w.text(hidden)
+			continue
+		}
+		w.value(v, 1)
+	}
 	if len(args) == 1 {
 		w.buf = append(w.buf, ',')
 	}
@@ -39,8 +57,9 @@ func ReprTuple(args []any, max int) string {
 const maxSortedKeys = 4096
 
 type reprWriter struct {
-	buf []byte
-	max int
+	buf     []byte
+	max     int
+	secrets *Secrets // nil: there are none
 }
 
 func newReprWriter(max int) reprWriter {
@@ -161,6 +180,10 @@ func (w *reprWriter) dict(dict map[string]any, depth int) {
 		}
 		w.str(key)
 		w.text(": ")
+		if w.secrets != nil && w.secrets.Hides(key) {
+			w.text(hidden)
+			return true
+		}
 		w.value(dict[key], depth+1)
 		return true
 	}

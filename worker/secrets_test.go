@@ -1,0 +1,79 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gelery/gelery/protocol"
+	"github.com/gelery/gelery/task"
+)
+
+// TestSecrets: what a Python client has sent as it is, and what a task returns, is shown nowhere.
+func TestSecrets(t *testing.T) {
+	t.Parallel()
+	type login struct {
+		User string
+		PIN  string         `task:"pin,secret"`
+		Rest map[string]any `task:",remain"`
+	}
+	type session struct {
+		Key   string `task:"key,secret"`
+		Token string `task:"access_token"`
+	}
+	s := newSite(t)
+	began, release := make(chan string, 9), make(chan struct{})
+	Handle(s.mux, task.Define[login, session]("login"), func(_ context.Context, a login) (session, error) {
+		began <- fmt.Sprint(a.PIN, a.Rest)
+		<-release
+		return session{"key-hush", "token-hush"}, nil
+	})
+	m := s.monitor()
+	log := &lines{}
+	s.start(Config{Concurrency: 1, TaskEvents: true, HeartbeatInterval: time.Hour, Logger: slog.New(slog.NewTextHandler(log, nil))})
+	box := s.mailbox()
+	const shown, hidden = "('ann', '********')", "{'deep': [{'password': '********'}]}"
+	send := func(args, kwargs string) (id string) {
+		s.raw(func(m *protocol.Message) {
+			m.Headers.Task, m.Headers.ArgsRepr, m.Headers.KwargsRepr = "login", args, kwargs
+			m.Body = []byte(`[["ann", "pin-hush"], {"deep": [{"password": "hush"}]}, null]`)
+			id = m.Headers.ID
+		})
+		return id
+	}
+	all := [][3]string{{send("('ann', 'pin-hush')", "{'deep': [{'password': 'hush'}]}"), shown, hidden},
+		{send("(...)", "<none of your business>"), "(...)", "<none of your business>"}}
+	if got := <-began; got != "pin-hushmap[deep:[map[password:hush]]]" {
+		t.Errorf("the task gets %s", got)
+	}
+	for _, method := range []string{"active", "reserved"} {
+		got := box.first(method, nil)
+		if text := fmt.Sprint(got["args"], got["kwargs"]); text != "[ann ********] map[deep:[map[password:********]]]" {
+			t.Errorf("%s shows %s", method, text)
+		}
+	}
+	if got := fmt.Sprint(box.first("active", map[string]any{"safe": true})); strings.Contains(got, "hush") {
+		t.Errorf("active shows %s", got)
+	}
+	close(release)
+	m.until("task-succeeded", all[1][0])
+	for _, x := range all {
+		told := strings.Join(m.told(x[0]), "\n")
+		for _, want := range []string{"args=" + x[1] + " kwargs=" + x[2] + " ", "result={'access_token': '********', 'key': '********'}"} {
+			if !strings.Contains(told, want) || strings.Contains(told, "hush") {
+				t.Errorf("the events are %s\nexpected %s", told, want)
+			}
+		}
+		v, err := s.client.Result(x[0]).Get(s.context())
+		if got := fmt.Sprint(v); err != nil || got != "map[access_token:token-hush key:key-hush]" {
+			t.Errorf("the result is %s, %v", got, err)
+		}
+	}
+	s.end()
+	if log.count("hush") != 0 || log.count("'access_token': '********'") == 0 {
+		t.Errorf("the log says %s", log.text.String())
+	}
+}
