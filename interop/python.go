@@ -24,7 +24,7 @@ var versions = []string{"5.2", "5.3", "5.4", "5.5", "5.6"}
 
 // Version is one Celery version with its virtual environment.
 type Version struct {
-	Name string // "5.6"
+	Name string // "5.6"; "monitoring"
 	bin  string // folder of its programs
 }
 
@@ -46,13 +46,25 @@ func ForEachVersion(t *testing.T, f func(t *testing.T, v Version)) {
 // FindVersion returns one Celery version, or ends the test as ForEachVersion does.
 func FindVersion(t testing.TB, name string) Version {
 	t.Helper()
-	v := Version{Name: name, bin: filepath.Join(root(t), ".venv", "celery-"+name, "bin")}
+	return findEnvironment(t, name, "celery-"+name)
+}
+
+// FindMonitoring returns the environment of what monitors clusters, with the newest Celery: Flower, celery-exporter,
+// OpenTelemetry, Sentry. Without it the test ends as with FindVersion.
+func FindMonitoring(t testing.TB) Version {
+	t.Helper()
+	return findEnvironment(t, "monitoring", "monitoring")
+}
+
+func findEnvironment(t testing.TB, name, folder string) Version {
+	t.Helper()
+	v := Version{Name: name, bin: filepath.Join(root(t), ".venv", folder, "bin")}
 	// The stamp is written last: without it the environment is half made.
 	if _, err := os.Stat(filepath.Join(v.bin, "..", "stamp")); err != nil {
 		if os.Getenv("GELERY_TEST_PYTHON") == "required" {
-			t.Fatalf("no Python environment for Celery %s (%v), but GELERY_TEST_PYTHON=required; run scripts/setup.sh", name, err)
+			t.Fatalf("no Python environment %s (%v), but GELERY_TEST_PYTHON=required; run scripts/setup.sh", folder, err)
 		}
-		t.Skipf("no Python environment for Celery %s; scripts/setup.sh makes it", name)
+		t.Skipf("no Python environment %s; scripts/setup.sh makes it", folder)
 	}
 	return v
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the full test run needs and the machine lacks: redis-server, rabbitmq-server, PostgreSQL, MariaDB, one
-# Python environment for each Celery version the interop tests speak with, and Celery's own integration suite. Safe to run again; then it takes
-# less than a second.
+# Installs what the full test run needs and the machine lacks: redis-server, rabbitmq-server, PostgreSQL, MariaDB, a headless
+# Chromium, one Python environment for each Celery version the interop tests speak with and one for what monitors clusters, and
+# Celery's own integration suite. Safe to run again; then it takes less than a second.
 #
 #   PYTHON=/path/to/python3.11   the interpreter to make the environments from
 source "$(dirname "$0")/common.sh"
@@ -101,6 +101,15 @@ install_mariadb() {
 	without_autostart install_package MariaDB mariadb-server mariadb-server mariadb mariadb
 }
 
+# install_chromium looks where interop/flower does. Debian has the browser without a window as a package of its own.
+install_chromium() {
+	local candidate
+	for candidate in "${CHROMIUM:-}" chromium-headless-shell headless-shell chromium chromium-browser google-chrome; do
+		[ -z "$candidate" ] || ! command -v "$candidate" >/dev/null || return 0
+	done
+	install_package Chromium chromium-headless-shell chromium-headless chromium chromium
+}
+
 # find_python prints an interpreter that all the pinned Celery versions run on.
 find_python() {
 	local candidate
@@ -113,45 +122,47 @@ find_python() {
 	return 1
 }
 
-# make_venv builds one environment. The stamp names what it was built from, so that a changed pin or a newer Python
+# make_venv builds one environment, of a name. The stamp names what it was built from, so that a changed pin or a newer Python
 # rebuilds it and a build that was cut off is never taken for a whole one.
 make_venv() {
-	local version=$1 python=$2 dir=.venv/celery-$1 log=.venv/celery-$1.log
+	local name=$1 python=$2 dir log
+	dir=$(cd -P .venv && pwd)/$name # where it stays: its programs know their path
+	log=$dir.log
 	rm -rf "$dir"
 	"$python" -m venv "$dir" >"$log" 2>&1 &&
-		"$dir/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$(requirements "$version")" >>"$log" 2>&1 &&
-		stamp "$version" "$python" >"$dir/stamp" && rm -f "$log"
+		"$dir/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$(requirements "$name")" >>"$log" 2>&1 &&
+		stamp "$name" "$python" >"$dir/stamp" && rm -f "$log"
 }
 
-requirements() { echo "interop/python/requirements/celery-$1.txt"; }
+requirements() { echo "interop/python/requirements/$1.txt"; }
 
 # stamp is also bound to the folder: a virtual environment that was moved does not run. A .venv that is a link to another
 # checkout's is as that checkout made it.
 stamp() { { (cd -P .venv/.. && pwd) && "$2" --version && cat "$(requirements "$1")"; } | sha256; }
 
 install_venvs() {
-	local python version missing=() failed=()
+	local python name missing=() failed=()
 	if ! python=$(find_python); then
 		[ -z "${PYTHON:-}" ] || die "$PYTHON cannot be used" "it is not Python 3.10 to 3.12 with venv and ensurepip" "set PYTHON to another one, or unset it"
 		install_package "Python 3" python3-venv python3 python3 python@3.11
 		python=$(find_python) || die "no fitting Python is here" "Celery 5.2 to 5.6 together need Python 3.10, 3.11 or 3.12 with venv" "set PYTHON to such an interpreter"
 	fi
 	mkdir -p .venv
-	for version in "${CELERY_VERSIONS[@]}"; do
-		[ "$(cat ".venv/celery-$version/stamp" 2>/dev/null)" = "$(stamp "$version" "$python")" ] || missing+=("$version")
+	for name in "${CELERY_VERSIONS[@]/#/celery-}" monitoring; do
+		[ "$(cat ".venv/$name/stamp" 2>/dev/null)" = "$(stamp "$name" "$python")" ] || missing+=("$name")
 	done
 	[ ${#missing[@]} != 0 ] || return 0
 
-	say "making Python environments for Celery ${missing[*]}"
+	say "making Python environments: ${missing[*]}"
 	# Two at a time: more only fight for the disk and the cores of a small machine.
 	export python
 	export -f make_venv requirements stamp sha256
 	printf '%s\n' "${missing[@]}" | xargs -n 1 -P 2 bash -c 'make_venv "$1" "$python"' _ || true
-	for version in "${missing[@]}"; do
-		[ -f ".venv/celery-$version/stamp" ] || failed+=("$version")
+	for name in "${missing[@]}"; do
+		[ -f ".venv/$name/stamp" ] || failed+=("$name")
 	done
-	[ ${#failed[@]} = 0 ] || die "no Python environment for Celery ${failed[*]}" \
-		"$(grep -hm 1 ERROR ".venv/celery-${failed[0]}.log" || tail -n 1 ".venv/celery-${failed[0]}.log")" "see .venv/celery-${failed[0]}.log, then run this again"
+	[ ${#failed[@]} = 0 ] || die "no Python environment ${failed[*]}" \
+		"$(grep -hm 1 ERROR ".venv/${failed[0]}.log" || tail -n 1 ".venv/${failed[0]}.log")" "see .venv/${failed[0]}.log, then run this again"
 }
 
 # install_suites takes Celery's integration suite from its source packages, which alone have it, and what runs it: folders
@@ -187,5 +198,6 @@ install_redis
 install_rabbitmq
 install_postgresql
 install_mariadb
+install_chromium
 install_venvs
 install_suites
