@@ -54,7 +54,7 @@ func (f *workerFlags) add(cmd *cobra.Command, logLevel string) {
 	addSetting(cmd, "statedb", "S", "`path` of the file that keeps what is revoked over a restart", "worker_state_db")
 	addSetting(cmd, "stop-timeout", "", "how long a warm stop waits for running tasks", "worker_stop_timeout")
 	addSetting(cmd, "soft-stop-timeout", "", "how long running tasks may go on when a cold stop is asked for", "worker_soft_shutdown_timeout")
-	addSetting(cmd, "health-addr", "", "`address`, or port of the loopback interface, that answers /healthz and /readyz", "worker_health_addr")
+	addSetting(cmd, "health-addr", "", "`address`, or port of the loopback interface, that answers /healthz, /readyz and /metrics", "worker_health_addr")
 	addBrokerFlags(cmd)
 	addBackendFlags(cmd)
 }

@@ -27,6 +27,7 @@ type Client struct {
 	through   Publish // the middleware; nil: none
 	secrets   value.Secrets
 
+	onSent   atomic.Pointer[func(task, queue string)]
 	clock    atomic.Int64 // Lamport's, of its events
 	mu       sync.Mutex
 	declared map[string]struct{} // queues this process has declared
@@ -223,6 +224,7 @@ func (c *Client) publish(ctx context.Context, batch []outgoing) error {
 	if c.config.SendSentEvent {
 		c.tellSent(ctx, batch)
 	}
+	c.countSent(batch)
 	if inTask {
 		for _, m := range batch {
 			if !m.untold {

@@ -330,8 +330,12 @@ func (c *Client) Forward(ctx context.Context, batch []transport.Publication) err
 	if err := c.deliverAgain(ctx, out); err != nil {
 		return err
 	}
-	if c.config.SendSentEvent {
-		c.tellSent(ctx, calls(out))
+	if c.config.SendSentEvent || c.onSent.Load() != nil {
+		sent := calls(out)
+		if c.config.SendSentEvent {
+			c.tellSent(ctx, sent)
+		}
+		c.countSent(sent)
 	}
 	return nil
 }

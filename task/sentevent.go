@@ -46,6 +46,22 @@ func (c *Client) tellSent(ctx context.Context, batch []outgoing) {
 	}
 }
 
+// OnSent lets a function know the name and the queue of each call that the broker has: those that the event task-sent tells of,
+// whether it is sent or not. The queue is "" if the exchange decides. The function must not take long, and is called by many at
+// a time; a later one takes its place. A worker that is asked for metrics counts so.
+func (c *Client) OnSent(f func(task, queue string)) { c.onSent.Store(&f) }
+
+// countSent calls the function of OnSent for a batch that the broker has.
+func (c *Client) countSent(batch []outgoing) {
+	f := c.onSent.Load()
+	if f == nil {
+		return
+	}
+	for i := range batch {
+		(*f)(batch[i].request.Task, batch[i].queue())
+	}
+}
+
 // sentFields are the fields of task-sent.
 func (m *outgoing) sentFields() []protocol.EventField {
 	r := m.request

@@ -40,6 +40,7 @@ func (w *Worker) admit(ctx context.Context, d *transport.Delivery) {
 	}
 	w.tellReceived(j)
 	w.events.tellReceived(j)
+	w.metrics.received(j)
 	if eta, ok := r.ETATime(); ok && time.Until(eta) > 0 {
 		w.postpone(j, eta)
 		return
@@ -62,7 +63,8 @@ func (w *Worker) discarded(j *job) bool {
 	}
 	w.logDiscarded(j, why, by)
 	w.tellRevoked(j, why)
-	o := &outcome{delivery: j.delivery, request: j.request, state: protocol.Revoked, events: w.events.ofRevocation(j.request, why)}
+	o := &outcome{delivery: j.delivery, request: j.request, state: protocol.Revoked, events: w.events.ofRevocation(j.request, why),
+		counts: countedAs{kind: countedRevoked}}
 	x := revokedException(why)
 	w.carryOn(o, &completion{state: protocol.Revoked, exception: x})
 	if w.storesError(j) {
@@ -125,7 +127,7 @@ func (w *Worker) refuse(d *transport.Delivery, r *protocol.Request, x *protocol.
 	w.tellQuarantined(d, r, x, reason)
 	w.quarantined.Add(1)
 	o := &outcome{delivery: d, request: r, verdict: transport.Quarantine, reason: reason, meta: w.refusal(r, x),
-		events: w.events.ofRefusal(r, x)}
+		events: w.events.ofRefusal(r, x), counts: failureCount(x)}
 	w.carryOn(o, &completion{state: protocol.Failure, exception: x})
 	if r.HidesChord() { // who counts another part last fails the chord
 		o.addPart(r.Group, r.GroupIndex, nil, &protocol.ResultMeta{TaskID: r.ID, Status: protocol.Failure, Exception: x})

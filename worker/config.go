@@ -145,8 +145,8 @@ type Config struct {
 	// --statedb.
 	StateFile string
 	// HealthAddr is where the worker answers how it is: GET /healthz with 200 as long as nothing is stuck, /readyz with 200
-	// while it receives and the broker answers, else 503 and the reason. A port alone, "8080", is one of the loopback
-	// interface. Default: nowhere. --health-addr.
+	// while it receives and the broker answers, else 503 and the reason, /metrics with what it has done, for Prometheus, under
+	// celery-exporter's names. A port alone, "8080", is one of the loopback interface. Default: nowhere. --health-addr.
 	HealthAddr string
 	// Health is a server of ListenHealth, in place of HealthAddr. The worker takes it over and closes it. Default: none.
 	Health *HealthServer

@@ -81,6 +81,7 @@ func (w *Worker) execute(j *job, ignore bool) (e *execution, c completion, runni
 	if e.undecided() && !w.terminated() {
 		w.tellStarted(e)
 		w.events.tellStarted(e.request)
+		w.metrics.started(e.job)
 	}
 	e.begin()
 	if hard > 0 {

@@ -50,7 +50,7 @@ func (p *pulse) busy() time.Duration {
 type pulses struct{ receive, room, store, settle pulse }
 
 // HealthServer answers over HTTP how a worker is, also before there is one: until the worker that has it as Config.Health
-// runs, /healthz is 200, and /readyz is 503 because the broker is not there yet.
+// runs, /healthz is 200, and /readyz and /metrics are 503 because the broker is not there yet.
 type HealthServer struct {
 	listener net.Listener
 	server   *http.Server
@@ -111,6 +111,13 @@ func ListenHealth(ctx context.Context, addr string) (*HealthServer, error) {
 			reason = h.ready()
 		}
 		answerHealth(rw, reason)
+	})
+	mux.HandleFunc("GET /metrics", func(rw http.ResponseWriter, r *http.Request) {
+		if h := s.of.Load(); h != nil {
+			h.w.metrics.ServeHTTP(rw, r)
+		} else {
+			answerHealth(rw, "the broker is not there yet")
+		}
 	})
 	s.server = &http.Server{Handler: mux, ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, IdleTimeout: 30 * time.Second,
 		MaxHeaderBytes: 8 << 10}

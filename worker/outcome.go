@@ -28,6 +28,7 @@ type outcome struct {
 	lastCall     bool       // of a chord without a size: see unsized
 	run          *execution // nil: there was none, or a stop has ended it
 	events       []event    // nil: there are none, or nobody wants them
+	counts       countedAs  // what it counts as once it is stored
 }
 
 // batch bounds a batch of outcomes by a part of what the worker holds. Smaller ones cost more calls, but a batch of
@@ -75,6 +76,7 @@ func (w *Worker) store(next chan<- []*outcome) {
 		w.pulses.store.begin()
 		stored := w.storeResults(batch)
 		if stored {
+			w.metrics.stored(batch)
 			w.events.tellOutcomes(batch) // before what follows is received and told of
 		}
 		if !stored || !w.countParts(batch) {
@@ -200,6 +202,7 @@ func unencodable(m *protocol.ResultMeta, err error) {
 func (w *Worker) settle(batches <-chan []*outcome) {
 	for batch := range batches {
 		w.pulses.settle.begin()
+		w.metrics.stored(batch)
 		w.events.tellOutcomes(batch) // what could not be sent after all
 		settlements := make([]transport.Settlement, 0, len(batch))
 		for _, o := range batch {

@@ -53,7 +53,7 @@ func (w *Worker) runJob(ctx context.Context, j *job) {
 	w.conclude(o, e, &c, ignore)
 	w.logOutcome(e, c)
 	w.tellEnded(e, c)
-	o.events = w.events.ofRun(o, e, &c)
+	o.events, o.counts = w.events.ofRun(o, e, &c), w.metrics.ofRun(o, e, &c)
 	w.report(o)
 	if running != nil {
 		w.awaitGivenUp(ctx, e, running)

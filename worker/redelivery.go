@@ -69,7 +69,7 @@ func (w *Worker) overdelivered(j *job, begun int) {
 		begun)
 	x := &protocol.Exception{Type: "WorkerLostError", Module: "billiard.exceptions", Args: []any{"message given up: " + reason}}
 	o := &outcome{delivery: j.delivery, request: j.request, state: protocol.Failure, verdict: transport.Quarantine, reason: reason,
-		events: w.events.ofRefusal(j.request, x)}
+		events: w.events.ofRefusal(j.request, x), counts: failureCount(x)}
 	w.carryOn(o, &completion{state: protocol.Failure, exception: x})
 	if w.storesError(j) {
 		o.meta = w.meta(j, protocol.Failure, x, "")
@@ -99,7 +99,8 @@ func (w *Worker) succeededBefore(ctx context.Context, j *job) bool {
 		return false
 	}
 	w.logSucceededBefore(j)
-	o := &outcome{delivery: j.delivery, request: j.request, state: protocol.Success, events: w.events.ofSuccess(j, meta.Result, 0)}
+	o := &outcome{delivery: j.delivery, request: j.request, state: protocol.Success, events: w.events.ofSuccess(j, meta.Result, 0),
+		counts: countedAs{kind: countedSucceeded}}
 	w.carryOn(o, &completion{state: protocol.Success, result: meta.Result})
 	w.report(o)
 	return true

@@ -32,7 +32,8 @@ func (w *Worker) unknown(d *transport.Delivery, r *protocol.Request) {
 		w.log.Error("Received unregistered task of type "+value.Repr(r.Task, resultReprSize)+". Its message is rejected",
 			"queue", d.Queue, "task_id", r.ID)
 		w.tellQuarantined(d, r, x, reason)
-		o := &outcome{delivery: d, request: r, verdict: transport.Reject, meta: w.refusal(r, x), events: w.events.ofRefusal(r, x)}
+		o := &outcome{delivery: d, request: r, verdict: transport.Reject, meta: w.refusal(r, x), events: w.events.ofRefusal(r, x),
+			counts: failureCount(x)}
 		w.carryOn(o, &completion{state: protocol.Failure, exception: x})
 		w.report(o)
 		return

@@ -46,6 +46,7 @@ type Worker struct {
 	clock     atomic.Int64 // Lamport's, of events and remote control
 	commands  map[string]controlCommand
 	events    *events
+	metrics   *metrics // nil: nobody asks
 
 	autoscaler *autoscaler // nil: the number of slots is fixed
 
@@ -110,7 +111,7 @@ func New(client *task.Client, mux *Mux, c Config) (*Worker, error) {
 	if w.rooms, err = newRooms(w); err != nil {
 		return nil, err
 	}
-	w.active, w.revoked, w.events = newActive(), newRevoked(w), newEvents(w)
+	w.active, w.revoked, w.events, w.metrics = newActive(), newRevoked(w), newEvents(w), newMetrics(w)
 	if w.pool, err = newPool(w); err != nil {
 		return nil, err
 	}
