@@ -92,6 +92,7 @@ const (
 	groupRun     = "run"
 	groupCall    = "call"
 	groupOperate = "operate"
+	groupWatch   = "watch"
 )
 
 // commands make the sub-commands. A file that holds a command of its own may add it from an init function.
@@ -160,7 +161,7 @@ are read from a file and from variables too, which are weaker: see "config --hel
 		return usage(flagError(err), "", "see "+cmd.CommandPath()+" --help")
 	})
 	root.AddGroup(&cobra.Group{ID: groupRun, Title: "Run tasks:"}, &cobra.Group{ID: groupCall, Title: "Call tasks:"},
-		&cobra.Group{ID: groupOperate, Title: "Operate a broker:"})
+		&cobra.Group{ID: groupWatch, Title: "Watch and steer workers:"}, &cobra.Group{ID: groupOperate, Title: "Operate a broker:"})
 	flags := root.PersistentFlags()
 	flags.SortFlags = false
 	flags.StringVarP(&a.broker, "broker", "b", "", "broker URL (CELERY_BROKER_URL; default "+defaultBroker+")")

@@ -192,7 +192,7 @@ func TestUsage(t *testing.T) {
 	}{
 		{[]string{"--bogus"}, exitUsage, "unknown flag: --bogus\n  try: see gelery --help"},
 		{[]string{"wrker"}, exitUsage, "unknown command wrker\n  try: did you mean: gelery worker"},
-		{[]string{"inspect", "ping", "-d", "x"}, exitUsage, "there is no command inspect"},
+		{[]string{"upgrade", "settings", "-x"}, exitUsage, "there is no command upgrade"},
 		{[]string{"beat"}, exitUsage, "there is no command beat"},
 		{[]string{"-A", "proj", "worker"}, exitUsage, "-A/--app: Go has no app module"},
 		{[]string{"worker", "-A", "proj"}, exitUsage, "-A/--app: Go has no app module"},

@@ -41,9 +41,7 @@ var foreignWorker = []foreignFlag{
 }
 
 // foreignCommands are celery's commands that have no counterpart.
-var foreignCommands = map[string]bool{"beat": true, "control": true, "events": true, "graph": true,
-	"inspect": true, "list": true, "logtool": true, "migrate": true, "multi": true, "report": true, "shell": true,
-	"status": true, "upgrade": true}
+var foreignCommands = map[string]bool{"beat": true, "logtool": true, "migrate": true, "multi": true, "shell": true, "upgrade": true}
 
 func addForeignFlags(flags *pflag.FlagSet, all []foreignFlag) {
 	for _, f := range all {

@@ -6,10 +6,13 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/gelery/gelery/protocol/serialization"
 )
@@ -22,6 +25,8 @@ const (
 	outputTable output = "table"
 	outputPlain output = "plain"
 	outputJSON  output = "json"
+	outputJSONL output = "jsonl" // a document a line, as it comes
+	outputYAML  output = "yaml"
 )
 
 func (o *output) add(cmd *cobra.Command, modes ...output) {
@@ -29,7 +34,11 @@ func (o *output) add(cmd *cobra.Command, modes ...output) {
 	for i, m := range modes {
 		names[i] = string(m)
 	}
-	cmd.Flags().VarP(o, "output", "o", "`form` of the output: "+strings.Join(names, ", "))
+	var flag pflag.Value = o
+	if slices.Contains(modes, outputJSONL) {
+		flag = (*streamOutput)(o)
+	}
+	cmd.Flags().VarP(flag, "output", "o", "`form` of the output: "+strings.Join(names, ", "))
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp))
 }
 
@@ -43,6 +52,50 @@ func (o *output) Set(text string) error {
 		return nil
 	}
 	return fmt.Errorf("%q is not table, plain or json", text)
+}
+
+// streamOutput is an output of a command that has more forms.
+type streamOutput output
+
+func (o *streamOutput) String() string { return string(*o) }
+func (o *streamOutput) Type() string   { return "form" }
+
+func (o *streamOutput) Set(text string) error {
+	switch m := output(text); m {
+	case outputTable, outputPlain, outputJSON, outputJSONL, outputYAML:
+		*o = streamOutput(m)
+		return nil
+	}
+	return fmt.Errorf("%q is not table, plain, json, jsonl or yaml", text)
+}
+
+// document writes a document in one of the forms that programs read.
+func (o output) document(w io.Writer, v any) error {
+	if o != outputYAML {
+		return writeJSON(w, v)
+	}
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	var node yaml.Node // JSON is YAML, its order and numbers included; only the style is another
+	if err := yaml.Unmarshal(text, &node); err != nil {
+		return err
+	}
+	block(&node)
+	text, err = yaml.Marshal(&node)
+	if err == nil {
+		_, err = w.Write(text)
+	}
+	return err
+}
+
+// block gives a document the style that people write.
+func block(n *yaml.Node) {
+	n.Style = 0
+	for _, c := range n.Content {
+		block(c)
+	}
 }
 
 // table writes rows below a heading. Cells must not hold tabs or line ends.

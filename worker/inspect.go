@@ -175,7 +175,7 @@ func poolRestartCommand(context.Context, *Worker, arguments) (any, error) {
 // registeredCommand lists the tasks, with those of the attributes asked for that they have.
 func registeredCommand(_ context.Context, w *Worker, a arguments) (any, error) {
 	items := []string{"exchange", "routing_key", "rate_limit"}
-	if listOf(a.values["taskinfoitems"]) != nil {
+	if len(listOf(a.values["taskinfoitems"])) > 0 { // celery sends an empty list for none
 		var err error
 		if items, err = a.names("taskinfoitems"); err != nil {
 			return nil, err
