@@ -69,6 +69,14 @@ func (o *streamOutput) Set(text string) error {
 	return fmt.Errorf("%q is not table, plain, json, jsonl or yaml", text)
 }
 
+// only refuses the forms that a command has not.
+func (o output) only(modes ...output) error {
+	if o == "" || slices.Contains(modes, o) {
+		return nil
+	}
+	return usage("there is no --output "+string(o)+" here", "", "see --help")
+}
+
 // document writes a document in one of the forms that programs read.
 func (o output) document(w io.Writer, v any) error {
 	if o != outputYAML {

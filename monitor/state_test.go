@@ -220,8 +220,8 @@ func TestWorkerIsAliveAndGoes(t *testing.T) {
 	}
 	beat("worker-heartbeat", 9)
 	check(true, false)
-	want := Worker{Hostname: "w1@h", Alive: true, Freq: 2 * time.Second, Active: 3, Processed: 7, LoadAvg: [3]float64{0.1, 0.2, 1}, SwIdent: "gelery", SwVer: "1",
-		SwSys: "Linux", Clock: 90, Heard: at(10), Timestamp: at(9), Drift: time.Second}
+	want := Worker{Hostname: "w1@h", Alive: true, Freq: 2, Active: 3, Processed: 7, LoadAvg: [3]float64{0.1, 0.2, 1}, SwIdent: "gelery", SwVer: "1",
+		SwSys: "Linux", Clock: 90, Heard: at(10), Timestamp: at(9), Drift: 1}
 	if d := cmp.Diff(want, s.Workers()[0]); d != "" {
 		t.Error(d)
 	}

@@ -19,22 +19,22 @@ const (
 
 // Worker is what events have told of a worker: Celery's celery.events.state.Worker.
 type Worker struct {
-	Hostname  string        `json:"hostname"`         // its node name
-	Alive     bool          `json:"alive"`            // as of when it was asked for: heard within twice Freq, and not gone
-	Offline   bool          `json:"offline"`          // it has told that it stops
-	PID       int           `json:"pid"`              // of its main process
-	Freq      time.Duration `json:"freq"`             // how often it sends a heartbeat; a minute until it has told
-	Active    int64         `json:"active"`           // tasks that run
-	Processed int64         `json:"processed"`        // tasks accepted since its start
-	LoadAvg   [3]float64    `json:"loadavg"`          // of its host, over 1, 5 and 15 minutes
-	SwIdent   string        `json:"sw_ident"`         // "py-celery", "gelery"
-	SwVer     string        `json:"sw_ver"`           // its version
-	SwSys     string        `json:"sw_sys"`           // "Linux"
-	Clock     int64         `json:"clock"`            // its logical clock
-	Heard     time.Time     `json:"heard"`            // when its last event came, by our clock
-	Timestamp time.Time     `json:"timestamp"`        // when it was sent, by its own
-	Drift     time.Duration `json:"drift"`            // how far the worker's clock was behind ours then, the way included; Celery warns from 16 s
-	Counts    Counts        `json:"counts,omitempty"` // of its tasks' events
+	Hostname  string     `json:"hostname"`           // its node name
+	Alive     bool       `json:"alive"`              // as of when it was asked for: heard within twice Freq, and not gone
+	Offline   bool       `json:"offline"`            // it has told that it stops
+	PID       int        `json:"pid"`                // of its main process
+	Freq      float64    `json:"freq"`               // seconds between its heartbeats; a minute until it has told
+	Active    int64      `json:"active"`             // tasks that run
+	Processed int64      `json:"processed"`          // tasks accepted since its start
+	LoadAvg   [3]float64 `json:"loadavg"`            // of its host, over 1, 5 and 15 minutes
+	SwIdent   string     `json:"sw_ident"`           // "py-celery", "gelery"
+	SwVer     string     `json:"sw_ver"`             // its version
+	SwSys     string     `json:"sw_sys"`             // "Linux"
+	Clock     int64      `json:"clock"`              // its logical clock
+	Heard     time.Time  `json:"heard,omitzero"`     // when its last event came, by our clock
+	Timestamp time.Time  `json:"timestamp,omitzero"` // when it was sent, by its own
+	Drift     float64    `json:"drift"`              // seconds: how far the worker's clock was behind ours then, the way included; Celery warns from 16 s
+	Counts    Counts     `json:"counts"`             // of its tasks' events
 }
 
 // workerRecord is a Worker in memory, a member of the State's list of recent use.
@@ -118,11 +118,11 @@ func (w *workerRecord) alive(now time.Time) bool {
 
 // worker is the record as the caller gets it.
 func (w *workerRecord) worker(now time.Time) Worker {
-	out := Worker{Hostname: w.hostname, Alive: w.alive(now), Offline: w.gone > 0, PID: w.pid, Freq: w.freq, Active: w.active, Processed: w.processed,
+	out := Worker{Hostname: w.hostname, Alive: w.alive(now), Offline: w.gone > 0, PID: w.pid, Freq: w.freq.Seconds(), Active: w.active, Processed: w.processed,
 		LoadAvg: w.loadavg, SwIdent: w.ident, SwVer: w.ver, SwSys: w.sys, Clock: w.clock, Heard: w.heard, Timestamp: moment(w.timestamp),
 		Counts: w.counts}
 	if w.timestamp > 0 && !w.heard.IsZero() {
-		out.Drift = w.heard.Sub(moment(w.timestamp))
+		out.Drift = w.heard.Sub(moment(w.timestamp)).Seconds()
 	}
 	return out
 }
