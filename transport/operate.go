@@ -1,8 +1,11 @@
 package transport
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -19,6 +22,28 @@ type Inspector interface {
 	Quarantined(ctx context.Context, queue string, limit int) ([]QuarantinedMessage, error)
 	// PurgeQuarantine removes a queue's quarantined messages and tells how many there were.
 	PurgeQuarantine(ctx context.Context, queue string) (int64, error)
+}
+
+// BindingLister tells which queues are bound to which exchanges: Celery's `celery list bindings`. Drivers that can, implement it
+// beside Transport.
+type BindingLister interface {
+	// Bindings are all that the broker knows, those of remote control included, by queue, exchange and routing key.
+	Bindings(ctx context.Context) ([]BoundQueue, error)
+}
+
+// BoundQueue is a queue with one of its bindings.
+type BoundQueue struct {
+	Queue      string `json:"queue"`
+	Exchange   string `json:"exchange"` // "": AMQP's default exchange
+	RoutingKey string `json:"routing_key"`
+}
+
+// SortBindings puts bindings in their order, each once.
+func SortBindings(all []BoundQueue) []BoundQueue {
+	slices.SortFunc(all, func(a, b BoundQueue) int {
+		return cmp.Or(strings.Compare(a.Queue, b.Queue), strings.Compare(a.Exchange, b.Exchange), strings.Compare(a.RoutingKey, b.RoutingKey))
+	})
+	return slices.Compact(all)
 }
 
 // Pinger is a Transport that can be asked whether its broker answers, as often as somebody likes to know. Drivers that can,

@@ -53,8 +53,9 @@ type item struct {
 type memoryTransport struct{ b *broker }
 
 var (
-	_ transport.Inspector = memoryTransport{}
-	_ transport.Pinger    = memoryTransport{}
+	_ transport.Inspector     = memoryTransport{}
+	_ transport.BindingLister = memoryTransport{}
+	_ transport.Pinger        = memoryTransport{}
 )
 
 func open(_ context.Context, url string, o transport.Options) (transport.Transport, error) {
@@ -255,6 +256,19 @@ func (t memoryTransport) Queues(context.Context) ([]string, error) {
 	t.b.mu.Lock()
 	defer t.b.mu.Unlock()
 	return slices.Sorted(maps.Keys(t.b.queues)), nil
+}
+
+// Bindings implements transport.BindingLister.
+func (t memoryTransport) Bindings(context.Context) ([]transport.BoundQueue, error) {
+	t.b.mu.Lock()
+	defer t.b.mu.Unlock()
+	var all []transport.BoundQueue
+	for exchange, bindings := range t.b.bindings {
+		for b := range bindings {
+			all = append(all, transport.BoundQueue{Queue: b.queue, Exchange: exchange, RoutingKey: b.key})
+		}
+	}
+	return transport.SortBindings(all), nil
 }
 
 // Purge implements transport.Inspector.

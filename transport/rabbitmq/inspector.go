@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
@@ -156,6 +157,30 @@ func (t *rabbitTransport) Queues(ctx context.Context) ([]string, error) {
 		names[strings.TrimPrefix(name, quarantinePrefix)] = true
 	}
 	return slices.Sorted(maps.Keys(names)), nil
+}
+
+// Bindings implements transport.BindingLister. Like kombu's get_bindings it needs the management API.
+func (t *rabbitTransport) Bindings(ctx context.Context) ([]transport.BoundQueue, error) {
+	m, err := t.management()
+	if err != nil {
+		return nil, err
+	}
+	var told []struct {
+		Source          string
+		Destination     string
+		DestinationType string `json:"destination_type"`
+		RoutingKey      string `json:"routing_key"`
+	}
+	if err := m.get(ctx, "bindings/"+url.PathEscape(m.vhost), nil, &told); err != nil {
+		return nil, err
+	}
+	all := make([]transport.BoundQueue, 0, len(told))
+	for _, b := range told {
+		if b.DestinationType == "queue" {
+			all = append(all, transport.BoundQueue{Queue: b.Destination, Exchange: b.Source, RoutingKey: b.RoutingKey})
+		}
+	}
+	return transport.SortBindings(all), nil
 }
 
 // A reply queue of the rpc backend has nothing but a UUID for a name.

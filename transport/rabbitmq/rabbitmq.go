@@ -39,9 +39,10 @@ type rabbitTransport struct {
 }
 
 var (
-	_ transport.Transport = (*rabbitTransport)(nil)
-	_ transport.Inspector = (*rabbitTransport)(nil)
-	_ transport.Pinger    = (*rabbitTransport)(nil)
+	_ transport.Transport     = (*rabbitTransport)(nil)
+	_ transport.Inspector     = (*rabbitTransport)(nil)
+	_ transport.BindingLister = (*rabbitTransport)(nil)
+	_ transport.Pinger        = (*rabbitTransport)(nil)
 )
 
 // open connects. A broker that does not want us (password, virtual host, certificate) is an error at once; one that is

@@ -12,7 +12,10 @@ import (
 	"github.com/gelery/gelery/transport"
 )
 
-var _ transport.Administrator = (*redisTransport)(nil)
+var (
+	_ transport.Administrator = (*redisTransport)(nil)
+	_ transport.BindingLister = (*redisTransport)(nil)
+)
 
 // DeclareExchange implements transport.Administrator. On Redis there is nothing to declare: an exchange is the set of
 // its bindings, and a binding knows its type.

@@ -200,6 +200,22 @@ func (t *redisTransport) Queues(ctx context.Context) ([]string, error) {
 	return slices.Sorted(maps.Keys(names)), nil
 }
 
+// Bindings implements transport.BindingLister.
+func (t *redisTransport) Bindings(ctx context.Context) ([]transport.BoundQueue, error) {
+	var all []transport.BoundQueue
+	prefix := t.keys.binding("")
+	err := t.scan(ctx, prefix, "set", func(key string) error {
+		members, err := t.commands.SMembers(ctx, key).Result()
+		for _, m := range members {
+			if f := strings.SplitN(m, t.keys.sep, 3); len(f) == 3 {
+				all = append(all, transport.BoundQueue{Queue: f[2], Exchange: strings.TrimPrefix(key, prefix), RoutingKey: f[0]})
+			}
+		}
+		return err
+	})
+	return transport.SortBindings(all), err
+}
+
 func (t *redisTransport) scan(ctx context.Context, prefix, kind string, f func(key string) error) error {
 	it := t.commands.ScanType(ctx, 0, globLiteral.Replace(prefix)+"*", 500, kind).Iterator()
 	for it.Next(ctx) {

@@ -89,6 +89,7 @@ func Run(t *testing.T, newHarness func(t testing.TB) Harness) {
 		"BroadcastReachesAll":      testBroadcast,
 		"RepliesReachWhoAsked":     testReplies,
 		"DepthsAndPurge":           testDepths,
+		"BindingsAreListed":        testBindingList,
 		"ConcurrentUse":            testConcurrent,
 	} {
 		t.Run(name, func(t *testing.T) {
