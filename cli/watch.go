@@ -12,8 +12,6 @@ import (
 // watch is the flag --watch: how often a command is repeated, 0 for once.
 type watch seconds
 
-const watchEvery = 2 * time.Second
-
 func (w *watch) add(cmd *cobra.Command) {
 	cmd.Flags().VarP((*seconds)(w), "watch", "w", "show it again every so often, until interrupted; every 2 s if no time is given")
 	cmd.Flags().Lookup("watch").NoOptDefVal = "2"

@@ -134,7 +134,7 @@ func (b *Backend) remove(ctx context.Context, t *table, key string, keys []strin
 	where := key + list
 	if b.dialect.Binary != nil {
 		where += " AND " + b.dialect.Binary(key) + list
-		args = append(args, args...)
+		args = slices.Concat(args, args)
 	}
 	_, err := b.db.ExecContext(ctx, statement("DELETE FROM ", t.quoted, " WHERE ", where), args...)
 	return err
