@@ -167,14 +167,15 @@ func TestWorth(t *testing.T) {
 	w := &Worker{consumer: broker, window: newWindow(8, 1)}
 	w.parking = newParking(w)
 	d := newDelaying(w)
+	j := &job{delivery: &transport.Delivery{Message: &protocol.Message{}}}
 	soon, late := time.Now().Add(30*time.Second), time.Now().Add(time.Hour)
-	if d.take(&job{}, soon) || !d.take(&job{}, late) {
+	if d.take(j, soon) || !d.take(j, late) {
 		t.Error("expected to hold what is due within a minute, and nothing else")
 	}
 	for range maxByChoice {
-		w.parking.park(&job{}, late)
+		w.parking.park(j, late)
 	}
-	if !d.take(&job{}, soon) {
+	if !d.take(j, soon) {
 		t.Error("it was to be held beyond the room there is")
 	}
 }
