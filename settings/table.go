@@ -246,7 +246,7 @@ var table = []Setting{
 		use: to(func(c *configs) *string { return &c.worker.HealthAddr })},
 	{Name: "worker_revokes_max", Own: true, Type: Integer, min: 1, Default: "50000", Meaning: "revoked ids that are kept in mind, and as many stamps",
 		use: to(func(c *configs) *int { return &c.worker.RevokesMax })},
-	{Name: "worker_revoke_expires", Own: true, Type: Seconds, Default: "10800", Meaning: "how long one is kept",
+	{Name: "worker_revoke_expires", Own: true, Type: Seconds, Default: "604800", Meaning: "how long one is kept; a task that is due later runs",
 		use: to(func(c *configs) *time.Duration { return &c.worker.RevokeExpires })},
 }
 

@@ -36,7 +36,7 @@ const defaultSignal = "SIGTERM"
 // alone without [Terminate]. A retry has the id of its first run, so revoking it ends the retries.
 //
 // It returns when the broker has the message, without waiting for the workers. On Redis it is also kept by the broker for
-// Go workers that are away now, the newest 50,000 ids for three hours. A Python worker that is away learns of it from its
+// Go workers that are away now, the newest 50,000 ids for a week. A Python worker that is away learns of it from its
 // neighbours only.
 func (c *Client) Revoke(ctx context.Context, ids []string, opts ...RevokeOption) error {
 	for _, id := range ids {

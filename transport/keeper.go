@@ -34,5 +34,6 @@ const (
 	RevokedStampsSet = "revoked_stamps"
 )
 
-// DefaultRevokedBounds are Celery's: 50,000 ids, three hours. worker_revokes_max, worker_revoke_expires.
-var DefaultRevokedBounds = KeeperBounds{Members: 50_000, Age: 3 * time.Hour}
+// DefaultRevokedBounds are 50,000 ids, as in Celery, and a week: worker_revokes_max, worker_revoke_expires. Celery's three hours
+// count only when it has too many. Here a task that is not due rests in the broker, and nobody would remember it when it is.
+var DefaultRevokedBounds = KeeperBounds{Members: 50_000, Age: 7 * 24 * time.Hour}

@@ -137,8 +137,8 @@ type Config struct {
 	// RevokesMax is how many revoked ids the worker keeps in mind, and as many stamps. Default: the environment's
 	// CELERY_WORKER_REVOKES_MAX, else 50,000.
 	RevokesMax int
-	// RevokeExpires is how long it keeps one. Default: the environment's CELERY_WORKER_REVOKE_EXPIRES, in seconds, else three
-	// hours.
+	// RevokeExpires is how long it keeps one; a task that was revoked before and is due later runs. Default: the environment's
+	// CELERY_WORKER_REVOKE_EXPIRES, in seconds, else a week.
 	RevokeExpires time.Duration
 	// StateFile is where the worker writes what is revoked, within a second, to know it after a restart. On Redis the broker
 	// keeps it in any case. JSON, of Gelery's own: a Python worker's file is refused. Default: none. worker_state_db,

@@ -311,6 +311,21 @@ func TestStampValues(t *testing.T) {
 	}
 }
 
+// TestRevokedForLong: what was revoked days ago does not run when it is due.
+func TestRevokedForLong(t *testing.T) {
+	w, err := New(newSite(t).client, NewMux(), Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const day = 24 * time.Hour
+	w.revoked.add(transport.RevokedSet, []revocation{{"far", time.Now().Add(-6 * day)}, {"gone", time.Now().Add(-8 * day)}}, true)
+	for id, want := range map[string]bool{"far": true, "gone": false} {
+		if _, yes := w.revoked.holds(&protocol.Request{Headers: protocol.Headers{ID: id}}); yes != want {
+			t.Errorf("%s is revoked: %v", id, yes)
+		}
+	}
+}
+
 // failingKeeper remembers nothing as long as it fails.
 type failingKeeper struct {
 	transport.Keeper
