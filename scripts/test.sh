@@ -8,6 +8,8 @@ scripts/setup.sh
 results=$(mktemp -d)
 trap 'rm -rf "$results"' EXIT
 export GELERY_TEST_SERVERS=required GELERY_TEST_PYTHON=required
+# What Flower's pages look like: an output of CI.
+export GELERY_TEST_SCREENSHOTS="${GELERY_TEST_SCREENSHOTS:-$PWD/.cache/screenshots}"
 export GELERY_INTEROP_REPORT="$results/cells"
 : >"$GELERY_INTEROP_REPORT"
 

@@ -45,6 +45,7 @@ type Info struct {
 
 	mu       sync.Mutex
 	children []protocol.ResultTuple
+	passed   []protocol.Header // see PassOn
 }
 
 type infoKey struct{}

@@ -89,6 +89,9 @@ func (w *Worker) letOut(o *outcome) bool {
 
 // follow sends what follows one task, and goes on trying until it is sent, or cannot be, or a cold stop ends it (false).
 func (w *Worker) follow(o *outcome) bool {
+	if o.run != nil && o.state != protocol.Retry {
+		o.run.info.Passed(o.following)
+	}
 	for {
 		o.recount()
 		err := w.announceChords(o)

@@ -23,7 +23,7 @@ var floors = [][]string{
 	{"examples", "interop"},
 	{"cmd"},
 	{"cli"},
-	{"settings"},
+	{"otelgelery", "settings"},
 	{"monitor", "scheduler", "worker"},
 	{"task"},
 	{"backends"}, // above transport: results may travel as messages
@@ -198,6 +198,9 @@ func TestCheckerSeesWhatIsWrong(t *testing.T) {
 		{from: "internal/redisconn", to: "transport", want: "downward"},
 		{from: "internal/redisconn", to: "protocol/value", want: "downward"},
 		{from: "cli", to: "cmd/gelery", want: "downward"},
+		{from: "otelgelery", to: "worker"},
+		{from: "cli", to: "settings"},
+		{from: "worker", to: "otelgelery", want: "downward"},
 		{from: "scheduler", to: "worker", want: "neighbours"},
 		{from: "monitor", to: "worker", want: "neighbours"},
 		{from: "backends/rpc", to: "transport"},
