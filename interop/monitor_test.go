@@ -241,7 +241,8 @@ func (m *monitored) steers(t *testing.T, c Crossing) {
 	c.Cell(t, "monitor: pool_shrink", func(t *testing.T) {
 		slots := func(want int64) bool {
 			a, err := control.Stats(ctx)
-			return err == nil && len(a) == 2 && *a[0].Value.Pool.MaxConcurrency == want && *a[1].Value.Pool.MaxConcurrency == want
+			return err == nil && len(a) == 2 && *a[0].Value.Pool.MaxConcurrency == want &&
+				int64(len(a[1].Value.Pool.Processes)) == want // Python's max-concurrency is that of the start
 		}
 		eventually(t, "the pools have grown", func() bool { return slots(3) })
 		a, err := control.PoolShrink(ctx, 1)
@@ -303,7 +304,7 @@ func (m *monitored) watches(t *testing.T, c Crossing) {
 	}
 	c.Cell(t, "monitor: workers", func(t *testing.T) {
 		for _, w := range m.state.Workers() {
-			if !w.Alive || w.Processed < 4 || w.SwIdent == "" || w.PID == 0 || w.Counts.Succeeded < 1 || w.Freq != 2 {
+			if !w.Alive || w.Processed < 1 || w.SwIdent == "" || w.PID == 0 || w.Counts.Succeeded < 1 || w.Freq != 2 {
 				t.Errorf("a worker is %+v", w)
 			}
 		}
