@@ -100,7 +100,7 @@ func appendOutcomeJSON(dst []byte, m *ResultMeta, s serialization.Serializer) ([
 	dst = append(dst, `, "traceback": `...)
 	dst = appendTextOrNull(dst, m.Traceback)
 	dst = append(dst, `, "children": `...)
-	return appendTuples(dst, m.Children), nil
+	return appendTuples(dst, m.Children, maxParents), nil
 }
 
 func appendTextOrNull(dst []byte, text string) []byte {

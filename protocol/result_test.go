@@ -2,7 +2,9 @@ package protocol_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"math/big"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -364,6 +366,48 @@ func TestResultTuple(t *testing.T) {
 		if got, err := protocol.ResultTupleFromValue(v); err == nil {
 			t.Errorf("%s is %+v", text, got)
 		}
+	}
+}
+
+// TestResultTupleOfALongChain: what is written of it every reader can read, and what Python can write is read.
+func TestResultTupleOfALongChain(t *testing.T) {
+	t.Parallel()
+	chain := func(steps int) protocol.ResultTuple {
+		r := protocol.ResultTuple{ID: "0"}
+		for i := 1; i < steps; i++ {
+			r = protocol.ResultTuple{ID: strconv.Itoa(i), Parent: new(r)}
+		}
+		return r
+	}
+	steps := func(r *protocol.ResultTuple) (n int) {
+		for ; r != nil; r = r.Parent {
+			n++
+		}
+		return n
+	}
+	group := protocol.ResultTuple{ID: "g", Children: []protocol.ResultTuple{chain(1000), chain(50)}}
+	for _, s := range []serialization.Serializer{serialization.JSON, serialization.MsgPack} {
+		data, err := protocol.AppendResult(nil, &protocol.ResultMeta{TaskID: "i", Status: protocol.Success, Children: []protocol.ResultTuple{group}}, s)
+		if err != nil {
+			t.Fatal(s.Name(), err)
+		}
+		meta, err := protocol.DecodeResult(data, s)
+		if err != nil || len(meta.Children) != 1 {
+			t.Fatal(s.Name(), err)
+		}
+		members := meta.Children[0].Children
+		if members[0].ID != "999" || steps(&members[0]) != 101 || steps(&members[1]) != 50 {
+			t.Errorf("%s: %s with %d steps, and %d", s.Name(), members[0].ID, steps(&members[0]), steps(&members[1]))
+		}
+	}
+	long := chain(480)
+	text, err := json.Marshal(map[string]any{"task_id": "i", "status": "SUCCESS", "result": 1, "children": []any{long.Lineage()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	meta, err := protocol.DecodeResult(text, serialization.JSON)
+	if err != nil || len(meta.Children) != 1 || steps(&meta.Children[0]) != 480 {
+		t.Errorf("the children of a Python task that has sent a chain of 480: %v, %v", meta, err)
 	}
 }
 

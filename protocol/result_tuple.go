@@ -14,16 +14,26 @@ type ResultTuple struct {
 	Children []ResultTuple
 }
 
-// Value is the tuple as documents hold it.
-func (t *ResultTuple) Value() any {
+// maxParents is how many results before a result are written into documents, two levels of nesting each: of a longer chain the last
+// ones. Python neither writes nor reads much more than 480, msgpack has 256 levels.
+const maxParents = 100
+
+// Value is the tuple as documents hold it, with its hundred nearest parents.
+func (t *ResultTuple) Value() any { return t.value(maxParents) }
+
+// Lineage is the tuple with all of its parents, which a document may not hold.
+func (t *ResultTuple) Lineage() any { return t.value(-1) }
+
+// value has as many parents as are left, or all if that is negative.
+func (t *ResultTuple) value(left int) any {
 	var parent, children any
-	if t.Parent != nil {
-		parent = t.Parent.Value()
+	if t.Parent != nil && left != 0 {
+		parent = t.Parent.value(left - 1)
 	}
 	if t.Children != nil {
 		list := make([]any, len(t.Children))
 		for i := range t.Children {
-			list[i] = t.Children[i].Value()
+			list[i] = t.Children[i].value(left)
 		}
 		children = list
 	}
@@ -76,32 +86,32 @@ func ResultTupleFromValue(v any) (ResultTuple, error) {
 	return t, nil
 }
 
-// appendTuple appends the tuple as JSON.
-func appendTuple(dst []byte, t *ResultTuple) []byte {
+// appendTuple appends the tuple as JSON, with as many parents as are left.
+func appendTuple(dst []byte, t *ResultTuple, left int) []byte {
 	dst = append(dst, "[["...)
 	dst = serialization.AppendString(dst, t.ID)
 	dst = append(dst, ", "...)
-	if t.Parent == nil {
+	if t.Parent == nil || left == 0 {
 		dst = append(dst, "null"...)
 	} else {
-		dst = appendTuple(dst, t.Parent)
+		dst = appendTuple(dst, t.Parent, left-1)
 	}
 	dst = append(dst, "], "...)
 	if t.Children == nil {
 		dst = append(dst, "null"...)
 	} else {
-		dst = appendTuples(dst, t.Children)
+		dst = appendTuples(dst, t.Children, left)
 	}
 	return append(dst, ']')
 }
 
-func appendTuples(dst []byte, list []ResultTuple) []byte {
+func appendTuples(dst []byte, list []ResultTuple, left int) []byte {
 	dst = append(dst, '[')
 	for i := range list {
 		if i > 0 {
 			dst = append(dst, ", "...)
 		}
-		dst = appendTuple(dst, &list[i])
+		dst = appendTuple(dst, &list[i], left)
 	}
 	return append(dst, ']')
 }

@@ -32,7 +32,7 @@ func (h *handle) tuple(seen map[*handle]*protocol.ResultTuple) protocol.ResultTu
 // MarshalJSON writes the [Result.Tuple].
 func (h handle) MarshalJSON() ([]byte, error) {
 	t := h.Tuple()
-	return json.Marshal(t.Value())
+	return json.Marshal(t.Lineage())
 }
 
 // handleOf makes the handle of a tuple.

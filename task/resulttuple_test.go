@@ -38,6 +38,29 @@ func TestResultTuple(t *testing.T) {
 			}
 		}
 	}
+	long := protocol.ResultTuple{ID: "first"}
+	for range 999 {
+		long = protocol.ResultTuple{ID: "step", Parent: new(long)}
+	}
+	text, err := json.Marshal(&Result[any]{client.handleOf(&long)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := client.ResultFromTuple(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	steps := 1
+	for ; steps < 1000; steps++ {
+		parent, err := r.Parent(t.Context())
+		if err != nil || parent == nil {
+			break
+		}
+		r = parent
+	}
+	if steps != 1000 || r.ID() != "first" {
+		t.Errorf("the result of a chain of 1,000 leads back %d steps, to %s", steps, r.ID())
+	}
 	shared := client.handleOf(header)
 	if shared.members[0].parent != shared.members[1].parent || shared.parent != shared.members[0].parent {
 		t.Error("one parent became several")

@@ -100,11 +100,17 @@ func TestWorkflows(t *testing.T) {
 	s.start(Config{Concurrency: 4})
 	plus := func(n int) task.Signature { return add.Rest(n) }
 	two := add.S(addArgs{1, 1})
+	long := []task.Signature{two}
+	for range 299 { // more than a document may hold in one another
+		long = append(long, plus(1))
+	}
 	for _, c := range []struct {
 		name string
 		sig  task.Signature
 		want any
 	}{
+		{"long chain", task.Chain(long...), int64(301)},
+		{"part that is a long chain", task.Chord(task.Group(task.Chain(long...), two), sum.Rest()), int64(303)},
 		{"task", two, int64(2)},
 		{"chain", task.Chain(two, plus(3), plus(4)), int64(9)},
 		{"chain in a chain", task.Chain(two, task.Chain(plus(3), plus(4)), plus(5)), int64(14)},

@@ -35,11 +35,12 @@ func (e *EncodeError) Unwrap() error { return e.Err }
 const (
 	MaxBody   = 128 << 20 // bytes of one encoded value
 	MaxValues = 2 << 20   // values of a JSON or msgpack document, a dict counting as four: it may take two bytes there and takes seventy here
-	MaxDepth  = 512       // nested containers in JSON; a little above value.MaxDepth, for what wraps a user's value
+	MaxDepth  = 1024      // nested containers in JSON, two for each step of a chain in its result; Python's reader gives up a little before
 
 	dictCost = 3 // what a dict adds to the count of values beside itself
 
 	maxBinaryDepth = 256      // in msgpack
+	maxTreeDepth   = 512      // in YAML and pickle
 	maxCostlyBody  = 16 << 20 // bytes of YAML and pickle, which take many times their size in memory
 )
 

@@ -68,7 +68,7 @@ type pickleReader struct {
 }
 
 func (r *pickleReader) value(v any, depth int) (any, error) {
-	if depth > MaxDepth {
+	if depth > maxTreeDepth {
 		return nil, errTooDeep
 	}
 	if r.budget--; r.budget < 0 {

@@ -239,7 +239,7 @@ func (r *yamlReader) value(n *yaml.Node, depth int) (any, error) {
 	if n == nil {
 		return nil, nil
 	}
-	if depth > MaxDepth {
+	if depth > maxTreeDepth {
 		return nil, errTooDeep
 	}
 	if r.inAlias > 0 {
@@ -361,7 +361,7 @@ func (r *yamlReader) fill(dict map[string]any, n *yaml.Node, depth int) error {
 func isMerge(n *yaml.Node) bool { return isPlain(n) && n.Value == "<<" }
 
 func (r *yamlReader) merge(dict map[string]any, n *yaml.Node, depth int) error {
-	if depth > MaxDepth {
+	if depth > maxTreeDepth {
 		return errTooDeep
 	}
 	switch n.Kind {
