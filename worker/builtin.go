@@ -12,6 +12,11 @@ import (
 	"github.com/gelery/gelery/task"
 )
 
+const (
+	mapTask     = "celery.map"
+	starmapTask = "celery.starmap"
+)
+
 // builtins are the tasks that every worker has, unless its mux has one of the name: Celery's own. Middleware is not around
 // them, but around the tasks that they call.
 func (w *Worker) builtins() []task.Definition {
@@ -19,8 +24,8 @@ func (w *Worker) builtins() []task.Definition {
 		return func(ctx context.Context, r *protocol.Request) (any, error) { return w.callInline(ctx, r, unpack) }
 	}
 	return []task.Definition{
-		builtin("celery.map", inline(false)),
-		builtin("celery.starmap", inline(true)),
+		builtin(mapTask, inline(false)),
+		builtin(starmapTask, inline(true)),
 		builtin("celery.accumulate", accumulate),
 		builtin("celery.backend_cleanup", w.cleanUp),
 		builtin(unlockTask, w.unlockChord, task.IgnoreResult(true), task.MaxRetries(-1), task.RetryDelay(w.config.ChordRetryInterval)),

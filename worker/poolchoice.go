@@ -75,19 +75,29 @@ type mixed struct {
 
 func (p mixed) open() { p.isolated.open() }
 
+// isolates tells whether a job is one for a child. celery.map and celery.starmap call their task where they run themselves.
+func (p mixed) isolates(j *job) bool {
+	if j.task.builtin && (j.task.Name == mapTask || j.task.Name == starmapTask) {
+		sig, err := signatureArgument(j.request, 0, "task")
+		called := p.w.tasks[sig.Task]
+		return err == nil && called != nil && called.Defaults.Isolated
+	}
+	return j.task.Defaults.Isolated
+}
+
 func (p mixed) reserve(ctx context.Context, j *job) bool {
-	return !j.task.Defaults.Isolated || p.isolated.reserve(ctx, j)
+	return !p.isolates(j) || p.isolated.reserve(ctx, j)
 }
 
 func (p mixed) run(ctx context.Context, e *execution) completion {
-	if e.task.Defaults.Isolated {
+	if p.isolates(e.job) {
 		return p.isolated.run(ctx, e)
 	}
 	return p.goroutines.run(ctx, e)
 }
 
 func (p mixed) release(j *job) {
-	if j.task.Defaults.Isolated {
+	if p.isolates(j) {
 		p.isolated.release(j)
 	}
 }

@@ -463,6 +463,12 @@ func TestIsolatedTasksRunInChildren(t *testing.T) {
 	if first == int64(os.Getpid()) || get[int64](s, s.send("isolated")) != first {
 		t.Error("an isolated task ran in this process, or one after the other in two children")
 	}
+	for name, where := range map[string]int64{"isolated": first, "pid": int64(os.Getpid())} {
+		pids := get[[]any](s, s.apply(task.Starmap(task.S(name), []any{}, []any{})))
+		if len(pids) != 2 || pids[0] != where || pids[1] != where {
+			t.Errorf("celery.starmap of %s ran in %v, expected %d", name, pids, where)
+		}
+	}
 	s.settled()
 }
 
