@@ -59,7 +59,7 @@ func TestInspectAndControl(t *testing.T) {
 			t.Errorf("stats are %v, %v", stats, err)
 		}
 		// What a worker could not do is told, and no failure.
-		code, stdout, stderr := run{args: []string{"-b", broker, "control", "rate_limit", "no.such", "1/s", "--pattern", "w?@test", "--timeout", "2"}}.do(t)
+		code, stdout, stderr := run{args: []string{"-b", broker, "control", "rate_limit", "no.such", "1/s", "-d", "w1@test", "--timeout", "20"}}.do(t)
 		if code != 0 || stdout != "" || stderr != "gelery: w1@test: unknown task\n" {
 			t.Errorf("exit code %d, %q, %q", code, stdout, stderr)
 		}
