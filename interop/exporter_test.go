@@ -35,7 +35,8 @@ func exports(t *testing.T, v Version, s Settings) {
 	watcher := Start(t, "celery-exporter", v.Command(t, s, "python", "-c", "from src.cli import cli; cli()", "--broker-url", s.Broker, "--host", "127.0.0.1", "--port", port))
 	watcher.WaitFor(t, "Started celery-exporter", patience)
 	s.Queue = pyQueue
-	FindVersion(t, "5.6").StartWorker(t, s, "threads", 2, "-E", "-n", "py@pybox", "--heartbeat-interval", "1")
+	// Its threads lose events of each other, so it has processes.
+	FindVersion(t, "5.6").StartWorker(t, s, "prefork", 2, "-E", "-n", "py@pybox", "--heartbeat-interval", "1")
 	s.Queue = goQueue
 	StartGelery(t, s, "-E", "-n", "go@gobox", "--health-addr", own, "--heartbeat-interval", "1")
 	// What it does not hear it cannot count.
