@@ -109,6 +109,11 @@ func (m EventMembers) Bool(name string, v bool) EventMembers {
 	return strconv.AppendBool(m.name(name), v)
 }
 
+// JSON adds what is JSON already.
+func (m EventMembers) JSON(name string, text []byte) EventMembers {
+	return append(m.name(name), text...)
+}
+
 // Group is what stands before the first dash of the type: "task" or "worker", or a word of the user's.
 func (e *Event) Group() string {
 	group, _, _ := strings.Cut(e.Type, "-")

@@ -84,6 +84,7 @@ var (
 		"TaskEvents":               "worker_send_task_events",
 		"HeartbeatInterval":        "worker_heartbeat_interval",
 		"DisableHeartbeat":         "worker_without_heartbeat",
+		"DisableGossip":            "worker_without_gossip",
 		"RevokesMax":               "worker_revokes_max",
 		"RevokeExpires":            "worker_revoke_expires",
 		"StateFile":                "worker_state_db",

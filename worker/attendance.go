@@ -37,6 +37,9 @@ func (w *Worker) attend(ctx context.Context) (*attendance, error) {
 	if !w.config.DisableRemoteControl {
 		a.control = newControl(ctx, w)
 	}
+	if w.gossip != nil {
+		a.actors.Go(func() { w.gossip.run(a.ctx) })
+	}
 	w.events.begin()
 	a.actors.Go(func() { w.events.run(a.ctx) })
 	return a, nil

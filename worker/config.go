@@ -134,6 +134,9 @@ type Config struct {
 	// DisableHeartbeat sends no heartbeats, nor worker-online and worker-offline: monitors do not see the worker. Default
 	// false. celery worker --without-heartbeat.
 	DisableHeartbeat bool
+	// DisableGossip leaves unheard what other workers tell of themselves: no part is taken in elections, and the logical clock
+	// follows remote control alone. It saves a subscription. Default false. celery worker --without-gossip.
+	DisableGossip bool
 	// RevokesMax is how many revoked ids the worker keeps in mind, and as many stamps. Default: the environment's
 	// CELERY_WORKER_REVOKES_MAX, else 50,000.
 	RevokesMax int

@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/gelery/gelery/protocol/value"
 	"github.com/gelery/gelery/transport"
 )
 
@@ -28,10 +27,4 @@ func helloCommand(_ context.Context, w *Worker, a arguments) (any, error) {
 	}
 	w.revoked.mu.RUnlock()
 	return map[string]any{"revoked": ours, "clock": w.clock.Add(1)}, nil
-}
-
-// electionCommand takes no part in the election of a worker that is to do something: others are left to win it.
-func electionCommand(_ context.Context, w *Worker, a arguments) (any, error) {
-	w.log.Debug("no part is taken in an election", "id", value.Repr(a.values["id"], longestRevoked))
-	return nil, nil //nolint:nilnil // Celery's answer is null
 }

@@ -47,6 +47,7 @@ type Worker struct {
 	commands  map[string]controlCommand
 	events    *events
 	metrics   *metrics // nil: nobody asks
+	gossip    *gossip  // nil: disabled
 
 	autoscaler *autoscaler // nil: the number of slots is fixed
 
@@ -112,6 +113,9 @@ func New(client *task.Client, mux *Mux, c Config) (*Worker, error) {
 		return nil, err
 	}
 	w.active, w.revoked, w.events, w.metrics = newActive(), newRevoked(w), newEvents(w), newMetrics(w)
+	if !c.DisableGossip {
+		w.gossip = newGossip(w)
+	}
 	if w.pool, err = newPool(w); err != nil {
 		return nil, err
 	}

@@ -12,6 +12,9 @@ def main():
     state = app.events.State()
 
     def tell(event):
+        if event["type"].startswith("worker-elect"):  # which ends Celery's state of the cluster: a Worker's id has no setter
+            print(json.dumps(event), flush=True)
+            return
         state.event(event.copy())
         if event["type"].startswith("worker-"):
             event["alive"] = state.workers[event["hostname"]].alive

@@ -1,0 +1,214 @@
+package worker
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/gelery/gelery/protocol"
+	"github.com/gelery/gelery/protocol/serialization"
+	"github.com/gelery/gelery/protocol/value"
+	"github.com/gelery/gelery/task"
+)
+
+// The events of an election.
+const (
+	workerElect    = "worker-elect"
+	workerElectAck = "worker-elect-ack"
+)
+
+const (
+	// maxElections bounds those that are open, maxCandidates the candidates of one; with more it is forgotten.
+	maxElections, maxCandidates = 1000, 1000
+	// maxElectionID and maxAction bound what one is about, in bytes.
+	maxElectionID, maxAction = 1024, 1 << 20
+	// electionEnds is how long an election is kept in mind that does not come to its end.
+	electionEnds = 5 * time.Minute
+	// electionGrace is how long a candidate waits for others when enough have answered. Celery's waits for none, so that one
+	// whose candidacy is slow may be missed, and two are elected.
+	electionGrace = 500 * time.Millisecond
+	// answerDelay is how long an answer waits. A Python worker that has its answers before its own candidacy has come back to it
+	// ends with an IndexError.
+	answerDelay = 250 * time.Millisecond
+	// electedTimeout bounds what the elected worker does.
+	electedTimeout = 10 * time.Second
+)
+
+// elections are held by app.control.election: of the workers that hear the command one is to do something. Each tells that
+// it is a candidate (worker-elect) and answers every candidate (worker-elect-ack). When as many answers have come as there
+// are workers, the candidate with the lowest clock is elected.
+type elections struct {
+	w   *Worker
+	mu  sync.Mutex
+	all map[string]*election // by id
+}
+
+type election struct {
+	begun      time.Time
+	own        bool      // this worker is a candidate
+	acks       int       // that were heard
+	unanswered int       // candidates that this worker has not answered
+	answer     time.Time // when it does
+	closes     time.Time // zero: not yet
+	candidates []candidate
+}
+
+// candidate is a worker that has told that it would do it.
+type candidate struct {
+	clock  int64
+	node   string // with the process id
+	topic  string
+	action any
+}
+
+// electionCommand makes this worker a candidate.
+func electionCommand(_ context.Context, w *Worker, a arguments) (any, error) {
+	id, err := a.requiredText("id")
+	if err != nil {
+		return nil, err
+	}
+	topic, err := a.requiredText("topic")
+	if err != nil {
+		return nil, err
+	}
+	action, err := serialization.AppendJSON(nil, a.values["action"])
+	if err != nil || len(id)+len(topic) > maxElectionID || len(action) > maxAction {
+		return nil, pythonError("ValueError", fmt.Sprintf("election: id and topic may have %d bytes, the action %d; %v", maxElectionID, maxAction, err))
+	}
+	if w.gossip == nil {
+		w.log.Debug("no part is taken in an election: gossip is disabled", "id", id)
+		return nil, nil //nolint:nilnil // Celery's answer is null
+	}
+	w.gossip.elections.stand(id)
+	w.events.tellWorker(event{workerElect, protocol.EventMembers(nil).Text("id", id).Text("topic", topic).JSON("action", action).Int("cver", 1)})
+	return nil, nil //nolint:nilnil // Celery's answer is null
+}
+
+// of is an election, which is begun if it is not known; nil: there are too many. The caller holds mu.
+func (e *elections) of(id string) *election {
+	x := e.all[id]
+	if x == nil && len(e.all) < maxElections {
+		x = &election{begun: time.Now()}
+		e.all[id] = x
+	}
+	return x
+}
+
+// stand notes that this worker will be a candidate.
+func (e *elections) stand(id string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if x := e.of(id); x != nil {
+		x.own = true
+	}
+}
+
+// candidate notes one, this worker itself included, and has it answered.
+func (e *elections) candidate(told *protocol.Event) {
+	id := told.Text("id")
+	if id == "" || len(id) > maxElectionID || told.Hostname == "" {
+		e.w.log.Error("gossip: an election request has no id or no hostname")
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	x := e.of(id)
+	if x == nil || len(x.candidates) >= maxCandidates {
+		return
+	}
+	x.candidates = append(x.candidates, candidate{told.Clock, told.Hostname + "." + strconv.Itoa(told.PID), told.Text("topic"), told.Field("action")})
+	if x.unanswered++; x.unanswered == 1 {
+		x.answer = time.Now().Add(answerDelay)
+	}
+}
+
+// acknowledged counts an answer.
+func (e *elections) acknowledged(told *protocol.Event, alive int, now time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	x := e.all[told.Text("id")]
+	if x == nil || !x.own {
+		return
+	}
+	if x.acks++; x.acks >= alive && x.closes.IsZero() {
+		x.closes = now.Add(electionGrace)
+	}
+}
+
+// due is when there is something to do next; zero: there is nothing.
+func (e *elections) due() (first time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, x := range e.all {
+		if x.unanswered > 0 && (first.IsZero() || x.answer.Before(first)) {
+			first = x.answer
+		}
+		if !x.closes.IsZero() && (first.IsZero() || x.closes.Before(first)) {
+			first = x.closes
+		}
+	}
+	return first
+}
+
+// answers are the ids of candidacies whose answer is due, one for each.
+func (e *elections) answers(now time.Time) (ids []string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for id, x := range e.all {
+		if x.unanswered > 0 && !now.Before(x.answer) {
+			ids = append(ids, slices.Repeat([]string{id}, x.unanswered)...)
+			x.unanswered = 0
+		}
+	}
+	return ids
+}
+
+// close answers, and ends the elections whose time has come. If this worker is elected, it does what is to be done.
+func (e *elections) close(ctx context.Context, now time.Time) {
+	for _, id := range e.answers(now) {
+		e.w.events.tellWorker(event{workerElectAck, protocol.EventMembers(nil).Text("id", id)})
+	}
+	e.mu.Lock()
+	closed := map[string]candidate{}
+	for id, x := range e.all {
+		switch {
+		case !x.closes.IsZero() && !now.Before(x.closes) && len(x.candidates) > 0 && x.unanswered == 0:
+			closed[id] = slices.MinFunc(x.candidates, func(a, b candidate) int { return cmp.Or(cmp.Compare(a.clock, b.clock), cmp.Compare(a.node, b.node)) })
+			delete(e.all, id)
+		case now.Sub(x.begun) > electionEnds:
+			delete(e.all, id)
+		}
+	}
+	e.mu.Unlock()
+	own := e.w.config.Hostname + "." + strconv.Itoa(os.Getpid())
+	for id, leader := range closed {
+		if leader.node != own {
+			e.w.log.Info("node " + leader.node + " elected for " + value.Repr(id, maxElectionID))
+			continue
+		}
+		e.w.log.Info("I won the election " + value.Repr(id, maxElectionID))
+		if err := e.act(ctx, &leader); err != nil {
+			e.w.log.Error("the elected worker could not do what is to be done", "id", id, "topic", leader.topic, "error", err)
+		}
+	}
+}
+
+// act does what the elected worker is to do. Celery knows one topic: to send the task of a signature.
+func (e *elections) act(ctx context.Context, c *candidate) error {
+	if c.topic != "task" {
+		return fmt.Errorf("unknown election topic %q", c.topic)
+	}
+	sig, err := protocol.SignatureFromValue(c.action)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, electedTimeout)
+	defer cancel()
+	_, err = e.w.client.Apply(ctx, task.SignatureOf(sig))
+	return err
+}

@@ -1,0 +1,172 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/gelery/gelery/protocol"
+	"github.com/gelery/gelery/task"
+)
+
+// neighbour starts another worker on the site's broker, with what it logs.
+func (s *site) neighbour(name string, mux *Mux) *lines {
+	s.Helper()
+	log := &lines{}
+	w, err := New(s.client, mux, Config{Hostname: name, Queues: []string{"queue-of-" + name}, HeartbeatInterval: time.Second,
+		Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	if err != nil {
+		s.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx) }()
+	s.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			s.Error(err)
+		}
+	})
+	select {
+	case <-w.Consuming():
+	case err := <-done:
+		done <- err
+		s.Fatalf("%s ended: %v", name, err)
+	}
+	return log
+}
+
+// tell broadcasts an event of somebody's.
+func (s *site) tell(body string) {
+	s.Helper()
+	m := protocol.NewEventMessage("", []byte(body))
+	if err := s.client.Transport().Broadcast(s.context(), protocol.EventExchange, "worker.x", m); err != nil {
+		s.Fatal(err)
+	}
+}
+
+// TestElection: of all that are asked to do something, one does it.
+func TestElection(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	done := make(chan string, 9)
+	s.mux.Func("elected", func(_ context.Context, by string) error { done <- by; return nil })
+	var logs []*lines
+	for i := range 3 {
+		logs = append(logs, s.neighbour(fmt.Sprintf("n%d@box", i), NewMux()))
+	}
+	s.start(Config{})
+	for i, log := range logs {
+		s.eventually("each has met the others", func() bool {
+			met := 0
+			for j := range logs {
+				met += min(1, log.count(fmt.Sprintf("n%d@box joined the party", j)))
+			}
+			return met == len(logs)-1 && log.count(fmt.Sprintf("n%d@box joined", i)) == 0
+		})
+	}
+	m := s.mailbox()
+	wire, err := task.S("elected", "anybody").Wire()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := m.request("election", map[string]any{"id": "one", "topic": "task", "action": wire.Value()})
+	r.Destination, r.ReplyTo = []string{"n0@box", "n1@box", "n2@box"}, protocol.PidboxReplyTo{}
+	m.broadcast(r)
+	await(t, done, "the task")
+	for _, log := range logs {
+		s.eventually("each knows the winner", func() bool {
+			return log.count("I won the election 'one'")+log.count("elected for 'one'") == 1
+		})
+	}
+	won := 0
+	for _, log := range logs {
+		won += log.count("I won the election")
+	}
+	if _, err := s.send("tasks.add", 1, 2).Get(s.context()); err != nil || won != 1 || len(done) != 0 {
+		t.Errorf("%d have won, the task has run %d times, %v", won, 1+len(done), err)
+	}
+}
+
+// TestElectionAlone: a worker without neighbours elects itself; Celery's ends with an IndexError.
+func TestElectionAlone(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	log := s.neighbour("n0@box", NewMux())
+	s.start(Config{DisableGossip: true})
+	m := s.mailbox()
+	for topic, want := range map[string]string{"task": "signature", "no such": "unknown election topic"} {
+		r := m.request("election", map[string]any{"id": topic, "topic": topic, "action": 7})
+		r.Destination, r.ReplyTo = []string{"n0@box"}, protocol.PidboxReplyTo{}
+		m.broadcast(r)
+		s.eventually("it has won", func() bool { return log.count("I won the election '"+topic+"'") == 1 })
+		s.eventually("it says what is wrong: "+want, func() bool { return log.count(want) > 0 })
+	}
+	r := m.request("election", map[string]any{"id": "1", "topic": "task"})
+	r.Destination = []string{s.worker.Hostname()} // which takes no part
+	m.broadcast(r)
+	if got := m.answer(); got != nil {
+		t.Errorf("the answer is %v", got)
+	}
+}
+
+// TestGossip: who is heard, leaves or is lost, and events that no honest worker sends.
+func TestGossip(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	log := &lines{}
+	s.start(Config{Hostname: "w1@box", Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	joined := func(node string) {
+		s.eventually(node+" has joined", func() bool {
+			s.tell(`{"type": "worker-heartbeat", "hostname": "` + node + `", "freq": 60, "clock": 1000}`)
+			return log.count(node+" joined the party") > 0
+		})
+	}
+	joined("other@box")
+	if now := s.worker.clock.Load(); now < 1000 {
+		t.Errorf("the clock is %d", now)
+	}
+	s.tell(`{"type": "worker-offline", "hostname": "other@box", "clock": 1001}`)
+	s.eventually("it has left", func() bool { return log.count("other@box left") == 1 })
+	for _, odd := range []string{``, `7`, `[]`, `[7, {}]`, `{}`, `{"type": 7}`, `{"type": "worker-heartbeat"}`, `{"type": "worker-elect"}`,
+		`{"type": "worker-elect", "id": 7, "hostname": "x"}`, `{"type": "worker-elect", "id": "a", "hostname": "x", "clock": "x", "pid": [], "action": [[[]]]}`,
+		`{"type": "worker-elect-ack"}`, `{"type": "worker-elect-ack", "id": "unknown", "hostname": "x"}`,
+		`{"type": "worker-heartbeat", "hostname": "y", "freq": 1e300, "clock": 1e300}`, `{"type": "worker-heartbeat", "hostname": "z", "freq": -5, "clock": -1}`,
+		`{"type": "worker-heartbeat", "hostname": "nan", "freq": NaN, "clock": NaN, "timestamp": Infinity}`} {
+		s.tell(odd)
+	}
+	joined("last@box")
+	if _, err := s.send("tasks.add", 1, 2).Get(s.context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// What others tell takes no more room than it may.
+func TestGossipBounds(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	w, err := New(s.client, s.mux, Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	for i := range maxPeers + 10 {
+		w.gossip.meet(&protocol.Event{Type: workerHeartbeat, Hostname: fmt.Sprint(i)}, now)
+	}
+	for i := range maxElections + 10 {
+		w.gossip.elections.candidate(&protocol.Event{Type: workerElect, Hostname: "x", Fields: []protocol.EventField{{Name: "id", Value: fmt.Sprint(i)}}})
+	}
+	for range maxCandidates + 10 {
+		w.gossip.elections.candidate(&protocol.Event{Type: workerElect, Hostname: "x", Fields: []protocol.EventField{{Name: "id", Value: "0"}}})
+	}
+	if p, e, c := len(w.gossip.peers), len(w.gossip.elections.all), len(w.gossip.elections.all["0"].candidates); p != maxPeers || e != maxElections || c != maxCandidates {
+		t.Errorf("%d peers, %d elections, %d candidates", p, e, c)
+	}
+	w.gossip.lose(now.Add(3 * usualFreq))
+	w.gossip.elections.close(t.Context(), now.Add(2*electionEnds))
+	if len(w.gossip.peers)+len(w.gossip.elections.all) != 0 {
+		t.Error("they are kept for ever")
+	}
+}
