@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -50,11 +51,44 @@ func (m *monitor) until(kind, id string) *protocol.Event {
 		if err != nil {
 			m.Fatal(err)
 		}
+		m.harmless(&d, events)
 		m.all = append(m.all, events...)
 		for i := range events {
 			if e := &events[i]; e.Type == kind && (id == "" || e.Text("uuid") == id) {
 				return e
 			}
+		}
+	}
+}
+
+// harmless wants a message of events to have what a Python worker ends for lack of, or complains of.
+func (m *monitor) harmless(d *transport.Delivery, events []protocol.Event) {
+	m.Helper()
+	where, body := d.Message.Properties.DeliveryInfo, d.Message.Body
+	if where.Exchange == "" || where.RoutingKey == "" || d.Message.Properties.DeliveryTag == "" && d.Tag != "" || len(body) == 0 {
+		m.Errorf("the envelope is %s", d.Raw)
+	}
+	single := body[0] == '{'
+	if where.RoutingKey != protocol.TaskMultiKey && !single {
+		m.Errorf("the key %s has %s", where.RoutingKey, body)
+	}
+	sender := ""
+	for _, h := range d.Message.Headers.Extra {
+		if h.Name == "hostname" {
+			sender = string(h.Value)
+		}
+	}
+	for i := range events {
+		e := &events[i]
+		if e.Group() == e.Type { // a test's own
+			continue
+		}
+		if single && e.RoutingKey() != where.RoutingKey || e.Hostname == "" || sender != strconv.Quote(e.Hostname) || e.Clock <= 0 ||
+			e.Timestamp.IsZero() || e.PID <= 0 {
+			m.Errorf("by the key %s, from %s: %+v", where.RoutingKey, sender, e)
+		}
+		if freq, number := e.Field("freq").(float64); e.Group() == "worker" && !strings.Contains(e.Type, "elect") && (!number || freq <= 0) {
+			m.Errorf("the interval of %s is %v", e.Type, e.Field("freq"))
 		}
 	}
 }
