@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"github.com/gelery/gelery/transport"
@@ -34,6 +35,7 @@ type delaying struct {
 	jobs   chan *parked      // has room for the whole window, in which all of them count
 
 	patience time.Duration // delayPatience
+	behind   atomic.Bool   // some are parked that the broker is to have when it has time
 	handed   handedOver
 
 	rest   <-chan time.Time // ends a pause; nil: there is none
@@ -57,8 +59,18 @@ func (d *delaying) take(j *job, eta time.Time) bool {
 		return false
 	}
 	after := time.Until(eta)
-	if after < leastDelay || after < d.broker.Worth(j.delivery) && d.w.parking.hasRoom() {
+	if after < leastDelay {
 		return false
+	}
+	if worth := d.broker.Worth(j.delivery); worth > leastDelay {
+		if after < worth && d.w.parking.holds() < maxByChoice {
+			return false
+		}
+		// The way through the broker is slow, and what waits for it counts in the window, so that nothing else would come.
+		if len(d.jobs) >= d.w.batch() && d.w.parking.holds() < maxParked {
+			d.behind.Store(true)
+			return false
+		}
 	}
 	select {
 	case d.jobs <- &parked{job: j, eta: eta}:
@@ -79,10 +91,13 @@ func (d *delaying) run(ctx context.Context) {
 			} else {
 				d.handOver(ctx, d.gather(first))
 			}
+			if d.rest == nil && d.behind.Swap(false) {
+				d.rest = time.After(firstDelayPause)
+			}
 		case <-d.rest:
 			d.rest = nil
 			for ctx.Err() == nil && d.rest == nil {
-				batch := d.w.parking.takeOut(d.w.batch())
+				batch := d.w.parking.takeOut(d.w.batch(), d.broker.Worth)
 				if len(batch) == 0 {
 					d.pause = firstDelayPause
 					break
@@ -193,15 +208,15 @@ func (w *Worker) outlast(stop context.Context, grace time.Duration) (context.Con
 	return ctx, func() { unhook(); cancel() }
 }
 
-// takeOut takes at most n jobs out whose time is not near, and counts them in the window again. It begins anywhere, so
+// takeOut takes at most n jobs out that are worth a delay, and counts them in the window again. It begins anywhere, so
 // that some which the broker never takes do not stand before all others.
-func (p *parking) takeOut(n int) (batch []*parked) {
+func (p *parking) takeOut(n int, worth func(*transport.Delivery) time.Duration) (batch []*parked) {
 	now, counted := time.Now(), 0
 	p.mu.Lock()
 	if all := len(p.jobs); all > 0 {
 		for i := rand.IntN(all); all > 0 && len(batch) < n; all-- {
 			i = (i + 1) % len(p.jobs)
-			if p.jobs[i].doubtful || p.jobs[i].eta.Sub(now) < leastDelay {
+			if x := p.jobs[i]; x.doubtful || x.eta.Sub(now) < worth(x.job.delivery) {
 				continue
 			}
 			x := heap.Remove(&p.jobs, i).(*parked) // moves others about, and one that is overlooked has its turn later

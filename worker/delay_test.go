@@ -180,6 +180,22 @@ func TestWorth(t *testing.T) {
 	}
 }
 
+// TestCongestedDelay: what comes while the way through the broker is slow is held, and offered later.
+func TestCongestedDelay(t *testing.T) {
+	t.Parallel()
+	w := &Worker{consumer: &keeping{k: &keeper{worth: time.Minute}}, window: newWindow(8, 1)}
+	w.parking = newParking(w)
+	d := newDelaying(w)
+	j := &job{delivery: &transport.Delivery{Message: &protocol.Message{}}}
+	taken := 0
+	for d.take(j, time.Now().Add(time.Hour)) {
+		taken++
+	}
+	if taken != w.batch() || !d.behind.Load() {
+		t.Errorf("%d wait for the broker, expected a batch of %d and that the others are offered later", taken, w.batch())
+	}
+}
+
 // TestRefusedDelays: what the broker does not keep runs from here when it is due, and the log says so once.
 func TestRefusedDelays(t *testing.T) {
 	t.Parallel()
@@ -283,15 +299,16 @@ func TestTakeOut(t *testing.T) {
 	p := newParking(&Worker{window: newWindow(8, 1)})
 	p.w.window.take(6)
 	now := time.Now()
+	worth := func(*transport.Delivery) time.Duration { return time.Second }
 	for i := range 6 {
 		p.park(&job{}, now.Add(time.Duration(i%2)*time.Hour)) // three are due
 	}
 	for want := 3; want > 0; want-- {
-		if batch := p.takeOut(1); len(batch) != 1 || !batch[0].eta.After(now) || p.w.window.held != 4-want || p.outside != 2+want {
+		if batch := p.takeOut(1, worth); len(batch) != 1 || !batch[0].eta.After(now) || p.w.window.held != 4-want || p.outside != 2+want {
 			t.Fatalf("took out %d; %d in the window, %d outside", len(batch), p.w.window.held, p.outside)
 		}
 	}
-	if batch := p.takeOut(9); len(batch) != 0 || len(p.jobs) != 3 {
+	if batch := p.takeOut(9, worth); len(batch) != 0 || len(p.jobs) != 3 {
 		t.Errorf("took out %d more of %d", len(batch), len(p.jobs))
 	}
 }
@@ -314,7 +331,7 @@ func TestUnansweredDelay(t *testing.T) {
 	if held := w.parking.scheduled(); len(held) != 1 || !held[0].eta.Equal(eta) {
 		t.Errorf("parked: %v; expected the job with its eta", held)
 	}
-	if batch := w.parking.takeOut(9); len(batch) != 0 {
+	if batch := w.parking.takeOut(9, broker.Worth); len(batch) != 0 {
 		t.Error("it would be offered again")
 	}
 }

@@ -55,11 +55,11 @@ func (p *parking) add(x *parked) {
 	}
 }
 
-// hasRoom reports whether one more may be held that the broker would keep as well.
-func (p *parking) hasRoom() bool {
+// holds tells how many jobs are here.
+func (p *parking) holds() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.jobs) < maxByChoice
+	return len(p.jobs)
 }
 
 // run hands jobs on as they come due, until ctx is done.
