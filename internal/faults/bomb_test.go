@@ -105,7 +105,7 @@ func bombs(t testing.TB) map[string]*protocol.Message {
 		"billion laughs":    plain("application/x-yaml", laughs()),
 		"yaml nested":       plain("application/x-yaml", bytes.Repeat([]byte("["), 1<<20)),
 		"empty dicts":       compressed("application/x-gzip", deflate(t, []byte("["+strings.Repeat("{},", 16<<20)+"0]"))),
-		"a little too deep": plain("application/json", []byte("["+strings.Repeat("[", 600)+strings.Repeat("]", 600)+",{},null]")),
+		"a little too deep": plain("application/json", []byte("["+strings.Repeat("[", 1100)+strings.Repeat("]", 1100)+",{},null]")),
 	}
 }
 
