@@ -205,16 +205,49 @@ func (s *Secrets) ShownIn(argsRepr, kwargsRepr string, args []any, kwargs map[st
 	if !s.In(args, kwargs) {
 		return false
 	}
-	shows := func(text string, v any) bool {
-		inner := strings.Trim(Repr(v, 64), `'"[]{}.`)
-		return inner == "" || strings.Contains(text, inner)
-	}
 	for i, v := range args {
 		if s.hidesParam(i) && shows(argsRepr, v) || s.anyIn(v, 0, func(x any) bool { return shows(argsRepr, x) }) {
 			return true
 		}
 	}
 	return s.anyIn(kwargs, 0, func(x any) bool { return shows(kwargsRepr, x) })
+}
+
+// shows tells whether a text shows anything of a secret, in whatever form its sender has written it: Celery's saferepr escapes
+// other characters than Python's repr, the members of a dict stand in the order they were given, and either may be cut.
+func shows(text string, v any) bool {
+	switch v := v.(type) {
+	case map[string]any:
+		for name, x := range v {
+			if shows(text, name) || shows(text, x) {
+				return true
+			}
+		}
+		return len(v) == 0
+	case []any:
+		return len(v) == 0 || slices.ContainsFunc(v, func(x any) bool { return shows(text, x) })
+	case string:
+		return showsText(text, v)
+	}
+	inner := strings.Trim(Repr(v, 64), `'"[]{}.`)
+	return inner == "" || strings.Contains(text, inner)
+}
+
+// showsText looks for the pieces that nobody escapes, of each so much that hardly any other text has it. Of a secret that has no
+// long ones it is the longest, and one that has none at all is taken for shown.
+func showsText(text, secret string) bool {
+	const short, enough = 4, 8
+	longest := ""
+	for piece := range strings.FieldsFuncSeq(secret, func(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune(`'"\`, r) }) {
+		piece = piece[:min(len(piece), enough)]
+		if len(piece) >= short && strings.Contains(text, piece) {
+			return true
+		}
+		if len(piece) > len(longest) {
+			longest = piece
+		}
+	}
+	return len(longest) < short && strings.Contains(text, longest)
 }
 
 // anyIn tells whether the condition holds for a secret in a value.

@@ -3,6 +3,7 @@ package value
 import (
 	"fmt"
 	"reflect"
+	"strings"
 	"testing"
 )
 
@@ -87,6 +88,40 @@ func TestSecretsShown(t *testing.T) {
 	}
 	if s.ShownIn("(7,)", "{'x': 1}", args[:1], map[string]any{"x": int64(1)}) {
 		t.Error("a call without secrets shows one")
+	}
+}
+
+// What Celery's saferepr, Python's repr and anybody else writes of a secret is found: they differ in what they escape, in the
+// order of a dict's members, and in where they cut.
+func TestSecretsShownByOthers(t *testing.T) {
+	t.Parallel()
+	s := NewSecrets(DefaultSecretNames...)
+	for _, tt := range []struct {
+		text string
+		name string
+		v    any
+		want bool
+	}{
+		{`{'password': 'it\'s a secret'}`, "password", "it's a secret", true},
+		{`{'password': "it's a secret"}`, "password", "it's a secret", true},
+		{`{'password': 'C:\key'}`, "password", `C:\key`, true},
+		{`{'password': 'C:\\key'}`, "password", `C:\key`, true},
+		{"{'private_key': '-----BEGIN KEY-----\nMIIE\n'}", "private_key", "-----BEGIN KEY-----\nMIIE\n", true},
+		{`{'credentials': {'user': 'bob', 'pw': 'hunter2'}}`, "credentials", map[string]any{"user": "bob", "pw": "hunter2"}, true},
+		{`{'tokens': {'f00ba4': True}}`, "tokens", map[string]any{"f00ba4": true}, false}, // no secret name
+		{`{'token': {'f00ba4': True}}`, "token", map[string]any{"f00ba4": true}, true},
+		{`{'token': ['f00ba4']}`, "token", []any{"f00ba4"}, true},
+		{`{'token': 'SSSSSSSSSS...', ...}`, "token", strings.Repeat("S", 100), true},
+		{`{'password': '\u00fc'}`, "password", "ü", true},
+		{`{'password': 1234}`, "password", int64(1234), true},
+		{`<hidden>`, "password", "it's a secret", false},
+		{`<hidden>`, "credentials", map[string]any{"user": "bob", "pw": "hunter2"}, false},
+		{`<hidden>`, "token", []any{"f00ba4"}, false},
+		{`<hidden>`, "password", int64(1234), false},
+	} {
+		if got := s.ShownIn("()", tt.text, nil, map[string]any{tt.name: tt.v}); got != tt.want {
+			t.Errorf("%s: %v", tt.text, got)
+		}
 	}
 }
 
