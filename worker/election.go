@@ -23,10 +23,10 @@ const (
 )
 
 const (
-	// maxElections bounds those that are open, maxCandidates the candidates of one; with more it is forgotten.
+	// maxElections bounds those that are open, maxCandidates the candidates of one; more are left out.
 	maxElections, maxCandidates = 1000, 1000
-	// maxElectionID and maxAction bound what one is about, in bytes.
-	maxElectionID, maxAction = 1024, 1 << 20
+	// maxElectionID and maxAction bound what one is about, in bytes, maxActions what is to be done in all that are open.
+	maxElectionID, maxAction, maxActions = 1024, 1 << 20, 16 << 20
 	// electionEnds is how long an election is kept in mind that does not come to its end.
 	electionEnds = 5 * time.Minute
 	// electionGrace is how long a candidate waits for others when enough have answered. Celery's waits for none, so that one
@@ -43,14 +43,15 @@ const (
 // it is a candidate (worker-elect) and answers every candidate (worker-elect-ack). When as many answers have come as there
 // are workers, the candidate with the lowest clock is elected.
 type elections struct {
-	w   *Worker
-	mu  sync.Mutex
-	all map[string]*election // by id
+	w       *Worker
+	mu      sync.Mutex
+	all     map[string]*election // by id
+	actions int                  // bytes of what is to be done
 }
 
 type election struct {
 	begun      time.Time
-	own        bool      // this worker is a candidate
+	own        *duty     // this worker is a candidate; nil: it is none
 	acks       int       // that were heard
 	unanswered int       // candidates that this worker has not answered
 	answer     time.Time // when it does
@@ -58,12 +59,17 @@ type election struct {
 	candidates []candidate
 }
 
-// candidate is a worker that has told that it would do it.
-type candidate struct {
-	clock  int64
-	node   string // with the process id
+// duty is what a candidate has been told to do. What the others would do is not kept.
+type duty struct {
 	topic  string
 	action any
+	size   int
+}
+
+// candidate is a worker that has told that it would do it.
+type candidate struct {
+	clock int64
+	node  string // with the process id
 }
 
 // electionCommand makes this worker a candidate.
@@ -84,7 +90,9 @@ func electionCommand(_ context.Context, w *Worker, a arguments) (any, error) {
 		w.log.Debug("no part is taken in an election: gossip is disabled", "id", id)
 		return nil, nil //nolint:nilnil // Celery's answer is null
 	}
-	w.gossip.elections.stand(id)
+	if !w.gossip.elections.stand(id, &duty{topic, a.values["action"], len(action)}) {
+		return nil, pythonError("RuntimeError", "election: too many are open")
+	}
 	w.events.tellWorker(event{workerElect, protocol.EventMembers(nil).Text("id", id).Text("topic", topic).JSON("action", action).Int("cver", 1)})
 	return nil, nil //nolint:nilnil // Celery's answer is null
 }
@@ -99,13 +107,31 @@ func (e *elections) of(id string) *election {
 	return x
 }
 
-// stand notes that this worker will be a candidate.
-func (e *elections) stand(id string) {
+// stand notes that this worker will be a candidate, and for what. False: there are too many elections.
+func (e *elections) stand(id string, own *duty) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if x := e.of(id); x != nil {
-		x.own = true
+	if e.actions+own.size > maxActions {
+		return false
 	}
+	x := e.of(id)
+	if x == nil {
+		return false
+	}
+	if x.own != nil {
+		e.actions -= x.own.size
+	}
+	x.own = own
+	e.actions += own.size
+	return true
+}
+
+// forget lets go of an election. The caller holds mu.
+func (e *elections) forget(id string) {
+	if own := e.all[id].own; own != nil {
+		e.actions -= own.size
+	}
+	delete(e.all, id)
 }
 
 // candidate notes one, this worker itself included, and has it answered.
@@ -121,7 +147,7 @@ func (e *elections) candidate(told *protocol.Event) {
 	if x == nil || len(x.candidates) >= maxCandidates {
 		return
 	}
-	x.candidates = append(x.candidates, candidate{told.Clock, told.Hostname + "." + strconv.Itoa(told.PID), told.Text("topic"), told.Field("action")})
+	x.candidates = append(x.candidates, candidate{told.Clock, told.Hostname + "." + strconv.Itoa(told.PID)})
 	if x.unanswered++; x.unanswered == 1 {
 		x.answer = time.Now().Add(answerDelay)
 	}
@@ -132,7 +158,7 @@ func (e *elections) acknowledged(told *protocol.Event, alive int, now time.Time)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	x := e.all[told.Text("id")]
-	if x == nil || !x.own {
+	if x == nil || x.own == nil {
 		return
 	}
 	if x.acks++; x.acks >= alive && x.closes.IsZero() {
@@ -174,36 +200,41 @@ func (e *elections) close(ctx context.Context, now time.Time) {
 		e.w.events.tellWorker(event{workerElectAck, protocol.EventMembers(nil).Text("id", id)})
 	}
 	e.mu.Lock()
-	closed := map[string]candidate{}
+	type result struct {
+		leader string
+		own    *duty
+	}
+	closed := map[string]result{}
 	for id, x := range e.all {
 		switch {
 		case !x.closes.IsZero() && !now.Before(x.closes) && len(x.candidates) > 0 && x.unanswered == 0:
-			closed[id] = slices.MinFunc(x.candidates, func(a, b candidate) int { return cmp.Or(cmp.Compare(a.clock, b.clock), cmp.Compare(a.node, b.node)) })
-			delete(e.all, id)
+			first := slices.MinFunc(x.candidates, func(a, b candidate) int { return cmp.Or(cmp.Compare(a.clock, b.clock), cmp.Compare(a.node, b.node)) })
+			closed[id] = result{first.node, x.own}
+			e.forget(id)
 		case now.Sub(x.begun) > electionEnds:
-			delete(e.all, id)
+			e.forget(id)
 		}
 	}
 	e.mu.Unlock()
 	own := e.w.config.Hostname + "." + strconv.Itoa(os.Getpid())
-	for id, leader := range closed {
-		if leader.node != own {
-			e.w.log.Info("node " + leader.node + " elected for " + value.Repr(id, maxElectionID))
+	for id, x := range closed {
+		if x.leader != own {
+			e.w.log.Info("node " + x.leader + " elected for " + value.Repr(id, maxElectionID))
 			continue
 		}
 		e.w.log.Info("I won the election " + value.Repr(id, maxElectionID))
-		if err := e.act(ctx, &leader); err != nil {
-			e.w.log.Error("the elected worker could not do what is to be done", "id", id, "topic", leader.topic, "error", err)
+		if err := e.act(ctx, x.own); err != nil {
+			e.w.log.Error("the elected worker could not do what is to be done", "id", id, "topic", x.own.topic, "error", err)
 		}
 	}
 }
 
 // act does what the elected worker is to do. Celery knows one topic: to send the task of a signature.
-func (e *elections) act(ctx context.Context, c *candidate) error {
-	if c.topic != "task" {
-		return fmt.Errorf("unknown election topic %q", c.topic)
+func (e *elections) act(ctx context.Context, own *duty) error {
+	if own.topic != "task" {
+		return fmt.Errorf("unknown election topic %q", own.topic)
 	}
-	sig, err := protocol.SignatureFromValue(c.action)
+	sig, err := protocol.SignatureFromValue(own.action)
 	if err != nil {
 		return err
 	}

@@ -164,9 +164,18 @@ func TestGossipBounds(t *testing.T) {
 	if p, e, c := len(w.gossip.peers), len(w.gossip.elections.all), len(w.gossip.elections.all["0"].candidates); p != maxPeers || e != maxElections || c != maxCandidates {
 		t.Errorf("%d peers, %d elections, %d candidates", p, e, c)
 	}
+	stood := 0
+	for i := range maxElections {
+		if w.gossip.elections.stand(fmt.Sprint(i), &duty{"task", nil, maxAction}) {
+			stood++
+		}
+	}
+	if stood != maxActions/maxAction {
+		t.Errorf("what is to be done is kept of %d elections, each of %d bytes", stood, maxAction)
+	}
 	w.gossip.lose(now.Add(3 * usualFreq))
 	w.gossip.elections.close(t.Context(), now.Add(2*electionEnds))
-	if len(w.gossip.peers)+len(w.gossip.elections.all) != 0 {
+	if len(w.gossip.peers)+len(w.gossip.elections.all)+w.gossip.elections.actions != 0 {
 		t.Error("they are kept for ever")
 	}
 }
