@@ -198,7 +198,11 @@ func (c *Client) retry(info *Info, s *settings, now time.Time) (transport.Public
 		}
 		next.ETA = protocol.FormatTime(s.eta)
 	}
-	s.override(&next, now, c.secrets.Of(info.Secrets))
+	secrets := c.secrets.Of(info.Secrets)
+	if secrets.ShownIn(next.ArgsRepr, next.KwargsRepr, next.Args, next.Kwargs) { // a Python client's
+		next.ArgsRepr, next.KwargsRepr = secrets.ReprTuple(next.Args, reprSize), secrets.Repr(next.Kwargs, reprSize)
+	}
+	s.override(&next, now, secrets)
 	next.Extra = slices.DeleteFunc(slices.Clone(next.Extra), func(h protocol.Header) bool { return leftBehind(h.Name) })
 	return c.republication(info, &next, s, now)
 }

@@ -77,3 +77,44 @@ func TestSecrets(t *testing.T) {
 		t.Errorf("the log says %s", log.text.String())
 	}
 }
+
+// TestSecretsOfRetry: the message of another attempt shows nothing that a Python client has shown in the first, nor does the event
+// of its being sent.
+func TestSecretsOfRetry(t *testing.T) {
+	t.Parallel()
+	type login struct {
+		PIN      string `task:"pin,secret"`
+		Password string `task:"password"`
+	}
+	s := newSite(t)
+	var err error
+	if s.client, err = task.NewClient(s.client.Transport(), s.client.Backend(), task.Config{SendSentEvent: true}); err != nil {
+		t.Fatal(err)
+	}
+	shown := make(chan string, 9)
+	Handle(s.mux, task.Define[login, string]("login"), func(ctx context.Context, _ login) (string, error) {
+		info, _ := task.FromContext(ctx)
+		shown <- info.ArgsRepr + info.KwargsRepr
+		if info.Retries == 0 {
+			return "", task.Retry(nil, task.Countdown(0))
+		}
+		return "welcome", nil
+	})
+	m := s.monitor()
+	s.start(Config{Concurrency: 1, TaskEvents: true, HeartbeatInterval: time.Hour})
+	id := ""
+	s.raw(func(m *protocol.Message) {
+		m.Headers.Task, m.Headers.ArgsRepr, m.Headers.KwargsRepr = "login", "('pin-hush',)", "{'password': 'hush'}"
+		m.Body = []byte(`[["pin-hush"], {"password": "hush"}, null]`)
+		id = m.Headers.ID
+	})
+	first, second := await(t, shown, "the first attempt"), await(t, shown, "the next one")
+	if !strings.Contains(first, "hush") || second != "('********',){'password': '********'}" {
+		t.Errorf("the attempts show %s, then %s", first, second)
+	}
+	m.until("task-sent", id)
+	told := strings.Join(m.told(id), "\n")
+	if strings.Contains(told, "hush") || !strings.Contains(told, "sent args=('********',)") {
+		t.Errorf("the events are %s", told)
+	}
+}
