@@ -203,7 +203,7 @@ func (e *events) run(ctx context.Context) {
 		if rest != nil {
 			continue
 		}
-		if e.flush(ctx) {
+		if e.flush(ctx, beat) {
 			pause = firstEventsPause
 		} else {
 			rest = time.After(pause)
@@ -239,13 +239,18 @@ func (e *events) sendLast() {
 	e.mu.Lock()
 	e.endList()
 	e.mu.Unlock()
-	e.flush(ctx)
+	e.flush(ctx, nil)
 }
 
 // flush sends what waits: the oldest message in any case, and those behind it that are full. False: the broker does not take
-// it now.
-func (e *events) flush(ctx context.Context) bool {
+// it now. While tasks tell more than the broker takes it does not end, so it minds the heart's beat.
+func (e *events) flush(ctx context.Context, beat <-chan time.Time) bool {
 	for first := true; ; first = false {
+		select {
+		case <-beat:
+			e.tellWorker(e.w.workerEvent(workerHeartbeat))
+		default:
+		}
 		m := e.next(first)
 		if m == nil {
 			return true

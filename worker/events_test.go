@@ -409,7 +409,7 @@ func BenchmarkTaskEvents(b *testing.B) {
 		o.events = w.events.ofRun(o, x, &c)
 		w.events.tellOutcomes(batch)
 		if n%64 == 0 {
-			w.events.flush(b.Context())
+			w.events.flush(b.Context(), nil)
 		}
 	}
 }
@@ -418,3 +418,42 @@ func BenchmarkTaskEvents(b *testing.B) {
 type nopTransport struct{ transport.Transport }
 
 func (nopTransport) Broadcast(context.Context, string, string, *protocol.Message) error { return nil }
+
+// flood is a broker that, while it takes a message of task events, gets the worker to tell so much that another is full.
+type flood struct {
+	transport.Transport
+	again func()
+}
+
+func (f *flood) Broadcast(ctx context.Context, exchange, key string, m *protocol.Message) error {
+	if exchange == protocol.EventExchange && key == protocol.TaskMultiKey {
+		f.again()
+		time.Sleep(time.Millisecond)
+		return nil
+	}
+	return f.Transport.Broadcast(ctx, exchange, key, m)
+}
+
+// TestHeartbeatsInAFlood: a worker whose tasks tell more than the broker takes is alive all the same.
+func TestHeartbeatsInAFlood(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	m := s.monitor()
+	var flooded atomic.Bool
+	f := &flood{Transport: s.client.Transport(), again: func() {
+		if flooded.Load() {
+			s.worker.events.tellTasks(event{"task-custom", protocol.EventMembers(nil).Text("text", strings.Repeat("x", fullBytes))})
+		}
+	}}
+	var err error
+	if s.client, err = task.NewClient(f, s.client.Backend(), task.Config{}); err != nil {
+		t.Fatal(err)
+	}
+	s.start(Config{TaskEvents: true, HeartbeatInterval: 100 * time.Millisecond})
+	t.Cleanup(func() { flooded.Store(false) })
+	flooded.Store(true)
+	f.again()
+	for range 5 {
+		m.until("worker-heartbeat", "")
+	}
+}
