@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/gelery/gelery/protocol"
@@ -81,14 +82,15 @@ func (w *Worker) hardLimit(e *execution, limit time.Duration) {
 // of once: as it passes or, where that was noticed elsewhere before this process's timer came to it, with the outcome.
 func (w *Worker) softLimit(ctx context.Context, e *execution, limit time.Duration) (limited context.Context, release func()) {
 	limited, cancel := context.WithTimeoutCause(ctx, limit, task.ErrSoftTimeLimit)
-	tell := func() { w.logLimit(slog.LevelWarn, "Soft", e, limit) }
+	tell := sync.OnceFunc(func() { w.logLimit(slog.LevelWarn, "Soft", e, limit) })
 	stop := context.AfterFunc(limited, func() {
 		if errors.Is(context.Cause(limited), task.ErrSoftTimeLimit) {
 			tell()
 		}
 	})
 	return limited, func() {
-		if x := e.completion.exception; stop() && x != nil && x.Type == "SoftTimeLimitExceeded" {
+		stop() // it may have begun, for the run's context ends before this
+		if x := e.completion.exception; x != nil && x.Type == "SoftTimeLimitExceeded" {
 			tell()
 		}
 		cancel()

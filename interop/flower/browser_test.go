@@ -182,6 +182,9 @@ func (b *browser) shoot(t *testing.T, name string) {
 	defer cancel()
 	b.taken++
 	picture, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
+	for err != nil && ctx.Err() == nil { // a page that is being laid out may have no width
+		picture, err = chromedp.Run(ctx, chromedp.FullScreenshot(100))
+	}
 	if err == nil {
 		err = os.WriteFile(filepath.Join(b.shots, fmt.Sprintf("%02d-%s.png", b.taken, name)), picture, 0o644)
 	}
