@@ -89,12 +89,25 @@ func (c *Client) launch(ctx context.Context, x *canvas.Expansion) ([]handle, err
 	if err != nil {
 		return nil, err
 	}
-	if len(sizes) > 0 {
-		if err := c.backend.(backends.ChordCounter).StartChords(ctx, sizes); err != nil {
-			return nil, fmt.Errorf("announce the chord: %w", err)
-		}
+	if err := c.announce(ctx, sizes); err != nil {
+		return nil, err
 	}
-	var handles []handle
+	return c.sendCalls(ctx, calls)
+}
+
+// announce tells the backend of the chords that are about to begin.
+func (c *Client) announce(ctx context.Context, sizes []backends.ChordSize) error {
+	if len(sizes) == 0 {
+		return nil
+	}
+	if err := c.backend.(backends.ChordCounter).StartChords(ctx, sizes); err != nil {
+		return fmt.Errorf("announce the chord: %w", err)
+	}
+	return nil
+}
+
+// sendCalls sends what begins. It returns the handles of the last messages.
+func (c *Client) sendCalls(ctx context.Context, calls []Call) (handles []handle, err error) {
 	for part := range slices.Chunk(calls, applyBatch) {
 		if handles, err = c.sendBatch(ctx, part); err != nil {
 			return nil, err
@@ -146,7 +159,7 @@ func unlock(chord *canvas.Chord) Call {
 	for i := range chord.Parts {
 		parts[i] = chord.Parts[i].Value()
 	}
-	options := map[string]any{"countdown": float64(1), "ignore_result": true}
+	options := map[string]any{"countdown": float64(1), "ignore_result": true, "task_id": protocol.DerivedID(chord.ID, "unlock")}
 	for _, name := range []string{"queue", "exchange", "routing_key"} {
 		if v := chord.Body.Options[name]; v != nil {
 			options[name] = v

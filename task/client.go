@@ -129,6 +129,7 @@ type Call struct {
 	Options []SendOption
 
 	defaults *Defaults // of the task, when it is known
+	once     bool      // see [Client.ApplyOnce]
 	untold   bool      // a part of a workflow, which as a whole is the child of the task that sends it
 }
 

@@ -25,6 +25,7 @@ type Publishing struct {
 	dest     destination
 	now      time.Time
 	untold   bool
+	once     bool
 	args     [2]string // ArgsRepr and KwargsRepr as they were before the middleware
 	message  *outgoing // once it is encoded
 }

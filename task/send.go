@@ -62,8 +62,12 @@ func (c *Client) plan(ctx context.Context, call *Call, now time.Time) (Publishin
 	if err := s.checkTimeLimits(); err != nil {
 		return Publishing{}, err
 	}
-	return Publishing{Request: c.request(ctx, call, s, now), Exchange: dest.exchange, RoutingKey: dest.key, settings: s, dest: dest,
-		now: now, untold: call.untold}, nil
+	request := c.request(ctx, call, s, now)
+	if call.once { // nobody waits for it
+		request.Properties.ReplyTo = s.replyTo
+	}
+	return Publishing{Request: request, Exchange: dest.exchange, RoutingKey: dest.key, settings: s, dest: dest,
+		now: now, untold: call.untold, once: call.once}, nil
 }
 
 // routeName is the name that routes know a call by: celery.map and celery.starmap go where the task goes that they call.
@@ -94,12 +98,14 @@ func (c *Client) encode(p *Publishing) (outgoing, error) {
 		return outgoing{}, err
 	}
 	ignored := request.IgnoreResult != nil && *request.IgnoreResult
+	publication := dest.publication(m, s.eta, now)
+	publication.Once = p.once
 	return outgoing{
 		id:          request.ID,
 		ignored:     ignored,
 		untold:      p.untold,
-		awaited:     !ignored && s.replyTo == "",
-		publication: dest.publication(m, s.eta, now),
+		awaited:     !ignored && !p.once && s.replyTo == "",
+		publication: publication,
 		request:     request,
 		declare:     dest.declare,
 		timeout:     s.publishTimeout,

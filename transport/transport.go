@@ -48,6 +48,9 @@ type Publication struct {
 	// native delayed delivery. The queues it is for must have been declared with Delayed. A broker that cannot delay
 	// ignores it, and whoever receives the message waits for its eta.
 	Delay time.Duration
+	// Once: the broker drops the message if it has taken one with the same task id for the same queue within the last
+	// quarter of an hour. A broker that cannot tell ignores it (only Redis can): then it is there twice, with one id.
+	Once bool
 	// Optional: nobody need get it. A message for which there is no queue is dropped without an error.
 	Optional bool
 }

@@ -96,7 +96,7 @@ func (t *redisTransport) neededCommands() [][]any {
 		{"ZADD", delayed, "1", "tag"}, {"ZREM", delayed, "tag"}, {"ZCARD", delayed}, {"ZRANGE", delayed, "0", "0"},
 		{"ZRANGEBYSCORE", delayed, "-inf", "1"}, {"PTTL", delayed}, {"PEXPIRE", delayed, "1"},
 		{"SADD", binding, "m"}, {"SMEMBERS", binding},
-		{"GET", marker}, {"SET", marker, "1"}, {"UNLINK", marker},
+		{"GET", marker}, {"SET", marker, "1"}, {"UNLINK", marker}, {"EXISTS", t.keys.once(list, "id")}, {"SET", t.keys.once(list, "id"), "1"},
 		{"PUBLISH", t.keys.channel("celery.pidbox", ""), "m"}, {"PSUBSCRIBE", t.keys.pattern("celery.pidbox", "")},
 	}
 }

@@ -81,6 +81,11 @@ func (k *keys) delayedSets(queue string) []string {
 	return sets
 }
 
+// once is what is left of a message that a list takes once, see onceScript. Gelery's own.
+func (k *keys) once(list, id string) string {
+	return k.prefix + "_gelery.once." + strings.TrimPrefix(list, k.prefix) + "." + id
+}
+
 // publisher is a client's marker, see publishScript. Gelery's own.
 func (k *keys) publisher(client string) string { return k.prefix + "_gelery.publisher." + client }
 

@@ -14,6 +14,7 @@ import (
 type outgoing struct {
 	list     string
 	envelope []byte
+	once     string // the key that tells that it is there; "": see publisher
 }
 
 // Publish implements transport.Transport.
@@ -27,7 +28,11 @@ func (t *redisTransport) Publish(ctx context.Context, batch []transport.Publicat
 	}
 	for sent := 0; sent < len(out); {
 		n := chunk(out[sent:])
-		if inDoubt, err := t.publisher.push(ctx, out[sent:sent+n]); err != nil {
+		push := t.publisher.push
+		if out[sent].once != "" {
+			push = t.pushOnce
+		}
+		if inDoubt, err := push(ctx, out[sent:sent+n]); err != nil {
 			return t.publishError(err, sent > 0 || inDoubt)
 		}
 		sent += n
@@ -64,7 +69,11 @@ func (t *redisTransport) route(ctx context.Context, out []outgoing, p *transport
 			m.Properties.DeliveryTag = protocol.NewID()
 		}
 		size := envelopeSize + len(m.Body)*4/3
-		out = append(out, outgoing{t.keys.listFor(q, &m.Properties), protocol.AppendEnvelope(make([]byte, 0, size), &m)})
+		o := outgoing{list: t.keys.listFor(q, &m.Properties), envelope: protocol.AppendEnvelope(make([]byte, 0, size), &m)}
+		if p.Once {
+			o.once = t.keys.once(o.list, m.Headers.ID)
+		}
+		out = append(out, o)
 	}
 	return out, nil
 }

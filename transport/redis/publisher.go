@@ -224,10 +224,10 @@ func (p *publisher) send(ctx context.Context, out []outgoing) (refused refusals,
 	return refused, inDoubt, err
 }
 
-// chunk tells how many of the envelopes go in one script call.
+// chunk tells how many of the envelopes go in one script call, which is of one kind.
 func chunk(out []outgoing) int {
 	n, size := 0, 0
-	for n < len(out) && n < publishChunk {
+	for n < len(out) && n < publishChunk && (out[n].once != "") == (out[0].once != "") {
 		if size += len(out[n].envelope); n > 0 && size > publishBytes {
 			break
 		}
