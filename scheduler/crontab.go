@@ -80,6 +80,9 @@ func ParseCrontab(text string, zone *time.Location) (*Crontab, error) {
 	return NewCrontab(CrontabFields{Minute: f[0], Hour: f[1], DayOfMonth: f[2], MonthOfYear: f[3], DayOfWeek: f[4], Zone: zone})
 }
 
+// Fields are the fields as they were given, none of them empty, and the zone.
+func (c *Crontab) Fields() CrontabFields { return c.fields }
+
 // exists tells whether there is any such date. Each day of a year falls on each day of the week, 29 February in 28 or 40 years.
 func (c *Crontab) exists() bool {
 	for month := time.January; month <= time.December; month++ {

@@ -39,6 +39,12 @@ func EveryRelative(every time.Duration, zone *time.Location) (*Interval, error) 
 	return i, nil
 }
 
+// Every is how long the interval is.
+func (i *Interval) Every() time.Duration { return i.every }
+
+// Relative tells whether it ends on whole units of the clock, and of which zone; see [EveryRelative].
+func (i *Interval) Relative() (zone *time.Location, relative bool) { return i.zone, i.relative }
+
 // Next is when the interval that begins at t, the last run, is over.
 func (i *Interval) Next(t time.Time) time.Time {
 	end := t.Add(i.every)

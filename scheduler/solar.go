@@ -61,6 +61,11 @@ func NewSolar(event string, latitude, longitude float64) (*Solar, error) {
 // solarDays is how far it is looked ahead: where the sun does not rise for half a year, it does then.
 const solarDays = 370
 
+// Event is the event's name, and where it is looked at: degrees, north and east are positive.
+func (s *Solar) Event() (name string, latitude, longitude float64) {
+	return s.event.name, s.latitude, s.longitude
+}
+
 // Next is the first such event after t, to the second. In the polar day and night it may be months away; it is the zero time
 // where the event does not come within a year, as at a pole.
 func (s *Solar) Next(t time.Time) time.Time {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/gelery/gelery/internal/spelling"
 	"github.com/gelery/gelery/protocol"
 	"github.com/gelery/gelery/protocol/serialization"
 	"github.com/gelery/gelery/protocol/value"
@@ -239,4 +240,29 @@ func signaturesOf(v any) ([]protocol.Signature, error) {
 		}
 	}
 	return all, nil
+}
+
+// otherOptions are the names of options beside texts and spans; the last ones are Celery's and have no effect here.
+var otherOptions = []string{
+	"priority", "group_index", "retries", "ignore_result", "delivery_mode", "eta", "expires", "link", "link_error", "chain", "chord",
+	"headers", "stamped_headers", "replaced_task_nesting", "retry", "retry_policy", "add_to_parent", "mandatory", "immediate",
+}
+
+// CheckOptions tells which of the signature's own options cannot be what they are, or do not exist: Celery passes those on to
+// the broker's library. Options of the tasks in a workflow are not looked at.
+func (s Signature) CheckOptions() error {
+	set := &settings{}
+	known := slices.Concat(otherOptions, slices.Collect(maps.Keys(set.texts())), slices.Collect(maps.Keys(set.spans())))
+	var stamps []string
+	_ = value.Assign(&stamps, s.wire.Options["stamped_headers"])
+	for _, name := range slices.Sorted(maps.Keys(s.wire.Options)) {
+		if !slices.Contains(known, name) && !slices.Contains(stamps, name) {
+			text := "there is no such option"
+			if meant := spelling.Nearest(name, known); meant != "" {
+				text += "; is it " + meant + "?"
+			}
+			return fmt.Errorf("%.60s: %s", name, text)
+		}
+	}
+	return signatureOptions(s.wire.Options).applySend(set)
 }

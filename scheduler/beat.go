@@ -1,0 +1,271 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/gelery/gelery/protocol"
+	"github.com/gelery/gelery/task"
+	"github.com/gelery/gelery/transport"
+)
+
+// Config says how a beat works. The zero value is right for most.
+type Config struct {
+	// MaxInterval is how often the store is asked at least, for what others changed in it. 0: 1 s. Celery's
+	// beat_max_loop_interval, whose default is 300.
+	MaxInterval time.Duration
+	Logger      *slog.Logger // nil: slog's default
+}
+
+// Beat sends the tasks of a store when they are due: Celery's beat. Any number of them may run, on any machines; of those whose
+// stores know each other one leads and the others stand by.
+type Beat struct {
+	client *task.Client
+	store  Store
+	config Config
+	log    *slog.Logger
+	now    func() time.Time // the wall clock
+	stats  stats
+}
+
+// batch is how many due entries are dealt with at once.
+const batch = 1000
+
+// sendTimeout is how long the broker may take for a batch before it is tried again.
+const sendTimeout = 10 * time.Second
+
+// retryDelay is the first pause after a failure of store or broker; it doubles up to retryMost.
+const (
+	retryDelay = 100 * time.Millisecond
+	retryMost  = 10 * time.Second
+)
+
+// New makes a beat that sends by a client what a store says.
+func New(client *task.Client, store Store, c Config) (*Beat, error) {
+	if c.MaxInterval < 0 {
+		return nil, errors.New("beat config: MaxInterval is negative")
+	}
+	if c.MaxInterval == 0 {
+		c.MaxInterval = time.Second
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return &Beat{client: client, store: store, config: c, log: c.Logger, now: time.Now}, nil
+}
+
+// Run sends until ctx is done; then it gives its lease back and returns nil. It outlasts whatever happens to store and
+// broker: without its lease it sends nothing and waits to lead again.
+func (b *Beat) Run(ctx context.Context) error {
+	b.log.Info("beat: Starting...")
+	defer b.stats.leading.Store(false)
+	for tries := 0; ctx.Err() == nil; {
+		lease, err := b.store.Lead(ctx)
+		if err != nil {
+			if ctx.Err() == nil {
+				b.log.Error("beat: the store cannot be reached", "error", err)
+			}
+			tries = pause(ctx, tries)
+			continue
+		}
+		tries = 0
+		b.log.Info("beat: leading")
+		b.stats.leading.Store(true)
+		err = b.lead(ctx, lease)
+		b.stats.leading.Store(false)
+		if ctx.Err() == nil {
+			b.log.Warn("beat: no longer leading", "reason", err)
+		}
+		release(ctx, lease, b.log)
+	}
+	return nil
+}
+
+// release gives a lease back, also when ctx is done.
+func release(ctx context.Context, lease Lease, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if err := lease.Release(ctx); err != nil && !errors.Is(err, ErrNotLeading) {
+		log.Warn("beat: the lease could not be given back; it ends by itself", "error", err)
+	}
+}
+
+// pause waits after a failure, longer each time, and returns how many there were.
+func pause(ctx context.Context, tries int) int {
+	timer := time.NewTimer(min(retryDelay<<min(tries, 10), retryMost))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return tries + 1
+}
+
+// lead sends what is due until the lease is lost or ctx is done.
+func (b *Beat) lead(ctx context.Context, lease Lease) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := make(chan struct{})
+	defer close(stop)
+	go func() { // owned by this call
+		select {
+		case <-lease.Lost():
+			cancel(ErrNotLeading)
+		case <-stop:
+		}
+	}()
+
+	clock := newWallClock(b.now)
+	begun := false
+	for tries := 0; ctx.Err() == nil; {
+		var next time.Time
+		var err error
+		if jumped := clock.jumped(); jumped || !begun {
+			err = b.begin(ctx, lease)
+		}
+		if err == nil {
+			next, err = b.tick(ctx, lease)
+		}
+		if errors.Is(err, ErrNotLeading) {
+			return err
+		}
+		if begun = err == nil; begun { // else nobody knows whether what was marked is marked
+			tries = 0
+			b.sleep(ctx, lease, next)
+		} else if ctx.Err() == nil {
+			b.stats.storeErrors.Add(1)
+			b.log.Error("beat: the store fails", "error", err)
+			tries = pause(ctx, tries)
+		}
+	}
+	return context.Cause(ctx)
+}
+
+// begin does what the beat before has left, or this one before the store failed it, and heeds the clock.
+func (b *Beat) begin(ctx context.Context, lease Lease) error {
+	n, err := lease.Rewind(ctx, b.now())
+	if err != nil {
+		return err
+	}
+	if n > 0 {
+		b.log.Warn("beat: entries have run later than now, so the clock was set back; they go on from now", "entries", n)
+	}
+	left, err := lease.Pending(ctx)
+	if err != nil || len(left) == 0 {
+		return err
+	}
+	b.log.Warn("beat: sending again what was marked and perhaps not sent", "runs", len(left))
+	return b.send(ctx, lease, left)
+}
+
+// tick deals with one batch of what is due, and returns when to look again.
+func (b *Beat) tick(ctx context.Context, lease Lease) (time.Time, error) {
+	now := b.now()
+	due, next, err := lease.Due(ctx, now, batch)
+	b.stats.looked.Store(now.UnixNano())
+	if err != nil || len(due) == 0 {
+		return next, err
+	}
+	marks := make([]Mark, 0, len(due))
+	var runs []Run
+	for _, r := range due {
+		m, errs := plan(r, now)
+		for _, err := range errs {
+			b.stats.failed.Add(1)
+			b.log.Error("beat: a run cannot be made", "error", err)
+		}
+		marks = append(marks, m)
+		runs = append(runs, m.Runs...)
+	}
+	if err := lease.Mark(ctx, marks); err != nil {
+		return next, err
+	}
+	if err := b.send(ctx, lease, runs); err != nil {
+		return next, err
+	}
+	if len(due) == batch { // there may be more
+		return now, nil
+	}
+	for _, m := range marks {
+		if !m.Pause && !m.Next.IsZero() && (next.IsZero() || m.Next.Before(next)) {
+			next = m.Next
+		}
+	}
+	return next, nil
+}
+
+// send hands runs to the broker, for as long as it takes, and reports them as done.
+func (b *Beat) send(ctx context.Context, lease Lease, runs []Run) error {
+	left := runs
+	for tries := 0; len(left) > 0; {
+		sigs := make([]task.Signature, len(left))
+		for i, r := range left {
+			sigs[i] = r.Task
+		}
+		sending, cancel := context.WithTimeout(ctx, sendTimeout)
+		errs := b.client.ApplyOnce(sending, sigs)
+		cancel()
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		now := b.now()
+		var again []Run
+		var away error
+		for i, r := range left {
+			switch err := errs[i]; {
+			case err == nil:
+				b.stats.sent(now.Sub(r.Moment))
+				b.log.Info(fmt.Sprintf("Scheduler: Sending due task %s (%s)", r.Entry, r.Task.Name()), "id", r.ID, "moment", protocol.FormatTime(r.Moment))
+			case brokerAway(err):
+				again, away = append(again, r), err
+			default:
+				b.stats.failed.Add(1)
+				b.log.Error("beat: a run cannot be sent, and is left out", "entry", r.Entry, "id", r.ID, "error", err)
+			}
+		}
+		if left = again; away != nil {
+			b.stats.brokerErrors.Add(1)
+			b.log.Error("beat: the broker does not take what is due; it is tried again", "runs", len(left), "error", away)
+			tries = pause(ctx, tries)
+		}
+	}
+	return retry(ctx, b.log, func() error { return lease.Done(ctx, runs) })
+}
+
+// retry does again what the store failed to do: what is sent must be reported, or it is sent again.
+func retry(ctx context.Context, log *slog.Logger, do func() error) error {
+	for tries := 0; ; {
+		err := do()
+		if err == nil || errors.Is(err, ErrNotLeading) || ctx.Err() != nil {
+			return err
+		}
+		log.Error("beat: the store fails", "error", err)
+		tries = pause(ctx, tries)
+	}
+}
+
+// brokerAway tells errors that end with time from those of a task, which do not.
+func brokerAway(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.Is(err, transport.ErrBrokerFull)
+}
+
+// sleep waits until next, at most MaxInterval, or until there is something new.
+func (b *Beat) sleep(ctx context.Context, lease Lease, next time.Time) {
+	wait := b.config.MaxInterval
+	if !next.IsZero() {
+		wait = min(wait, next.Sub(b.now()))
+	}
+	if wait <= 0 {
+		return
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-lease.Changed():
+	case <-ctx.Done():
+	}
+}
