@@ -53,6 +53,9 @@ type Lease interface {
 	Release(ctx context.Context) error
 }
 
+// Skew is how far in the future the last moment of an entry may be before [Lease.Rewind] heeds it: clocks of two machines differ.
+const Skew = time.Minute
+
 // Record is an entry as a store has it.
 type Record struct {
 	Entry *Entry

@@ -1,0 +1,512 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gelery/gelery/protocol"
+	"github.com/gelery/gelery/task"
+	"github.com/gelery/gelery/transport"
+)
+
+// ledger is a broker that writes down what it gets.
+type ledger struct {
+	transport.Transport // nil: a method not written here panics
+
+	mu   sync.Mutex
+	got  []*protocol.Message
+	once int
+	fail func(m *protocol.Message) error
+}
+
+func (l *ledger) Declare(context.Context, transport.Queue) error { return nil }
+
+func (l *ledger) Publish(ctx context.Context, batch []transport.Publication) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, p := range batch {
+		if l.fail != nil {
+			if err := l.fail(p.Message); err != nil {
+				if errors.Is(err, context.DeadlineExceeded) {
+					<-ctx.Done()
+				}
+				return &transport.PublishError{Err: err}
+			}
+		}
+	}
+	for _, p := range batch {
+		l.got = append(l.got, p.Message)
+		if p.Once {
+			l.once++
+		}
+	}
+	return nil
+}
+
+// moments are the moments that were sent of an entry, in the order of sending, as the messages tell them.
+func (l *ledger) moments(t testing.TB, entry string) []string {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var all []string
+	for _, m := range l.got {
+		name, moment := "", ""
+		for _, h := range m.Headers.Extra {
+			switch h.Name {
+			case NameHeader:
+				name = string(h.Value)
+			case MomentHeader:
+				moment = string(h.Value)
+			}
+		}
+		if name == `"`+entry+`"` {
+			at, err := protocol.ParseTime(moment[1 : len(moment)-1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, at.UTC().Format("02 15:04:05.999"))
+		}
+	}
+	return all
+}
+
+func client(t testing.TB, tr transport.Transport) *task.Client {
+	t.Helper()
+	c, err := task.NewClient(tr, nil, task.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func entry(t testing.TB, name, text string) *Entry {
+	t.Helper()
+	e, err := ParseEntry(name, fromYAML(t, text), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// quiet keeps what beats say for the test's failure.
+func quiet(t testing.TB) *slog.Logger {
+	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+}
+
+// beating runs a beat for some time on the bubble's clock.
+func beating(t testing.TB, span time.Duration, store Store, tr transport.Transport, now func() time.Time) *Beat {
+	t.Helper()
+	b, err := New(client(t, tr), store, Config{Logger: quiet(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if now != nil {
+		b.now = now
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), span)
+	defer cancel()
+	if err := b.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func local(t testing.TB, c LocalConfig) *Local {
+	t.Helper()
+	c.Logger = quiet(t)
+	l, err := NewLocal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func TestBeatSendsWhenDue(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) { // begins at 2000-01-01 00:00 UTC
+		l := &ledger{}
+		b := beating(t, 2*time.Hour+time.Second, local(t, LocalConfig{Entries: []*Entry{
+			entry(t, "half", `{task: a, schedule: 1800, args: [1], options: {queue: q}}`),
+			entry(t, "cron", `{task: b, schedule: "0 * * * *"}`),
+			entry(t, "off", `{task: c, schedule: 60, enabled: false}`),
+			entry(t, "flow", `{task: {task: celery.chain, subtask_type: chain, kwargs: {tasks: [{task: x}, {task: y}]}}, schedule: 7200}`),
+			entry(t, "first", `{task: d, schedule: 60, one_off: true}`),
+			entry(t, "then", `{task: e, schedule: {at: 2000-01-01T00:10:00}}`),
+			entry(t, "bound", `{task: f, schedule: 600, start: 2000-01-01T01:00:00, end: 2000-01-01T01:20:00}`),
+		}}), l, nil)
+		for name, want := range map[string][]string{
+			"half": {"01 00:30:00", "01 01:00:00", "01 01:30:00", "01 02:00:00"}, "cron": {"01 01:00:00", "01 02:00:00"}, "off": nil,
+			"flow": {"01 02:00:00"}, "first": {"01 00:01:00"}, "then": {"01 00:10:00"},
+			"bound": {"01 01:09:59.999", "01 01:19:59.999"},
+		} {
+			if got := l.moments(t, name); !slices.Equal(got, want) {
+				t.Errorf("%s: %v, want %v", name, got, want)
+			}
+		}
+		if l.once != len(l.got) {
+			t.Errorf("%d of %d messages are to be there once", l.once, len(l.got))
+		}
+		if s := b.Stats(); s.Sent != int64(len(l.got)) || s.Leading || s.Failed+s.StoreErrors+s.BrokerErrors > 0 || s.Lateness > time.Millisecond {
+			t.Errorf("%+v", s)
+		}
+		m := l.got[slices.IndexFunc(l.got, func(m *protocol.Message) bool { return m.Headers.Task == "a" })]
+		if m.Properties.DeliveryInfo.RoutingKey != "q" || m.Headers.Expires != "2000-01-01T01:00:00+00:00" && m.Headers.Expires != "2000-01-01T01:00:00.000000+00:00" {
+			t.Errorf("to %s, expires %s", m.Properties.DeliveryInfo.RoutingKey, m.Headers.Expires)
+		}
+	})
+}
+
+// What was missed is made up for as the entry says.
+func TestMissed(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "state")
+	synctest.Test(t, func(t *testing.T) {
+		config := LocalConfig{StateFile: path, Entries: []*Entry{
+			entry(t, "last", `{task: a, schedule: "*/10 * * * *"}`),
+			entry(t, "none", `{task: a, schedule: "*/10 * * * *", missed: none}`),
+			entry(t, "all", `{task: a, schedule: "*/10 * * * *", missed: all}`),
+			entry(t, "two", `{task: a, schedule: 600, missed: 2}`),
+			entry(t, "late", `{task: a, schedule: "0 * * * *", deadline: 300}`),
+			entry(t, "soon", `{task: a, schedule: "0 * * * *", deadline: 3600}`),
+		}}
+		beating(t, time.Second, local(t, config), &ledger{}, nil)
+		time.Sleep(time.Hour + 16*time.Minute) //nolint:forbidigo // the bubble's clock
+		l := &ledger{}
+		beating(t, time.Second, local(t, config), l, nil)
+		for name, want := range map[string][]string{
+			"last": {"01 01:10:00"}, "none": nil, "two": {"01 01:00:00", "01 01:10:00"}, "late": nil, "soon": {"01 01:00:00"},
+			"all": {"01 00:10:00", "01 00:20:00", "01 00:30:00", "01 00:40:00", "01 00:50:00", "01 01:00:00", "01 01:10:00"},
+		} {
+			if got := l.moments(t, name); !slices.Equal(got, want) {
+				t.Errorf("%s: %v, want %v", name, got, want)
+			}
+		}
+	})
+}
+
+// A jitter moves each run, by less than to the next one, and always by the same.
+func TestJitter(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		e := entry(t, "e", `{task: a, schedule: 10, jitter: 1h}`)
+		store := local(t, LocalConfig{Entries: []*Entry{e}})
+		l := &ledger{}
+		begun := time.Now()
+		b := beating(t, 1000*time.Second, store, l, nil)
+		got := l.moments(t, "e")
+		if len(got) < 98 || b.Stats().Failed > 0 {
+			t.Fatalf("%d runs of 99 or so", len(got))
+		}
+		delays := map[time.Duration]bool{}
+		for i := range got {
+			moment := begun.Add(time.Duration(i+1) * 10 * time.Second)
+			if want := moment.UTC().Format("02 15:04:05.999"); got[i] != want {
+				t.Fatalf("run %d is for %s, want %s", i, got[i], want)
+			}
+			d := e.delay(moment)
+			if d != e.delay(moment) || d < 0 || d >= 10*time.Second {
+				t.Errorf("delay of %v", d)
+			}
+			delays[d.Truncate(time.Second)] = true
+		}
+		if len(delays) < 8 {
+			t.Errorf("all delays are of %v", delays)
+		}
+	})
+}
+
+// While the broker is away nothing is lost and nothing piles up; what one entry does wrong harms no other.
+func TestBrokerAway(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := &ledger{}
+		begun := time.Now()
+		l.fail = func(m *protocol.Message) error {
+			if m.Headers.Task == "bad" {
+				return errors.New("no such queue")
+			}
+			if since := time.Since(begun); since > time.Minute && since < 10*time.Minute {
+				return context.DeadlineExceeded
+			}
+			return nil
+		}
+		b := beating(t, 15*time.Minute+time.Second, local(t, LocalConfig{Entries: []*Entry{
+			entry(t, "minutely", `{task: a, schedule: 60}`), entry(t, "wrong", `{task: bad, schedule: 90}`),
+			entry(t, "every", `{task: a, schedule: 60, missed: all}`),
+			{Name: "panics", Schedule: Clocked{At: begun.Add(time.Minute)}, Make: func(time.Time) (task.Signature, error) { panic("oh") }},
+		}}), l, nil)
+		want := []string{"01 00:01:00", "01 00:02:00"}
+		if got := l.moments(t, "minutely"); !slices.Equal(got[:2], want) || len(got) < 7 || len(got) > 8 {
+			t.Errorf("%v", got)
+		}
+		if got := l.moments(t, "every"); len(got) != 15 || !slices.IsSorted(got) {
+			t.Errorf("not each minute once: %v", got)
+		}
+		if s := b.Stats(); s.Failed < 5 || s.BrokerErrors == 0 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// shifted is a wall clock that is set while the program runs.
+func shifted(at, by time.Duration) func() time.Time {
+	begun := time.Now()
+	return func() time.Time {
+		now := time.Now()
+		if now.Sub(begun) >= at {
+			return now.Add(by)
+		}
+		return now
+	}
+}
+
+func TestClockIsSet(t *testing.T) {
+	t.Parallel()
+	for name, by := range map[string]time.Duration{"forward": 3 * time.Hour, "back": -3 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				l := &ledger{}
+				beating(t, time.Hour, local(t, LocalConfig{Entries: []*Entry{entry(t, "e", `{task: a, schedule: "* * * * *"}`)}}), l, shifted(30*time.Minute+30*time.Second, by))
+				got := l.moments(t, "e")
+				if len(got) < 59 || len(got) > 61 { // neither a storm nor a stall
+					t.Errorf("%d runs in an hour of minutes: %v", len(got), got)
+				}
+				ids := map[string]bool{}
+				for _, m := range l.got {
+					ids[m.Headers.ID] = true
+				}
+				if len(ids) != len(got) {
+					t.Errorf("%d ids of %d runs", len(ids), len(got))
+				}
+			})
+		})
+	}
+}
+
+// failing is a lease whose store fails at some of its steps, as when the process dies there.
+type failing struct {
+	Lease
+	at string
+}
+
+func (f *failing) Mark(ctx context.Context, marks []Mark) error {
+	if f.at == "before the mark" {
+		return ErrNotLeading
+	}
+	if err := f.Lease.Mark(ctx, marks); err != nil || f.at != "after the mark" {
+		return err
+	}
+	return ErrNotLeading
+}
+
+func (f *failing) Done(ctx context.Context, runs []Run) error {
+	if f.at == "before it is reported" {
+		return ErrNotLeading
+	}
+	return f.Lease.Done(ctx, runs)
+}
+
+// dying is a store of which the first lease is lost at some step.
+type dying struct {
+	Store
+	at string
+	n  int
+}
+
+func (d *dying) Lead(ctx context.Context) (Lease, error) {
+	lease, err := d.Store.Lead(ctx)
+	if d.n++; d.n > 1 || err != nil {
+		return lease, err
+	}
+	return &failing{lease, d.at}, nil
+}
+
+// A beat that dies between any two steps loses no run; what it sends twice has one id.
+func TestDeathBetweenSteps(t *testing.T) {
+	t.Parallel()
+	for _, at := range []string{"before the mark", "after the mark", "before it is reported"} {
+		t.Run(at, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "state")
+			synctest.Test(t, func(t *testing.T) {
+				l := &ledger{}
+				store := &dying{Store: local(t, LocalConfig{StateFile: path, Entries: []*Entry{entry(t, "e", `{task: a, schedule: 60}`)}}), at: at}
+				beating(t, 3*time.Minute+30*time.Second, store, l, nil)
+				ids := map[string]bool{}
+				for _, m := range l.got {
+					ids[m.Headers.ID] = true
+				}
+				twice := 0
+				if at == "before it is reported" {
+					twice = 1
+				}
+				if len(ids) != 3 || len(l.got) != 3+twice {
+					t.Errorf("%d ids in %d messages: %v", len(ids), len(l.got), l.moments(t, "e"))
+				}
+			})
+		})
+	}
+}
+
+func TestStateFile(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "state")
+	e := entry(t, "e", `{task: a, schedule: 60}`)
+	store := local(t, LocalConfig{StateFile: path, Entries: []*Entry{e}})
+	lease, err := store.Lead(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	run, err := e.run(time.Unix(1e9, 0), time.Unix(1e9, 0), 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := lease.Mark(t.Context(), []Mark{{Entry: e, State: State{time.Unix(1e9, 0), 7}, Runs: []Run{run}}}); err != nil {
+		t.Fatal(err)
+	}
+	data, _ := os.ReadFile(path)
+	_ = lease.Release(t.Context())
+
+	reread := func(data []byte) (Record, []Run) {
+		t.Helper()
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		store := local(t, LocalConfig{StateFile: path, Entries: []*Entry{e}})
+		lease, err := store.Lead(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = lease.Release(t.Context()) }()
+		r, err := store.Entry(t.Context(), "e")
+		if err != nil {
+			t.Fatal(err)
+		}
+		left, _ := lease.Pending(t.Context())
+		return r, left
+	}
+	r, left := reread(data)
+	if r.State.TotalRunCount != 7 || !r.State.LastRunAt.Equal(time.Unix(1e9, 0)) || len(left) != 1 || left[0].ID != run.ID || left[0].Task.String() != run.Task.String() {
+		t.Errorf("read again: %+v, %v", r.State, left)
+	}
+	if _, left = reread(data[:len(data)-5]); len(left) != 0 { // the last line is torn
+		t.Errorf("a torn line was read: %v", left)
+	}
+	r, left = reread(slices.Concat(data[:40], []byte("{\"x"), data[43:]))
+	aside, _ := filepath.Glob(path + ".corrupt-*")
+	if len(aside) != 1 || len(left) != 1 {
+		t.Errorf("a corrupt line: set aside %v, state %+v, runs %v", aside, r.State, left)
+	}
+	if err := os.WriteFile(path, []byte("\x00\x06\x15\x61shelve"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := NewLocal(LocalConfig{StateFile: path}); err == nil {
+		t.Error("a shelve is taken for a state file")
+	}
+}
+
+// The second beat of a state file waits for the first.
+func TestStateFileHasOneLeader(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "state")
+	first, second := local(t, LocalConfig{StateFile: path}), local(t, LocalConfig{StateFile: path})
+	lease, err := first.Lead(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := second.Lead(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("two lead: %v", err)
+	}
+	if err := lease.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if lease, err = second.Lead(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_ = lease.Release(t.Context())
+}
+
+// Files are read again when they change; a mistake in one leaves the others, and the entry itself as it was.
+func TestWatchedFile(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "schedule.yaml")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("# ours\na: {task: a, schedule: 5}\nb: {task: b, schedule: 5}\n")
+	store := local(t, LocalConfig{Files: []string{path}})
+	lease, err := store.Lead(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = lease.Release(t.Context()) }()
+	now := time.Now()
+	names := func() (all []string) {
+		t.Helper()
+		now = now.Add(time.Minute)
+		due, _, err := lease.Due(t.Context(), now, 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range due {
+			all = append(all, fmt.Sprint(r.Entry.Name, r.Entry.Schedule))
+		}
+		slices.Sort(all)
+		return all
+	}
+	want := func(all ...string) {
+		t.Helper()
+		if got := names(); !slices.Equal(got, all) {
+			t.Errorf("due: %v, want %v", got, all)
+		}
+	}
+	want("a<freq: 5s>", "b<freq: 5s>")
+	write("a: {task: a, schedule: 7}\nb: {task: b, schedule: soon}\nc: {task: c, schedule: 5}\n")
+	names() // what is new is due after its next moment
+	want("a<freq: 7s>", "b<freq: 5s>", "c<freq: 5s>")
+	write("a: [")
+	want("a<freq: 7s>", "b<freq: 5s>", "c<freq: 5s>")
+	write("# ours\na: {task: a, schedule: 7} # seven\n")
+	want("a<freq: 7s>")
+
+	ctx := t.Context()
+	if err := store.Put(ctx, entry(t, "new", `{task: n, schedule: "0 4 * * *", options: {queue: q}}`)); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Pause(ctx, "new", true); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := store.Entry(ctx, "new"); err != nil || !r.Entry.Paused || r.Source != path || r.Fixed {
+		t.Errorf("%+v, %v", r, err)
+	}
+	text, _ := os.ReadFile(path)
+	if got := string(text); got != "# ours\na: {task: a, schedule: 7} # seven\nnew:\n    enabled: false\n    options:\n        queue: \"q\"\n    schedule:\n        crontab:\n            day_of_month: \"*\"\n            day_of_week: \"*\"\n            hour: \"4\"\n            minute: \"0\"\n            month_of_year: \"*\"\n    task: \"n\"\n" {
+		t.Errorf("the file:\n%s", got)
+	}
+	for _, err := range []error{store.Remove(ctx, "none"), store.Pause(ctx, "none", true)} {
+		if !errors.Is(err, ErrNoEntry) {
+			t.Errorf("what is not there: %v", err)
+		}
+	}
+	if err := store.Remove(ctx, "a"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Entry(ctx, "a"); !errors.Is(err, ErrNoEntry) {
+		t.Errorf("removed: %v", err)
+	}
+}
