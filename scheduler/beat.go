@@ -17,7 +17,9 @@ type Config struct {
 	// MaxInterval is how often the store is asked at least, for what others changed in it. 0: 1 s. Celery's
 	// beat_max_loop_interval, whose default is 300.
 	MaxInterval time.Duration
-	Logger      *slog.Logger // nil: slog's default
+	// OnSent is told of each run that the broker has, and how late it has it. It must return soon.
+	OnSent func(r Run, late time.Duration)
+	Logger *slog.Logger // nil: slog's default
 }
 
 // Beat sends the tasks of a store when they are due: Celery's beat. Any number of them may run, on any machines; of those whose
@@ -32,7 +34,7 @@ type Beat struct {
 }
 
 // batch is how many due entries are dealt with at once.
-const batch = 1000
+const batch = 250
 
 // sendTimeout is how long the broker may take for a batch before it is tried again.
 const sendTimeout = 10 * time.Second
@@ -217,8 +219,7 @@ func (b *Beat) send(ctx context.Context, lease Lease, runs []Run) error {
 		for i, r := range left {
 			switch err := errs[i]; {
 			case err == nil:
-				b.stats.sent(now.Sub(r.Moment))
-				b.log.Info(fmt.Sprintf("Scheduler: Sending due task %s (%s)", r.Entry, r.Task.Name()), "id", r.ID, "moment", protocol.FormatTime(r.Moment))
+				b.sent(ctx, r, now)
 			case brokerAway(err):
 				again, away = append(again, r), err
 			default:
@@ -233,6 +234,17 @@ func (b *Beat) send(ctx context.Context, lease Lease, runs []Run) error {
 		}
 	}
 	return retry(ctx, b.log, func() error { return lease.Done(ctx, runs) })
+}
+
+// sent tells that the broker has a run.
+func (b *Beat) sent(ctx context.Context, r Run, now time.Time) {
+	late := now.Sub(r.due())
+	if b.stats.sent(late); b.config.OnSent != nil {
+		b.config.OnSent(r, late)
+	}
+	if b.log.Enabled(ctx, slog.LevelInfo) {
+		b.log.Info(fmt.Sprintf("Scheduler: Sending due task %s (%s)", r.Entry, r.Task.Name()), "id", r.ID, "moment", protocol.FormatTime(r.Moment))
+	}
 }
 
 // retry does again what the store failed to do: what is sent must be reported, or it is sent again.

@@ -112,6 +112,9 @@ func beating(t testing.TB, span time.Duration, store Store, tr transport.Transpo
 	if now != nil {
 		b.now = now
 	}
+	if span > 24*time.Hour {
+		b.config.MaxInterval = time.Hour
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), span)
 	defer cancel()
 	if err := b.Run(ctx); err != nil {

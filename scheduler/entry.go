@@ -159,7 +159,11 @@ type Run struct {
 	Moment time.Time
 	Number int64 // the entry's TotalRunCount with it
 	Task   task.Signature
+
+	delay time.Duration // by which the entry's jitter moves it; not stored
 }
+
+func (r *Run) due() time.Time { return r.Moment.Add(r.delay) }
 
 // Headers of the messages that beat sends.
 const (
@@ -189,7 +193,7 @@ func (e *Entry) run(moment, now time.Time, number int64) (r Run, err error) {
 	if err != nil {
 		return r, &EntryError{e.Name, "task", err}
 	}
-	r = Run{Entry: e.Name, Moment: moment.UTC(), Number: number}
+	r = Run{Entry: e.Name, Moment: moment.UTC(), Number: number, delay: e.delay(moment)}
 	at := protocol.FormatTime(moment.UTC())
 	r.ID = protocol.DerivedID("beat", e.Name, at, strconv.FormatInt(number, 10))
 	options := make(map[string]any, len(wire.Options)+3)

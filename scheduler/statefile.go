@@ -117,11 +117,10 @@ func (s *stateFile) open() error {
 		b = appendLine(b, stateLine{Name: name, Last: k.LastRunAt, Count: k.TotalRunCount, Done: k.done})
 	}
 	for _, r := range s.pending {
-		text, err := r.MarshalJSON()
-		if err != nil {
+		var err error
+		if b, err = appendRunLine(b, &r); err != nil {
 			return err
 		}
-		b = appendLine(b, stateLine{Run: text})
 	}
 	err := atomicfile.Replace(s.path, b)
 	if err == nil {
@@ -145,30 +144,10 @@ func (s *stateFile) close() {
 // write notes what became of entries, which runs are about to be sent and which are. With lasting it returns when the disk
 // has it.
 func (s *stateFile) write(entries map[string]kept, runs []Run, sent []string, lasting bool) error {
-	var b []byte
-	for name, k := range entries {
-		b = appendLine(b, stateLine{Name: name, Last: k.LastRunAt, Count: k.TotalRunCount, Done: k.done})
-	}
-	for _, r := range runs {
-		text, err := r.MarshalJSON()
-		if err != nil {
-			return err
-		}
-		b = appendLine(b, stateLine{Run: text})
-	}
-	if len(sent) > 0 {
-		b = appendLine(b, stateLine{Sent: sent})
-	}
 	if s.file != nil {
-		_, err := s.file.WriteAt(b, s.size)
-		if err == nil && lasting {
-			err = s.file.Sync()
+		if err := s.append(entries, runs, sent, lasting); err != nil {
+			return fmt.Errorf("state file: %w", err)
 		}
-		if err != nil {
-			return fmt.Errorf("state file: %w", errors.Join(err, s.file.Truncate(s.size)))
-		}
-		s.size += int64(len(b))
-		s.lines += len(entries) + len(runs) + 1
 	}
 	for name, k := range entries {
 		s.kept[name] = k
@@ -185,6 +164,31 @@ func (s *stateFile) write(entries map[string]kept, runs []Run, sent []string, la
 	return nil
 }
 
+// append writes lines behind those that are there.
+func (s *stateFile) append(entries map[string]kept, runs []Run, sent []string, lasting bool) (err error) {
+	var b []byte
+	for name, k := range entries {
+		b = appendLine(b, stateLine{Name: name, Last: k.LastRunAt, Count: k.TotalRunCount, Done: k.done})
+	}
+	for _, r := range runs {
+		if b, err = appendRunLine(b, &r); err != nil {
+			return err
+		}
+	}
+	if len(sent) > 0 {
+		b = appendLine(b, stateLine{Sent: sent})
+	}
+	if _, err = s.file.WriteAt(b, s.size); err == nil && lasting {
+		err = s.file.Sync()
+	}
+	if err != nil {
+		return errors.Join(err, s.file.Truncate(s.size))
+	}
+	s.size += int64(len(b))
+	s.lines += len(entries) + len(runs) + 1
+	return nil
+}
+
 func appendLine(b []byte, l stateLine) []byte {
 	text, err := json.Marshal(l)
 	if err != nil { // it holds texts, numbers and JSON
@@ -193,32 +197,40 @@ func appendLine(b []byte, l stateLine) []byte {
 	return append(append(b, text...), '\n')
 }
 
+// appendRunLine is appendLine of a run: there are many of them, and each is encoded once.
+func appendRunLine(b []byte, r *Run) (_ []byte, err error) {
+	if b, err = r.append(append(b, `{"run":`...)); err != nil {
+		return nil, err
+	}
+	return append(b, "}\n"...), nil
+}
+
 // runText is a run as stores keep it.
 type runText struct {
 	Entry  string          `json:"entry"`
 	ID     string          `json:"id"`
-	Moment string          `json:"moment"`
+	Moment time.Time       `json:"moment"`
 	Number int64           `json:"number"`
 	Task   json.RawMessage `json:"task"`
 }
 
 // MarshalJSON writes the run as [ParseRun] reads it.
-func (r Run) MarshalJSON() ([]byte, error) {
-	sig, err := r.Task.MarshalJSON()
+func (r Run) MarshalJSON() ([]byte, error) { return r.append(nil) }
+
+func (r *Run) append(b []byte) ([]byte, error) {
+	wire, err := r.Task.Wire()
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(runText{r.Entry, r.ID, r.Moment.UTC().Format(time.RFC3339Nano), r.Number, sig})
+	return serialization.AppendJSON(b, map[string]any{
+		"entry": r.Entry, "id": r.ID, "moment": r.Moment.UTC().Format(time.RFC3339Nano), "number": r.Number, "task": wire.Value(),
+	})
 }
 
 // ParseRun reads a run.
 func ParseRun(text []byte) (Run, error) {
 	var t runText
 	if err := json.Unmarshal(text, &t); err != nil {
-		return Run{}, err
-	}
-	moment, err := time.Parse(time.RFC3339Nano, t.Moment)
-	if err != nil {
 		return Run{}, err
 	}
 	v, err := serialization.DecodeJSON(t.Task)
@@ -229,5 +241,5 @@ func ParseRun(text []byte) (Run, error) {
 	if err != nil {
 		return Run{}, err
 	}
-	return Run{t.Entry, t.ID, moment, t.Number, task.SignatureOf(wire)}, nil
+	return Run{Entry: t.Entry, ID: t.ID, Moment: t.Moment, Number: t.Number, Task: task.SignatureOf(wire)}, nil
 }
