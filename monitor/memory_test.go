@@ -64,6 +64,44 @@ func (g *generator) append() {
 	}
 }
 
+// heap is how much memory is in use, in bytes.
+func heap() uint64 {
+	debug.FreeOSMemory()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// MaxBytes bounds what tasks take whatever it is that fills them: names included, also if no two tasks have the same.
+func TestMaxBytesHolds(t *testing.T) {
+	const most = 16 << 20
+	for name, long := range map[string]int{"short texts": 8, "long texts": 250} {
+		t.Run(name, func(t *testing.T) {
+			before := heap()
+			s, err := NewState(StateConfig{MaxTasks: 1_000_000, MaxBytes: most, MaxWorkers: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := 0; s.forgotten < 2000; i++ {
+				own := func(what string) string { return fmt.Sprintf("%s%0*d", what, long, i) }
+				s.Apply([]protocol.Event{
+					event(taskSent, own("gen@"), 1, "uuid", own("u"), "name", "t", "queue", own("q"), "exchange", own("x"), "routing_key", own("r")),
+					event("task-"+own("state"), own("w@"), 1, "uuid", own("u"), "args", own("a"), "exception", own("e"), "root_id", own("o")),
+				})
+			}
+			used := heap() - before
+			if told := s.Totals().Bytes; told > most || used > most+most/4 || used < most/2 {
+				t.Errorf("of %d bytes %d are told to be used, and %d are", most, told, used)
+			}
+			s.Clear(false)
+			if totals := s.Totals(); totals.Bytes != 0 || len(s.names.all) != 0 {
+				t.Errorf("after Clear totals are %+v, and %d names are left", totals, len(s.names.all))
+			}
+			runtime.KeepAlive(s)
+		})
+	}
+}
+
 // eventsVariable is how many events TestMemoryStaysFlat generates: 10_000_000 is a day's worth.
 const eventsVariable = "GELERY_MONITOR_EVENTS"
 
@@ -86,25 +124,19 @@ func TestMemoryStaysFlat(t *testing.T) {
 		t.Fatal(err)
 	}
 	g := &generator{}
-	used := func() uint64 {
-		debug.FreeOSMemory()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return m.HeapAlloc
-	}
 	var full, peak uint64
 	begin := time.Now()
 	for n := 0; n < events; n += listLength {
 		s.Apply(r.read(&transport.Delivery{Message: g.message()}))
 		switch {
 		case full == 0 && s.Totals().Forgotten > int64(tasks/10):
-			full = used()
+			full = heap()
 		case full > 0 && n%(events/10/listLength*listLength) == 0:
-			peak = max(peak, used())
+			peak = max(peak, heap())
 		}
 	}
 	took := time.Since(begin)
-	last := used()
+	last := heap()
 	if totals := s.Totals(); totals.Tasks != tasks || totals.Events < int64(events) || totals.Ignored != 0 || r.Malformed() != 0 {
 		t.Errorf("totals are %+v", totals)
 	}

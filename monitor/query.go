@@ -1,7 +1,6 @@
 package monitor
 
 import (
-	"maps"
 	"slices"
 	"strings"
 )
@@ -23,13 +22,15 @@ func (s *State) Tasks(q TaskQuery) []Task {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	var out []Task
-	for t := s.newestTask; t != nil && (q.Limit <= 0 || len(out) < q.Limit); t = t.older {
-		if q.State != "" && t.state != q.State || q.Name != "" && t.name != q.Name || q.Queue != "" && t.queue != q.Queue ||
-			q.Worker != "" && t.worker != q.Worker || q.RootID != "" && t.rootID != q.RootID ||
+	for t := range s.tasks.newestFirst() {
+		if q.State != "" && t.state.String() != q.State || q.Name != "" && t.name.String() != q.Name || q.Queue != "" && t.queue.String() != q.Queue ||
+			q.Worker != "" && t.worker.String() != q.Worker || q.RootID != "" && t.rootID != q.RootID ||
 			q.Phase != "" && t.phase(s, now) != q.Phase {
 			continue
 		}
-		out = append(out, t.task(s, now))
+		if out = append(out, t.task(s, now)); len(out) == q.Limit {
+			break
+		}
 	}
 	return out
 }
@@ -39,7 +40,7 @@ func (s *State) Task(id string) Task {
 	now := s.now()
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if t := s.tasks[id]; t != nil {
+	if t := s.tasks.get(id); t != nil {
 		return t.task(s, now)
 	}
 	return Task{ID: id, Phase: PhaseUnknown}
@@ -50,8 +51,8 @@ func (s *State) Workers() []Worker {
 	now := s.now()
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	out := make([]Worker, 0, len(s.workers))
-	for _, w := range s.workers {
+	out := make([]Worker, 0, s.workers.len())
+	for w := range s.workers.oldestFirst() {
 		out = append(out, w.worker(now))
 	}
 	slices.SortFunc(out, func(a, b Worker) int { return strings.Compare(a.Hostname, b.Hostname) })
@@ -76,12 +77,17 @@ func (s *State) Totals() Totals {
 	now := s.now()
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	out := Totals{Events: s.events, Ignored: s.ignored, Tasks: len(s.tasks), Forgotten: s.forgotten, Bytes: s.bytes, Workers: len(s.workers),
-		ByState: maps.Clone(s.byState), ByType: make(map[string]Counts, len(s.byType))}
+	out := Totals{Events: s.events, Ignored: s.ignored, Tasks: s.tasks.len(), Forgotten: s.forgotten, Bytes: s.memory(), Workers: s.workers.len(),
+		ByState: make(map[string]int, len(s.states.all)), ByType: make(map[string]Counts, len(s.byType))}
+	for state, n := range s.states.all {
+		if n.users > 0 {
+			out.ByState[state] = n.users
+		}
+	}
 	for name, c := range s.byType {
 		out.ByType[name] = *c
 	}
-	for _, w := range s.workers {
+	for w := range s.workers.oldestFirst() {
 		if w.alive(now) {
 			out.Alive++
 		}

@@ -3,8 +3,6 @@ package monitor
 import (
 	"cmp"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -23,8 +21,8 @@ const (
 	// DefaultOfflineExpires is how long a worker that is not there any more is remembered.
 	DefaultOfflineExpires = 24 * time.Hour
 
-	// maxKnown bounds the names of task types, queues and states that are kept once for all. What is above it is kept by each task.
-	maxKnown = 10_000
+	// maxTypes bounds the types of tasks that are counted each for itself.
+	maxTypes = 10_000
 	// sweepInterval is how often workers that are not there are looked for.
 	sweepInterval = time.Minute
 )
@@ -32,8 +30,11 @@ const (
 // StateConfig bounds a State. The zero value has the defaults.
 type StateConfig struct {
 	// MaxTasks is how many tasks are remembered, 10,000 by default. The one that was not heard of for the longest time is
-	// forgotten first, as it is when the tasks take more than MaxBytes (128 MiB).
+	// forgotten first, as it is when the tasks take more than MaxBytes.
 	MaxTasks int
+	// MaxBytes is about what the remembered tasks may take in memory, 128 MiB by default: all that is kept of them, a name that
+	// several have (of a type, queue, worker, client or state) once. The task heard of last stays in any case. Beside it workers
+	// take up to 1.5 kB each, and the counts of task types 4 MB.
 	MaxBytes int
 	// MaxText is how many bytes of each of a task's arguments, result and exception are kept, 1024 by default; of a
 	// traceback the last four times as many.
@@ -50,21 +51,17 @@ type State struct {
 	config StateConfig
 	now    func() time.Time
 
-	mu           sync.RWMutex
-	tasks        map[string]*taskRecord
-	newestTask   *taskRecord // heard of last
-	oldestTask   *taskRecord
-	bytes        int
-	workers      map[string]*workerRecord
-	newestWorker *workerRecord
-	oldestWorker *workerRecord
-	names        map[string]string // texts that many share
-	byState      map[string]int
-	byType       map[string]*Counts
-	events       int64
-	ignored      int64
-	forgotten    int64
-	swept        time.Time
+	mu        sync.RWMutex
+	tasks     recent[taskRecord]
+	bytes     int   // of the tasks, without their names
+	names     names // of tasks
+	states    names // of tasks, each user a task
+	workers   recent[workerRecord]
+	byType    map[string]*Counts
+	events    int64
+	ignored   int64
+	forgotten int64
+	swept     time.Time
 }
 
 // NewState makes an empty State. A negative bound is an error.
@@ -84,8 +81,8 @@ func NewState(c StateConfig) (*State, error) {
 		return nil, fmt.Errorf("monitor: OfflineExpires %v is negative", c.OfflineExpires)
 	}
 	c.OfflineExpires = cmp.Or(c.OfflineExpires, DefaultOfflineExpires)
-	return &State{config: c, now: time.Now, tasks: map[string]*taskRecord{}, workers: map[string]*workerRecord{}, names: map[string]string{},
-		byState: map[string]int{}, byType: map[string]*Counts{}}, nil
+	return &State{config: c, now: time.Now, tasks: newRecent[taskRecord](), workers: newRecent[workerRecord](),
+		names: newNames(), states: newNames(knownStates...), byType: map[string]*Counts{}}, nil
 }
 
 // Apply takes in events, in their order. It is what Receiver.Capture calls. It keeps nothing of them.
@@ -123,20 +120,23 @@ func (s *State) applyTask(e *protocol.Event, now time.Time) {
 		s.ignored++
 		return
 	}
-	t := s.task(id)
+	t, key, isNew := s.tasks.touch(id)
+	if isNew {
+		t.id = key
+	}
 	advances := t.advances(stateOf(e.Type), e)
 	var w *workerRecord
 	if e.Type == taskSent {
-		t.client = s.known(e.Hostname)
+		s.names.set(&t.client, e.Hostname)
 	} else {
 		w = s.worker(e.Hostname)
 		w.hears(e, now)
-		if advances || t.worker == "" {
-			t.worker = w.hostname
+		if advances || t.worker == nil {
+			s.names.set(&t.worker, w.hostname)
 		}
 	}
 	if t.merge(s, e, advances) {
-		s.countsOf(t.name).add(e)
+		s.countsOf(t.name.String()).add(e)
 		if w != nil {
 			w.counts.add(e)
 		}
@@ -144,157 +144,50 @@ func (s *State) applyTask(e *protocol.Event, now time.Time) {
 	size := t.measure()
 	s.bytes += size - t.size
 	t.size = size
-	for s.oldestTask != t && (len(s.tasks) > s.config.MaxTasks || s.bytes > s.config.MaxBytes) {
-		s.forget(s.oldestTask)
+	for last := s.tasks.last(); last != t && (s.tasks.len() > s.config.MaxTasks || s.memory() > s.config.MaxBytes); last = s.tasks.last() {
+		s.forget(last)
 		s.forgotten++
 	}
 }
 
-// task is the record of an id, made if need be, and the newest now.
-func (s *State) task(id string) *taskRecord {
-	t := s.tasks[id]
-	if t == nil {
-		t = &taskRecord{id: strings.Clone(id)}
-		s.tasks[t.id] = t
-		s.count("", 1)
-	} else {
-		if t == s.newestTask {
-			return t
-		}
-		s.unlinkTask(t)
-	}
-	t.older = s.newestTask
-	if t.older != nil {
-		t.older.newer = t
-	}
-	s.newestTask = t
-	if s.oldestTask == nil {
-		s.oldestTask = t
-	}
-	return t
-}
-
-func (s *State) unlinkTask(t *taskRecord) {
-	if t.newer != nil {
-		t.newer.older = t.older
-	} else {
-		s.newestTask = t.older
-	}
-	if t.older != nil {
-		t.older.newer = t.newer
-	} else {
-		s.oldestTask = t.newer
-	}
-	t.newer, t.older = nil, nil
-}
+// memory is about what the tasks take, in bytes.
+func (s *State) memory() int { return s.bytes + s.names.bytes + s.states.bytes }
 
 // forget lets go of a task.
 func (s *State) forget(t *taskRecord) {
-	s.unlinkTask(t)
-	delete(s.tasks, t.id)
-	s.bytes -= t.size
-	s.count(t.state, -1)
-}
-
-// move changes a task's state, and the counts with it.
-func (s *State) move(t *taskRecord, state string) {
-	s.count(t.state, -1)
-	t.state = state
-	s.count(state, 1)
-}
-
-// count changes the number of tasks in a state.
-func (s *State) count(state string, by int) {
-	if n := s.byState[state] + by; n > 0 {
-		s.byState[state] = n
-	} else {
-		delete(s.byState, state)
+	for _, n := range []*name{t.name, t.queue, t.exchange, t.routingKey, t.client, t.worker} {
+		s.names.release(n)
 	}
+	s.states.release(t.state)
+	s.bytes -= t.size
+	s.tasks.remove(t.id)
 }
 
 // worker is the record of a node name, made if need be, and the newest now.
 func (s *State) worker(hostname string) *workerRecord {
-	w := s.workers[hostname]
-	if w == nil {
-		w = &workerRecord{hostname: strings.Clone(hostname), freq: defaultFreq}
-		s.workers[w.hostname] = w
-	} else {
-		if w == s.newestWorker {
-			return w
+	w, key, isNew := s.workers.touch(hostname)
+	if isNew {
+		w.hostname, w.freq = key, defaultFreq
+		if s.workers.len() > s.config.MaxWorkers {
+			s.workers.remove(s.workers.last().hostname)
 		}
-		s.unlinkWorker(w)
-	}
-	w.older = s.newestWorker
-	if w.older != nil {
-		w.older.newer = w
-	}
-	s.newestWorker = w
-	if s.oldestWorker == nil {
-		s.oldestWorker = w
-	}
-	if len(s.workers) > s.config.MaxWorkers && s.oldestWorker != w {
-		s.forgetWorker(s.oldestWorker)
 	}
 	return w
 }
 
-func (s *State) unlinkWorker(w *workerRecord) {
-	if w.newer != nil {
-		w.newer.older = w.older
-	} else {
-		s.newestWorker = w.older
-	}
-	if w.older != nil {
-		w.older.newer = w.newer
-	} else {
-		s.oldestWorker = w.newer
-	}
-	w.newer, w.older = nil, nil
-}
-
-// forgetWorker lets go of a worker. Its tasks keep its name.
-func (s *State) forgetWorker(w *workerRecord) {
-	s.unlinkWorker(w)
-	delete(s.workers, w.hostname)
-}
-
-// sweep forgets the workers that are not there for too long.
+// sweep forgets the workers that are not there for too long. Their tasks keep their names.
 func (s *State) sweep(now time.Time) {
-	for w := s.oldestWorker; w != nil; {
-		next := w.newer
+	for w := range s.workers.oldestFirst() {
 		if last := cmp.Or(w.heard, moment(w.gone)); !w.alive(now) && now.Sub(last) > s.config.OfflineExpires {
-			s.forgetWorker(w)
+			s.workers.remove(w.hostname)
 		}
-		w = next
 	}
 }
 
 // alive tells whether a worker is believed to be there.
 func (s *State) alive(hostname string, now time.Time) bool {
-	w := s.workers[hostname]
+	w := s.workers.get(hostname)
 	return w != nil && w.alive(now)
-}
-
-// known is a text that many records share, kept once.
-func (s *State) known(text string) string {
-	if len(text) > maxName {
-		text = clip(text, maxName)
-	}
-	if k, ok := s.names[text]; ok {
-		return k
-	}
-	text = strings.Clone(text)
-	if len(s.names) < maxKnown {
-		s.names[text] = text
-	}
-	return text
-}
-
-// share stores a text that many tasks have, if it is one.
-func (s *State) share(to *string, v any) {
-	if text, _ := v.(string); text != "" && text != *to {
-		*to = s.known(text)
-	}
 }
 
 // text stores a short text of a worker.
@@ -308,7 +201,7 @@ func (s *State) text(to *string, v any) {
 func (s *State) countsOf(name string) *Counts {
 	c := s.byType[name]
 	if c == nil {
-		if len(s.byType) >= maxKnown {
+		if len(s.byType) >= maxTypes {
 			name = ""
 		}
 		if c = s.byType[name]; c == nil {
@@ -323,17 +216,13 @@ func (s *State) countsOf(name string) *Counts {
 func (s *State) Clear(ready bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, t := range slices.Collect(maps.Values(s.tasks)) {
-		if !ready || isReady(t.state) {
+	for t := range s.tasks.oldestFirst() {
+		if !ready || isReady(t.state.String()) {
 			s.forget(t)
 		}
 	}
-	if ready {
-		return
+	if !ready {
+		s.workers = newRecent[workerRecord]()
+		clear(s.byType)
 	}
-	for _, w := range slices.Collect(maps.Values(s.workers)) {
-		s.forgetWorker(w)
-	}
-	clear(s.names)
-	clear(s.byType)
 }

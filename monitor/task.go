@@ -87,22 +87,21 @@ func timeKept(kind string) int {
 	return -1
 }
 
-// taskRecord is a Task in memory, a member of the State's list of recent use.
+// taskRecord is a Task in memory.
 type taskRecord struct {
-	id, name, state      string
-	args, kwargs, result string
-	queue                string
-	exchange, routingKey string
-	rootID               string
-	client, worker       string
-	rare                 *rareTexts // nil: it has none
-	retries              int64
-	runtime              float64
-	times                [timesKept]int64 // microseconds since 1970; 0: not told
-	timestamp            int64
-	clock                int64
-	size                 int // bytes, as the State counts them
-	newer, older         *taskRecord
+	id                         string
+	name, state                *name
+	args, kwargs, result       string
+	queue, exchange            *name
+	routingKey, client, worker *name
+	rootID                     string
+	rare                       *rareTexts // nil: it has none
+	retries                    int64
+	runtime                    float64
+	times                      [timesKept]int64 // microseconds since 1970; 0: not told
+	timestamp                  int64
+	clock                      int64
+	size                       int // bytes, as the State counts them, without the names
 }
 
 // rareTexts are what most tasks have not.
@@ -125,7 +124,7 @@ func (t *taskRecord) seldom() rareTexts {
 }
 
 // sizeOfRecord is about what a record takes beside its texts, its place in the map included.
-const sizeOfRecord = 480
+const sizeOfRecord = 400
 
 // measure is the record's size in bytes.
 func (t *taskRecord) measure() int {
@@ -143,16 +142,16 @@ func (t *taskRecord) measure() int {
 // Celery the states' order decides, not the clocks of many machines. Where a task begins anew, the order says nothing, and
 // the time of the events does.
 func (t *taskRecord) advances(state string, e *protocol.Event) bool {
-	later := micros(e.Timestamp) >= t.timestamp
+	later, now := micros(e.Timestamp) >= t.timestamp, t.state.String()
 	switch {
-	case t.state == "":
+	case now == "":
 		return true
 	case isAgain(state):
-		return later && t.state != StateSuccess
-	case isAgain(t.state):
+		return later && now != StateSuccess
+	case isAgain(now):
 		return later || isReady(state) || wholeField(e, "retries") > t.retries
 	}
-	return precedence(state) >= precedence(t.state)
+	return precedence(state) >= precedence(now)
 }
 
 // merge takes in an event, whose fields are read whatever their order: each is told by one kind of event only, but for those
@@ -166,9 +165,7 @@ func (t *taskRecord) merge(s *State, e *protocol.Event, advances bool) bool {
 	t.fields(s, e, advances)
 	t.clock = max(t.clock, e.Clock)
 	if advances {
-		if state := stateOf(e.Type); state != t.state {
-			s.move(t, s.known(state))
-		}
+		s.states.set(&t.state, stateOf(e.Type))
 		t.timestamp = at
 	}
 	return news
@@ -180,8 +177,8 @@ func (t *taskRecord) fields(s *State, e *protocol.Event, advances bool) {
 		f := &e.Fields[i]
 		switch f.Name {
 		case "name":
-			if name, _ := f.Value.(string); name != "" && t.name == "" {
-				t.name = s.known(name)
+			if t.name == nil {
+				s.names.setText(&t.name, f.Value)
 			}
 		case "retries":
 			t.retries = max(t.retries, wholeValue(f.Value))
@@ -196,11 +193,11 @@ func (t *taskRecord) fields(s *State, e *protocol.Event, advances bool) {
 				keep(&t.rootID, f.Value, maxName, advances)
 			}
 		case "queue":
-			s.share(&t.queue, f.Value)
+			s.names.setText(&t.queue, f.Value)
 		case "exchange":
-			s.share(&t.exchange, f.Value)
+			s.names.setText(&t.exchange, f.Value)
 		case "routing_key":
-			s.share(&t.routingKey, f.Value)
+			s.names.setText(&t.routingKey, f.Value)
 		case "args":
 			keep(&t.args, f.Value, s.config.MaxText, advances)
 		case "kwargs":
@@ -253,33 +250,34 @@ func keep(to *string, v any, most int, replace bool) {
 // task is the record as the caller gets it.
 func (t *taskRecord) task(s *State, now time.Time) Task {
 	rare := t.seldom()
-	return Task{ID: t.id, Name: t.name, State: t.state, Args: t.args, Kwargs: t.kwargs, Result: t.result, Exception: rare.exception,
-		Traceback: rare.traceback, ETA: rare.eta, Expires: rare.expires, Queue: t.queue, Exchange: t.exchange, RoutingKey: t.routingKey,
-		RootID: t.rootID, ParentID: rare.parentID, Retries: t.retries, Runtime: t.runtime, Client: t.client, Timestamp: moment(t.timestamp),
+	return Task{ID: t.id, Name: t.name.String(), State: t.state.String(), Args: t.args, Kwargs: t.kwargs, Result: t.result, Exception: rare.exception,
+		Traceback: rare.traceback, ETA: rare.eta, Expires: rare.expires, Queue: t.queue.String(), Exchange: t.exchange.String(), RoutingKey: t.routingKey.String(),
+		RootID: t.rootID, ParentID: rare.parentID, Retries: t.retries, Runtime: t.runtime, Client: t.client.String(), Timestamp: moment(t.timestamp),
 		Clock: t.clock, Sent: moment(t.times[atSent]), Received: moment(t.times[atReceived]), Started: moment(t.times[atStarted]),
 		Succeeded: moment(t.times[atSucceeded]), Failed: moment(t.times[atFailed]), Retried: moment(t.times[atRetried]),
-		Revoked: moment(t.times[atRevoked]), Rejected: moment(t.times[atRejected]), Worker: t.worker, Phase: t.phase(s, now)}
+		Revoked: moment(t.times[atRevoked]), Rejected: moment(t.times[atRejected]), Worker: t.worker.String(), Phase: t.phase(s, now)}
 }
 
 // phase says where the task is.
 func (t *taskRecord) phase(s *State, now time.Time) Phase {
+	state := t.state.String()
 	switch {
-	case isReady(t.state):
+	case isReady(state):
 		return PhaseReady
-	case t.state == StateRejected && t.times[atRejected] > 0:
+	case state == StateRejected && t.times[atRejected] > 0:
 		return PhaseReady // or it comes again, and is received again then
-	case isAgain(t.state):
+	case isAgain(state):
 		return PhaseRetry
-	case t.worker == "":
+	case t.worker == nil:
 		return PhaseSent
-	case !s.alive(t.worker, now):
+	case !s.alive(t.worker.String(), now):
 		return PhaseLost
-	case t.state == StateReceived:
+	case state == StateReceived:
 		if eta, _, err := value.ParseISO(t.seldom().eta); err == nil && eta.After(now) {
 			return PhaseScheduled
 		}
 		return PhaseReserved
-	case t.state == StatePending:
+	case state == StatePending:
 		return PhaseSent
 	}
 	return PhaseActive

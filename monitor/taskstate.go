@@ -29,6 +29,9 @@ const (
 	StateCancelled = "CANCELLED" // its worker lost the broker and gave it up; it comes again
 )
 
+// knownStates are all of them.
+var knownStates = []string{StatePending, StateReceived, StateStarted, StateSuccess, StateFailure, StateRetry, StateRevoked, StateRejected, StateCancelled}
+
 // stateOf is the state an event of a task leads to.
 func stateOf(kind string) string {
 	switch kind {

@@ -37,7 +37,7 @@ type Worker struct {
 	Counts    Counts     `json:"counts"`             // of its tasks' events
 }
 
-// workerRecord is a Worker in memory, a member of the State's list of recent use.
+// workerRecord is a Worker in memory.
 type workerRecord struct {
 	hostname        string
 	pid             int
@@ -51,7 +51,6 @@ type workerRecord struct {
 	timestamp, gone int64 // microseconds since 1970, by its clock; gone: of its worker-offline, 0 for none
 	told            int64 // timestamp of the last event of its own
 	counts          Counts
-	newer, older    *workerRecord
 }
 
 // hears takes in that an event of the worker came, its own or a task's. One that was sent before it went is no sign of life.
