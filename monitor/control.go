@@ -27,7 +27,7 @@ type ControlConfig struct {
 	Serializer string
 	// Accept are the serializers that replies may have, by name: "json" by default. accept_content.
 	Accept []string
-	// Timeout is how long the next reply is waited for, a second by default.
+	// Timeout is how long the next reply is waited for, a second by default. See Within for not at all.
 	Timeout time.Duration
 }
 
@@ -107,7 +107,8 @@ func (c Control) Limit(replies int) *Control {
 	return &c
 }
 
-// Within sets how long to wait for the next reply. A call lasts ten times that at most.
+// Within sets how long to wait for the next reply. A call lasts ten times that at most, and the command expires after it. With 0, as in
+// Celery, the command is sent, does not expire, and nobody waits: the call returns no replies. A negative time makes each call fail.
 func (c Control) Within(timeout time.Duration) *Control {
 	c.target.timeout = timeout
 	return &c
@@ -134,14 +135,19 @@ func (c *Control) Ask(ctx context.Context, method string, arguments map[string]a
 
 // ask returns an error that is still to be told.
 func (c *Control) ask(ctx context.Context, method string, arguments map[string]any, yield func(Reply, error) bool) error {
-	box := c.mailbox
+	box, timeout := c.mailbox, c.target.timeout
+	switch {
+	case timeout < 0:
+		return fmt.Errorf("timeout %v is negative", timeout)
+	case timeout == 0:
+		return c.send(ctx, &protocol.PidboxRequest{Method: method, Arguments: arguments})
+	}
 	key, ticket := protocol.NewID(), protocol.NewID()
 	replies, err := box.transport.Subscribe(ctx, protocol.PidboxReplyExchange, key)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = replies.Close() }() // what came has come; a mailbox that could not be removed is one nobody writes to
-	timeout := c.target.timeout
 	err = c.send(ctx, &protocol.PidboxRequest{Method: method, Arguments: arguments, Ticket: ticket, Expires: time.Now().Add(timeout),
 		ReplyTo: protocol.PidboxReplyTo{Exchange: protocol.PidboxReplyExchange, RoutingKey: key}})
 	if err != nil {

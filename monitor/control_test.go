@@ -105,6 +105,30 @@ func TestAskAll(t *testing.T) {
 	}
 }
 
+// Celery's timeout=0 does not wait; workers obey all the same.
+func TestAskDoesNotWait(t *testing.T) {
+	t.Parallel()
+	tr := broker(t)
+	asked := make(chan protocol.PidboxRequest, 1)
+	node(t, tr, "a@h", func(r *protocol.PidboxRequest) any {
+		asked <- *r
+		return nil
+	})
+	c := control(t, tr)
+	if answers, err := c.Within(0).EnableEvents(deadline(t)); err != nil || len(answers) > 0 {
+		t.Errorf("the answers are %v, %v", answers, err)
+	}
+	if r := <-asked; r.Method != "enable_events" || !r.Expires.IsZero() || r.WantsReply() {
+		t.Errorf("the request is %+v", r)
+	}
+	if _, err := c.Within(-time.Second).Ping(deadline(t)); err == nil || !strings.Contains(err.Error(), "timeout -1s is negative") {
+		t.Errorf("a negative timeout is refused with %v", err)
+	}
+	if len(asked) > 0 {
+		t.Error("what was refused was sent")
+	}
+}
+
 func TestAskEndsWithItsDestinations(t *testing.T) {
 	t.Parallel()
 	tr := broker(t)

@@ -178,7 +178,7 @@ func (s *State) worker(hostname string) *workerRecord {
 // sweep forgets the workers that are not there for too long. Their tasks keep their names.
 func (s *State) sweep(now time.Time) {
 	for w := range s.workers.oldestFirst() {
-		if last := cmp.Or(w.heard, moment(w.gone)); !w.alive(now) && now.Sub(last) > s.config.OfflineExpires {
+		if !w.alive(now) && now.Sub(w.heard) > s.config.OfflineExpires {
 			s.workers.remove(w.hostname)
 		}
 	}

@@ -243,6 +243,34 @@ func TestWorkerIsAliveAndGoes(t *testing.T) {
 	}
 }
 
+// One event with a wrong time hides nothing: Celery goes by when events come.
+func TestWorkerWhoseClockWasWrong(t *testing.T) {
+	t.Parallel()
+	for name, wrong := range map[string]float64{"ahead": 3600, "behind": -3600, "a little ahead": 3} {
+		for _, kind := range []string{"worker-heartbeat", "worker-online", workerOffline, taskStarted} {
+			t.Run(name+" "+kind, func(t *testing.T) {
+				t.Parallel()
+				s, now := cluster(t, StateConfig{})
+				beat := func(kind string, came, sent float64, active int) {
+					*now = at(came)
+					s.Apply([]protocol.Event{event(kind, "w@h", sent, "freq", 1.0, "active", int64(active), "uuid", "x")})
+				}
+				beat("worker-heartbeat", 1, 1, 1)
+				beat(kind, 2, 2+wrong, 2)
+				for second := 3; second <= 6; second++ {
+					beat("worker-heartbeat", float64(second), float64(second), second)
+				}
+				if w := s.Workers()[0]; !w.Alive || w.Offline || w.Active != 6 || w.Drift != 0 {
+					t.Errorf("it is %+v", w)
+				}
+				if kind == taskStarted && s.Task("x").Phase != PhaseActive {
+					t.Errorf("its task is %+v", s.Task("x"))
+				}
+			})
+		}
+	}
+}
+
 func TestStateIsBounded(t *testing.T) {
 	t.Parallel()
 	s, _ := cluster(t, StateConfig{MaxTasks: 10, MaxWorkers: 3, MaxText: 10})

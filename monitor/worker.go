@@ -15,6 +15,9 @@ const (
 	expireWindow = 2
 	// maxFreq bounds the interval a worker tells.
 	maxFreq = time.Hour
+	// maxOvertaken bounds by how much the time of an event may lie before that of one that came earlier. What lies further back
+	// was not overtaken: the worker's clock was wrong, and is set. It is how far clocks may differ for Celery, HEARTBEAT_DRIFT_MAX.
+	maxOvertaken = 16 * time.Second
 )
 
 // Worker is what events have told of a worker: Celery's celery.events.state.Worker.
@@ -53,15 +56,23 @@ type workerRecord struct {
 	counts          Counts
 }
 
+// overtaken tells whether an event comes behind another one of the worker that was sent later; times in microseconds. None
+// hides what comes for longer than the worker may be silent.
+func (w *workerRecord) overtaken(at, by int64) bool {
+	return at < by && by-at <= min(expireWindow*w.freq, maxOvertaken).Microseconds()
+}
+
 // hears takes in that an event of the worker came, its own or a task's. One that was sent before it went is no sign of life.
 func (w *workerRecord) hears(e *protocol.Event, now time.Time) {
 	at := micros(e.Timestamp)
-	if w.gone > 0 && at <= w.gone {
+	if w.gone > 0 && (at == w.gone || w.overtaken(at, w.gone)) {
 		return
 	}
 	w.gone = 0
 	w.heard = now
-	w.timestamp = max(w.timestamp, at)
+	if !w.overtaken(at, w.timestamp) {
+		w.timestamp = at
+	}
 	w.clock = max(w.clock, e.Clock)
 }
 
@@ -69,13 +80,14 @@ func (w *workerRecord) hears(e *protocol.Event, now time.Time) {
 func (w *workerRecord) merge(s *State, e *protocol.Event, now time.Time) {
 	at := micros(e.Timestamp)
 	if e.Type == workerOffline {
-		if at >= w.told {
+		w.heard = now
+		if !w.overtaken(at, w.told) {
 			w.gone, w.told = max(at, 1), at
 		}
 		return
 	}
 	w.hears(e, now)
-	if at < w.told {
+	if w.overtaken(at, w.told) {
 		return
 	}
 	w.told = at
