@@ -118,8 +118,13 @@ func TestAskDoesNotWait(t *testing.T) {
 	if answers, err := c.Within(0).EnableEvents(deadline(t)); err != nil || len(answers) > 0 {
 		t.Errorf("the answers are %v, %v", answers, err)
 	}
-	if r := <-asked; r.Method != "enable_events" || !r.Expires.IsZero() || r.WantsReply() {
-		t.Errorf("the request is %+v", r)
+	select {
+	case r := <-asked:
+		if r.Method != "enable_events" || !r.Expires.IsZero() || r.WantsReply() {
+			t.Errorf("the request is %+v", r)
+		}
+	case <-deadline(t).Done():
+		t.Fatal("the request did not come")
 	}
 	if _, err := c.Within(-time.Second).Ping(deadline(t)); err == nil || !strings.Contains(err.Error(), "timeout -1s is negative") {
 		t.Errorf("a negative timeout is refused with %v", err)
