@@ -16,8 +16,8 @@ import (
 	"github.com/gelery/gelery/worker"
 )
 
-// runs are the spans of the runs under way. They begin in the middleware, whose context the task gets, and end with the
-// worker's hooks, which know what became of a run: that an error means another attempt, or that nobody waited for it.
+// runs are the spans of the runs under way, from the hook Started to the hook Ended, which are called once for each: in the
+// process that runs the task, so that the task gets its span.
 type runs struct {
 	config Config
 
@@ -34,31 +34,26 @@ func (c carrier) Get(name string) string { return c.TraceHeader(name) }
 func (carrier) Set(string, string)       {}
 func (carrier) Keys() []string           { return nil }
 
+// middleware gives a task the span of its run. One that was given up before its code began has none any more.
 func (r *runs) middleware(next task.Handler) task.Handler {
 	return func(ctx context.Context, request *protocol.Request) (any, error) {
-		info, ok := task.FromContext(ctx)
-		if !ok {
-			return next(ctx, request)
-		}
-		ctx, span := r.begin(ctx, info)
-		if worker.IsChild() { // the hooks are called in the parent
-			v, err := next(ctx, request)
-			if err != nil {
-				span.RecordError(err)
-				span.SetStatus(codes.Error, err.Error())
+		if span := r.of(ctx, false); span != nil {
+			if !r.config.UseSpanLinks {
+				ctx = r.config.propagator().Extract(ctx, carrierOf(ctx))
 			}
-			span.End()
-			return v, err
+			ctx = trace.ContextWithSpan(ctx, span)
 		}
-		r.mu.Lock()
-		r.spans[info] = span
-		r.mu.Unlock()
 		return next(ctx, request)
 	}
 }
 
+func carrierOf(ctx context.Context) carrier {
+	info, _ := task.FromContext(ctx)
+	return carrier{info}
+}
+
 // begin begins the span of a run.
-func (r *runs) begin(ctx context.Context, info *task.Info) (context.Context, trace.Span) {
+func (r *runs) begin(ctx context.Context, info *task.Info) {
 	options := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(attributesOf(info)...)}
 	caller := r.config.propagator().Extract(ctx, carrier{info})
 	if from := trace.SpanContextFromContext(caller); r.config.UseSpanLinks {
@@ -74,7 +69,9 @@ func (r *runs) begin(ctx context.Context, info *task.Info) (context.Context, tra
 	for name, v := range passed {
 		info.PassOn(name, v)
 	}
-	return ctx, span
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.spans[info] = span
 }
 
 // attributesOf are those that Python sets of the task's context.
@@ -120,6 +117,12 @@ func (r *runs) of(ctx context.Context, last bool) trace.Span {
 
 func (r *runs) hooks() worker.Hooks {
 	return worker.Hooks{
+		InChild: true,
+		Started: func(ctx context.Context, _ worker.TaskStarted) {
+			if info, ok := task.FromContext(ctx); ok {
+				r.begin(ctx, info)
+			}
+		},
 		Failed: func(ctx context.Context, e worker.TaskFailed) {
 			span := r.of(ctx, false)
 			if span == nil || e.Expected || e.Exception == nil {
@@ -140,10 +143,16 @@ func (r *runs) hooks() worker.Hooks {
 			}
 		},
 		Ended: func(ctx context.Context, e worker.TaskEnded) {
-			if span := r.of(ctx, true); span != nil {
-				span.SetAttributes(attribute.String("celery.state", string(e.State)))
-				span.End()
+			span := r.of(ctx, true)
+			if span == nil {
+				return
 			}
+			if e.Cut {
+				span.SetStatus(codes.Error, "cut by the cold stop of its worker; the task runs again")
+			} else {
+				span.SetAttributes(attribute.String("celery.state", string(e.State)))
+			}
+			span.End()
 		},
 	}
 }

@@ -39,22 +39,32 @@ func headerString(v json.RawMessage) (text string, ok bool) {
 
 // PassOn lets what the worker sends for this run carry a custom header: the next steps of a chain, callbacks, bodies of chords,
 // what takes its place. What it carries already stays, and another attempt keeps the headers of the first. It is for a
-// [Middleware] in the worker's own process; in a child of a process pool it does nothing.
+// [Middleware] or a worker's hooks.
 func (i *Info) PassOn(name, v string) {
-	text, err := headerText(v)
-	if err != nil {
-		return
+	if text, err := headerText(v); err == nil {
+		i.PassHeadersOn([]protocol.Header{{Name: name, Value: text}})
 	}
+}
+
+// PassHeadersOn is PassOn of encoded headers: for a worker whose task runs in another process.
+func (i *Info) PassHeadersOn(headers []protocol.Header) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.passed = append(slices.DeleteFunc(i.passed, func(h protocol.Header) bool { return h.Name == name }), protocol.Header{Name: name, Value: text})
+	for _, added := range headers {
+		i.passed = append(slices.DeleteFunc(i.passed, func(h protocol.Header) bool { return h.Name == added.Name }), added)
+	}
+}
+
+// PassedHeaders are what PassOn was called with.
+func (i *Info) PassedHeaders() []protocol.Header {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return slices.Clone(i.passed)
 }
 
 // Passed adds what the run passes on to what is about to be sent for it: for a worker.
 func (i *Info) Passed(publications []transport.Publication) {
-	i.mu.Lock()
-	passed := slices.Clone(i.passed)
-	i.mu.Unlock()
+	passed := i.PassedHeaders()
 	if len(passed) == 0 {
 		return
 	}

@@ -297,11 +297,16 @@ func (c *child) converse(e *execution, run uint64) (completion, error) {
 		}
 		body := &fields{body: f.body}
 		c.peak = int64(body.number())
+		sent, passed := readSent(body), readPassed(body)
 		done, children, err := readCompletion(body)
 		if err != nil {
 			return completion{}, err
 		}
 		e.info.SetChildren(children)
+		e.info.PassHeadersOn(passed)
+		for key, n := range sent {
+			c.pool.w.metrics.sent(key.name, key.queue, n)
+		}
 		return done, nil
 	}
 }

@@ -125,8 +125,11 @@ func (s *server) begin(f frame) error {
 		ctx, release = context.WithDeadlineCause(ctx, time.Unix(0, deadline), task.ErrSoftTimeLimit)
 	}
 	go func() { // one made for this run only, as in execute
+		s.w.tellStarted(e)
+		e.begin()
 		c := failure(errGoexit, nil)
 		defer func() {
+			s.tellEnded(ctx, e, c)
 			release()
 			cancel(nil)
 			s.finish(run, e, c, memory)
@@ -136,9 +139,18 @@ func (s *server) begin(f frame) error {
 	return nil
 }
 
+// tellEnded calls the hooks for the end of a run, as the parent will see it.
+func (s *server) tellEnded(ctx context.Context, e *execution, c completion) {
+	if c.state != protocol.Success && errors.Is(context.Cause(ctx), ErrTerminated) {
+		s.w.tellCut(e)
+		return
+	}
+	s.w.tellEnded(e, c)
+}
+
 // execution makes the parent's job anew from its message.
 func (s *server) execution(d *transport.Delivery, envelope []byte) (*execution, error) {
-	e := &execution{job: &job{delivery: d, request: &protocol.Request{}}, info: &task.Info{}}
+	e := &execution{job: &job{delivery: d, request: &protocol.Request{}}, info: &task.Info{}, hearers: childHooks}
 	var err error
 	if d.Message, err = protocol.DecodeEnvelope(envelope); err != nil {
 		return e, err
@@ -171,12 +183,15 @@ func (s *server) finish(run *served, e *execution, c completion, memory bool) {
 	if memory {
 		peak = peakMemory()
 	}
+	sent, passed := s.w.metrics.takeSent(), e.info.PassedHeaders()
 	err = s.pipe.write(frameDone, run.number, func(b []byte) ([]byte, error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		run.over = true // here, so that no report comes behind it
 		s.current = nil // before it is sent: the next run may come right after it
-		return append(binary.AppendUvarint(b, uint64(max(peak, 0))), body...), nil
+		b = binary.AppendUvarint(b, uint64(max(peak, 0)))
+		b = appendPassed(appendSent(b, sent), passed)
+		return append(b, body...), nil
 	})
 	if err != nil {
 		os.Exit(1) // the parent is gone

@@ -100,3 +100,44 @@ func readPublication(f *fields) (p transport.Publication, err error) {
 	}
 	return p, nil
 }
+
+// appendSent appends how many calls were sent, by task and queue.
+func appendSent(dst []byte, sent map[seriesKey]uint64) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(sent)))
+	for key, n := range sent {
+		dst = appendField(dst, key.name)
+		dst = appendField(dst, key.queue)
+		dst = binary.AppendUvarint(dst, n)
+	}
+	return dst
+}
+
+func readSent(f *fields) map[seriesKey]uint64 {
+	var sent map[seriesKey]uint64
+	for n := f.number(); n > 0 && f.err == nil; n-- {
+		if sent == nil {
+			sent = map[seriesKey]uint64{}
+		}
+		key := seriesKey{name: f.text(), queue: f.text(), sent: true}
+		sent[key] = f.number()
+	}
+	return sent
+}
+
+// appendPassed appends the headers that a run passes on.
+func appendPassed(dst []byte, headers []protocol.Header) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(headers)))
+	for _, h := range headers {
+		dst = appendField(dst, h.Name)
+		dst = appendField(dst, []byte(h.Value))
+	}
+	return dst
+}
+
+func readPassed(f *fields) []protocol.Header {
+	var headers []protocol.Header
+	for n := f.number(); n > 0 && f.err == nil; n-- {
+		headers = append(headers, protocol.Header{Name: f.text(), Value: f.bytes()})
+	}
+	return headers
+}

@@ -17,11 +17,13 @@ import (
 // returns is dropped.
 type execution struct {
 	*job
-	info   *task.Info
-	begun  time.Time               // written under mu
-	pid    int                     // of the process it runs in; 0: it has not begun
-	ctx    context.Context         // the task's
-	cancel context.CancelCauseFunc // of ctx
+	info    *task.Info
+	hearers hearers                 // of the run, in this process
+	told    bool                    // hooks were told that it begins
+	begun   time.Time               // written under mu
+	pid     int                     // of the process it runs in; 0: it has not begun
+	ctx     context.Context         // the task's
+	cancel  context.CancelCauseFunc // of ctx
 
 	decided chan struct{} // capacity 1: the completion is there
 
@@ -52,6 +54,9 @@ func (w *Worker) info(d *transport.Delivery, r *protocol.Request, secrets *value
 func (w *Worker) execute(j *job, ignore bool) (e *execution, c completion, running <-chan struct{}) {
 	e = &execution{job: j, decided: make(chan struct{}, 1)}
 	e.info = w.info(j.delivery, j.request, j.task.Defaults.Secrets)
+	if j.child != nil {
+		e.hearers = workerHooks
+	}
 	ctx, cancel := context.WithCancelCause(task.NewContext(w.running, e.info))
 	e.ctx, e.cancel = ctx, cancel
 	j.task.total.Add(1)

@@ -32,10 +32,15 @@ type Hooks struct {
 	Retried     func(context.Context, TaskRetried)     // task_retry
 	Rejected    func(context.Context, TaskRejected)    // task_rejected
 	Revoked     func(context.Context, TaskRevoked)     // discarded before it ran, or ended from outside. task_revoked
-	Ended       func(context.Context, TaskEnded)       // after each run, however it ended, last of all. task_postrun
+	Ended       func(context.Context, TaskEnded)       // once for each Started, however the run ended, last of all. task_postrun
 	Quarantined func(context.Context, TaskQuarantined) // task_unknown, and all else that cannot be handled
 	// InternalError tells of a task that the worker itself failed: its result cannot be stored. task_internal_error.
 	InternalError func(context.Context, TaskInternalError)
+
+	// InChild lets a task that runs in a child of a process pool call there, and not in the worker, what tells of its run: Started,
+	// Ended, and between them Succeeded, Failed, Retried, Rejected. A run that is given up ends with its child and calls none in it. False by
+	// default: all are called in the worker.
+	InChild bool
 }
 
 // TaskEvent is what all events of tasks tell.
@@ -87,8 +92,9 @@ type (
 	// TaskEnded is the event of [Hooks].Ended.
 	TaskEnded struct {
 		TaskEvent
-		State   protocol.State
+		State   protocol.State // "" of a run that was cut
 		Runtime time.Duration
+		Cut     bool // a cold stop has ended it without an outcome: the task runs again, elsewhere. Its code may run on until the process ends
 	}
 	// TaskQuarantined is the event of [Hooks].Quarantined. Of a message that could not be read the request may have neither
 	// name nor id.
@@ -104,9 +110,27 @@ type (
 	}
 )
 
+// hearers are the sets of hooks that hear of a run in a process: all, or where it is in a child, those that have InChild there and the
+// others in the worker.
+type hearers uint8
+
+const (
+	allHooks hearers = iota
+	workerHooks
+	childHooks
+)
+
 // tell calls the hooks of an event in all sets.
 func tell[E any](ctx context.Context, w *Worker, hook func(*Hooks) func(context.Context, E), event E) {
+	tellThose(ctx, w, allHooks, hook, event)
+}
+
+// tellThose calls the hooks of an event in some sets.
+func tellThose[E any](ctx context.Context, w *Worker, those hearers, hook func(*Hooks) func(context.Context, E), event E) {
 	for i := range w.hooks {
+		if those != allHooks && w.hooks[i].InChild != (those == childHooks) {
+			continue
+		}
 		if f := hook(&w.hooks[i]); f != nil {
 			w.guard("hook", func() { f(ctx, event) })
 		}
@@ -182,10 +206,11 @@ func (w *Worker) tellInternalError(id string, err error) {
 	tell(w.running, w, func(h *Hooks) func(context.Context, TaskInternalError) { return h.InternalError }, TaskInternalError{id, err})
 }
 
-// tellStarted calls the hooks for the beginning of a run.
+// tellStarted calls the hooks for the beginning of a run. Its end is to be told then, too.
 func (w *Worker) tellStarted(e *execution) {
 	if len(w.hooks) > 0 {
-		tell(w.hookContext(e), w, func(h *Hooks) func(context.Context, TaskStarted) { return h.Started }, TaskStarted{taskEvent(e.job)})
+		e.told = true
+		tellThose(w.hookContext(e), w, e.hearers, func(h *Hooks) func(context.Context, TaskStarted) { return h.Started }, TaskStarted{taskEvent(e.job)})
 	}
 }
 
@@ -197,19 +222,31 @@ func (w *Worker) tellEnded(e *execution, c completion) {
 	ctx, event, runtime := w.hookContext(e), taskEvent(e.job), time.Since(e.begun)
 	switch c.state {
 	case protocol.Success:
-		tell(ctx, w, func(h *Hooks) func(context.Context, TaskSucceeded) { return h.Succeeded }, TaskSucceeded{event, c.result, runtime})
+		tellThose(ctx, w, e.hearers, func(h *Hooks) func(context.Context, TaskSucceeded) { return h.Succeeded }, TaskSucceeded{event, c.result, runtime})
 	case protocol.Failure:
-		tell(ctx, w, func(h *Hooks) func(context.Context, TaskFailed) { return h.Failed },
+		tellThose(ctx, w, e.hearers, func(h *Hooks) func(context.Context, TaskFailed) { return h.Failed },
 			TaskFailed{event, c.exception, c.traceback, c.expected, c.timedOut, runtime})
 	case protocol.Retry:
-		tell(ctx, w, func(h *Hooks) func(context.Context, TaskRetried) { return h.Retried },
+		tellThose(ctx, w, e.hearers, func(h *Hooks) func(context.Context, TaskRetried) { return h.Retried },
 			TaskRetried{event, c.exception, c.traceback, c.why, runtime})
 	case protocol.Rejected:
-		tell(ctx, w, func(h *Hooks) func(context.Context, TaskRejected) { return h.Rejected }, TaskRejected{event, c.requeue, c.why})
-	case protocol.Revoked:
-		tell(ctx, w, func(h *Hooks) func(context.Context, TaskRevoked) { return h.Revoked }, TaskRevoked{event, "terminated", true})
+		tellThose(ctx, w, e.hearers, func(h *Hooks) func(context.Context, TaskRejected) { return h.Rejected }, TaskRejected{event, c.requeue, c.why})
+	case protocol.Revoked: // only the worker knows
+		tell(ctx, w, func(h *Hooks) func(context.Context, TaskRevoked) { return h.Revoked }, TaskRevoked{event, "terminated", e.told})
 	}
-	tell(ctx, w, func(h *Hooks) func(context.Context, TaskEnded) { return h.Ended }, TaskEnded{event, c.state, runtime})
+	w.tellLast(e, TaskEnded{TaskEvent: event, State: c.state, Runtime: runtime})
+}
+
+// tellCut calls the hooks for the end of a run that a cold stop has ended.
+func (w *Worker) tellCut(e *execution) {
+	w.tellLast(e, TaskEnded{TaskEvent: taskEvent(e.job), Runtime: time.Since(e.begun), Cut: true})
+}
+
+// tellLast ends what tellStarted has begun.
+func (w *Worker) tellLast(e *execution, event TaskEnded) {
+	if e.told {
+		tellThose(w.hookContext(e), w, e.hearers, func(h *Hooks) func(context.Context, TaskEnded) { return h.Ended }, event)
+	}
 }
 
 // callHandlers calls the task's own handlers for what came of a run: err is what the task returned, nil for none. A run

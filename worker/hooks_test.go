@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -56,10 +57,16 @@ func (d *diary) hooks() Hooks {
 		Failed: func(_ context.Context, e TaskFailed) {
 			d.write(e.Task, "failed %v %v", e.Exception.String(), e.TimedOut)
 		},
-		Retried:       func(_ context.Context, e TaskRetried) { d.write(e.Task, "retried %s", e.Why) },
-		Rejected:      func(_ context.Context, e TaskRejected) { d.write(e.Task, "rejected %v %s", e.Requeue, e.Why) },
-		Revoked:       func(_ context.Context, e TaskRevoked) { d.write(e.Task, "revoked %s %v", e.Why, e.Running) },
-		Ended:         func(_ context.Context, e TaskEnded) { d.write(e.Task, "ended %s", e.State) },
+		Retried:  func(_ context.Context, e TaskRetried) { d.write(e.Task, "retried %s", e.Why) },
+		Rejected: func(_ context.Context, e TaskRejected) { d.write(e.Task, "rejected %v %s", e.Requeue, e.Why) },
+		Revoked:  func(_ context.Context, e TaskRevoked) { d.write(e.Task, "revoked %s %v", e.Why, e.Running) },
+		Ended: func(_ context.Context, e TaskEnded) {
+			if e.Cut {
+				d.write(e.Task, "ended %s cut", e.State)
+				return
+			}
+			d.write(e.Task, "ended %s", e.State)
+		},
 		Quarantined:   func(_ context.Context, e TaskQuarantined) { d.write(e.Task, "quarantined %v", e.Exception.String()) },
 		InternalError: func(_ context.Context, e TaskInternalError) { d.write("worker", "internal error") },
 	}
@@ -161,6 +168,75 @@ func TestHandlers(t *testing.T) {
 	d.expect(t, "chan", "before 0", "failure false <nil> true", "after FAILURE true")
 	d.expect(t, "given up", "before 0")
 	d.expect(t, "again", "before 0", "retry true", "before 0", "failure true <nil> true", "after FAILURE true")
+}
+
+// Every run that was told to begin is told to end, also where a cold stop cuts it: obeying or not, acknowledged before or after, and where
+// it has a result all the same.
+func TestHooksOfCutRuns(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	d := &diary{}
+	began, release := make(chan struct{}, 5), make(chan struct{})
+	obeys := func(ctx context.Context) error { began <- struct{}{}; <-ctx.Done(); return ctx.Err() }
+	s.mux.Func("obeys", obeys)
+	s.mux.Func("early", obeys, task.AckEarly())
+	s.mux.Func("again", func(ctx context.Context) error { return task.Retry(obeys(ctx)) })
+	s.mux.Func("deaf", func(context.Context) error { began <- struct{}{}; <-release; return nil })
+	s.mux.Func("ends", func(ctx context.Context) error { _ = obeys(ctx); return nil })
+	s.mux.Hook(d.hooks())
+	s.start(Config{Concurrency: 5})
+	names := []string{"obeys", "early", "again", "deaf", "ends"}
+	for _, name := range names {
+		s.send(name)
+	}
+	for range names {
+		await(t, began, "the tasks")
+	}
+	s.worker.Terminate()
+	if err := s.end(); !errors.Is(err, ErrTerminated) {
+		t.Errorf("the stop: %v", err)
+	}
+	close(release)
+	for _, name := range names[:4] {
+		d.expect(t, name, "received from celery", "started true", "ended  cut")
+	}
+	d.expect(t, "ends", "received from celery", "started true", "succeeded <nil> true", "ended SUCCESS")
+}
+
+// Hooks with InChild are called where the task runs, the others in the worker.
+func TestHooksInChildren(t *testing.T) {
+	t.Parallel()
+	s := newProcessSite(t, Config{Concurrency: 1})
+	path := t.TempDir() + "/hooks"
+	pid := get[int64](s, s.send("hooked", path))
+	if text, err := os.ReadFile(path); err != nil || string(text) != fmt.Sprintf("started %d, SUCCESS in %d", pid, pid) {
+		t.Errorf("in the child %d the hooks have written %q, %v", pid, text, err)
+	}
+	s.settled()
+}
+
+// inChildHooks write into the file that is the argument of the task hooked who has called them.
+func inChildHooks() Hooks {
+	write := func(e TaskEvent, format string, args ...any) {
+		path, _ := e.Args[0].(string)
+		if f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err == nil {
+			fmt.Fprintf(f, format, args...)
+			_ = f.Close()
+		}
+	}
+	return Hooks{
+		InChild: true,
+		Started: func(_ context.Context, e TaskStarted) {
+			if e.Task == "hooked" {
+				write(e.TaskEvent, "started %d, ", os.Getpid())
+			}
+		},
+		Ended: func(_ context.Context, e TaskEnded) {
+			if e.Task == "hooked" {
+				write(e.TaskEvent, "%s in %d", e.State, os.Getpid())
+			}
+		},
+	}
 }
 
 // TestNoHooks wants what nobody hears to cost nothing.

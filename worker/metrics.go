@@ -32,7 +32,8 @@ const (
 	otherName     = "other"
 )
 
-// seriesKey are the labels of a series, beside the host. Sent is of tasks that the worker itself has sent.
+// seriesKey are the labels of a series, beside the host. Sent is of tasks that the worker itself has sent; what a child of a process
+// pool has sent is counted when its run ends, and not if that ends with the child.
 type seriesKey struct {
 	name, queue string
 	sent        bool
@@ -93,21 +94,48 @@ func newMetrics(w *Worker) *metrics {
 		return nil
 	}
 	m := &metrics{w: w, series: map[seriesKey]*series{}, foreign: map[string]struct{}{}}
-	w.client.OnSent(func(task, queue string) { m.count(task, queue, true, countedAs{kind: countedSent}) })
+	w.client.OnSent(func(task, queue string) { m.sent(task, queue, 1) })
 	return m
+}
+
+// sent counts calls that the broker has.
+func (m *metrics) sent(task, queue string, n uint64) {
+	if m != nil {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.of(seriesKey{task, queue, true}).kinds[countedSent] += n
+	}
+}
+
+// takeSent takes out what was sent since the last time: in a child, whose parent counts it.
+func (m *metrics) takeSent() map[seriesKey]uint64 {
+	if m == nil {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.series) == 0 {
+		return nil
+	}
+	all := make(map[seriesKey]uint64, len(m.series))
+	for key, s := range m.series {
+		all[key] = s.kinds[countedSent]
+	}
+	clear(m.series)
+	return all
 }
 
 // received counts a task that has come.
 func (m *metrics) received(j *job) {
 	if m != nil {
-		m.count(j.request.Task, j.delivery.Queue, false, countedAs{kind: countedReceived})
+		m.count(j.request.Task, j.delivery.Queue, countedAs{kind: countedReceived})
 	}
 }
 
 // started counts a run that begins.
 func (m *metrics) started(j *job) {
 	if m != nil {
-		m.count(j.request.Task, j.delivery.Queue, false, countedAs{kind: countedStarted})
+		m.count(j.request.Task, j.delivery.Queue, countedAs{kind: countedStarted})
 	}
 }
 
@@ -123,7 +151,7 @@ func (m *metrics) stored(batch []*outcome) {
 		if doc := o.meta; doc != nil && doc.Status == protocol.Failure && o.counts.kind == countedSucceeded { // it could not be stored as it was
 			o.counts = failureCount(doc.Exception)
 		}
-		m.count(o.request.Task, o.delivery.Queue, false, o.counts)
+		m.count(o.request.Task, o.delivery.Queue, o.counts)
 		o.counts = countedAs{}
 	}
 }
@@ -168,11 +196,8 @@ func exceptionClass(x *protocol.Exception) string {
 	return class
 }
 
-// count counts.
-func (m *metrics) count(name, queue string, sent bool, t countedAs) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	key := seriesKey{name, queue, sent}
+// of is the series of a key, or the one that stands for it. The caller holds mu.
+func (m *metrics) of(key seriesKey) *series {
 	s := m.series[key]
 	if s == nil {
 		key = m.bounded(key)
@@ -181,6 +206,14 @@ func (m *metrics) count(name, queue string, sent bool, t countedAs) {
 			m.series[key] = s
 		}
 	}
+	return s
+}
+
+// count counts.
+func (m *metrics) count(name, queue string, t countedAs) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.of(seriesKey{name: name, queue: queue})
 	if t.rejected {
 		s.kinds[countedRejected]++
 	}

@@ -121,9 +121,9 @@ func TestMetricsAreBounded(t *testing.T) {
 	const many = 1000
 	for i := range many {
 		n := strconv.Itoa(i)
-		m.count("unknown"+n, "celery", false, failureCount(&protocol.Exception{Type: "Error" + n}))
-		m.count("tasks.add", "queue"+n, false, failureCount(&protocol.Exception{Type: "Error" + n}))
-		m.count("tasks.add", "celery", false, failureCount(&protocol.Exception{Type: "Error" + n}))
+		m.count("unknown"+n, "celery", failureCount(&protocol.Exception{Type: "Error" + n}))
+		m.count("tasks.add", "queue"+n, failureCount(&protocol.Exception{Type: "Error" + n}))
+		m.count("tasks.add", "celery", failureCount(&protocol.Exception{Type: "Error" + n}))
 	}
 	if n := len(m.series); n > maxForeign+4 {
 		t.Errorf("%d series; expected at most %d", n, maxForeign+4)

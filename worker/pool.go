@@ -46,6 +46,7 @@ func (w *Worker) runJob(ctx context.Context, j *job) {
 		c = lostProcess(j, c, o.settled)
 	}
 	if c.state == "" || c.state != protocol.Success && c.state != protocol.Revoked && w.terminated() {
+		w.tellCut(e)
 		w.runAgain(o, j) // a stop is not a failure
 		return
 	}

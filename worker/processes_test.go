@@ -43,7 +43,7 @@ func childProgram() int {
 		addProcessTasks(mux)
 		Handle(mux, add, func(_ context.Context, a addArgs) (int, error) { return a.X + a.Y, nil })
 		var w *Worker
-		if w, err = New(client, mux, Config{}); err == nil {
+		if w, err = New(client, mux, Config{HealthAddr: "0"}); err == nil { // as its parent's may be; a child serves nobody
 			err = w.Run(context.Background())
 		}
 	}
@@ -64,7 +64,20 @@ func everyValue() []any {
 
 // addProcessTasks registers what the tests run in children.
 func addProcessTasks(mux *Mux) {
+	mux.Hook(inChildHooks())
+	mux.Use(func(next task.Handler) task.Handler {
+		return func(ctx context.Context, r *protocol.Request) (any, error) {
+			info, _ := task.FromContext(ctx)
+			info.PassOn("passed", strconv.Itoa(os.Getpid()))
+			return next(ctx, r)
+		}
+	})
 	mux.Func("pid", func(context.Context) (int, error) { return os.Getpid(), nil })
+	mux.Func("hooked", func(context.Context, string) (int, error) { return os.Getpid(), nil })
+	mux.Func("passed", func(ctx context.Context, _ int) (string, error) {
+		info, _ := task.FromContext(ctx)
+		return info.TraceHeader("passed"), nil
+	})
 	mux.Func("values", func(context.Context) ([]any, error) { return everyValue(), nil })
 	mux.Func("echo", func(_ context.Context, v any) (any, error) { return v, nil })
 	mux.Func("fail", func(context.Context) error {
@@ -290,6 +303,25 @@ func TestProcessPoolReportsProgress(t *testing.T) {
 	}
 	if id := get[string](s, s.send("sub")); id == "" {
 		t.Error("no child task was sent")
+	}
+	s.settled()
+}
+
+// What a child has sent is counted by the worker, and what its middleware passes on goes with what the worker sends.
+func TestChildrenSend(t *testing.T) {
+	t.Parallel()
+	s := newProcessSite(t, Config{Concurrency: 1, HealthAddr: "0"})
+	for range 3 {
+		get[string](s, s.send("sub"))
+	}
+	sent := fmt.Sprintf(`celery_task_sent_total{name="elsewhere",hostname="%s",queue_name="celery"}`, hostOf(s.client.Config().Origin))
+	s.scrapes(map[string]string{sent: "3.0"})
+	r, err := s.client.Apply(s.context(), task.Chain(task.S("pid"), task.S("passed")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := r.Get(s.context()); err != nil || got != fmt.Sprint(s.worker.pool.pids()[0]) {
+		t.Errorf("the next step carries %v, %v", got, err)
 	}
 	s.settled()
 }
