@@ -84,35 +84,44 @@ func (p *Publishing) SetTraceHeader(name, v string) error {
 	return nil
 }
 
-// mergeTrace adds headers to those that a message has, in both places. What is there stays, unless it is to be replaced. The
-// slices are left as they are.
+// mergeTrace adds headers to those that a message has, in both places. What is there in either place stays, and is what the other gets,
+// unless it is to be replaced. The slices are left as they are.
 func mergeTrace(extra, added []protocol.Header, replace bool) []protocol.Header {
 	if len(added) == 0 {
 		return extra
 	}
 	out := slices.Clone(extra)
-	put := func(name string, v json.RawMessage, replace bool) {
-		switch i := slices.IndexFunc(out, func(h protocol.Header) bool { return h.Name == name }); {
-		case i < 0:
-			out = append(out, protocol.Header{Name: name, Value: v})
-		case replace:
+	find := func(name string) int {
+		return slices.IndexFunc(out, func(h protocol.Header) bool { return h.Name == name })
+	}
+	set := func(name string, v json.RawMessage) {
+		if i := find(name); i >= 0 {
 			out[i].Value = v
+		} else {
+			out = append(out, protocol.Header{Name: name, Value: v})
 		}
 	}
 	nested := map[string]json.RawMessage{}
-	for _, h := range out {
-		if h.Name == nestedHeaders && json.Unmarshal(h.Value, &nested) != nil {
-			nested = nil // somebody's own
-		}
+	if i := find(nestedHeaders); i >= 0 && json.Unmarshal(out[i].Value, &nested) != nil {
+		nested = nil // somebody's own
 	}
 	for _, h := range added {
-		put(h.Name, h.Value, replace)
-		if _, there := nested[h.Name]; nested != nil && (replace || !there) {
-			nested[h.Name] = h.Value
+		i, v := find(h.Name), h.Value
+		inner, isNested := nested[h.Name]
+		switch {
+		case replace:
+		case i >= 0:
+			v = out[i].Value
+		case isNested:
+			v = inner
+		}
+		set(h.Name, v)
+		if nested != nil && (replace || !isNested) {
+			nested[h.Name] = v
 		}
 	}
 	if text, err := json.Marshal(nested); nested != nil && err == nil {
-		put(nestedHeaders, text, true)
+		set(nestedHeaders, text)
 	}
 	return out
 }
