@@ -247,6 +247,7 @@ type completion struct {
 	signal    int8 // REVOKED: what it was terminated with; 0: it was not
 	lost      bool // FAILURE because the process that ran it is gone
 
+	runtime     time.Duration           // of what has run, set once for all who tell it
 	following   []transport.Publication // to be sent once the result is stored
 	replacement *protocol.Signature     // of IGNORED: to be sent in place of the task
 	why         string                  // for the log: "Retry in 5s"

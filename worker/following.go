@@ -218,7 +218,7 @@ func (w *Worker) failRetry(o *outcome, x *protocol.Exception) {
 	if o.run != nil {
 		w.logOutcome(o.run, c)
 		w.tellEnded(o.run, c)
-		o.events, o.counts = w.events.ofRun(o, o.run, &c), w.metrics.ofRun(o, o.run, &c)
+		o.events, o.counts = w.events.ofRun(o, o.run, &c), w.metrics.ofRun(o, &c)
 	}
 }
 

@@ -19,15 +19,16 @@ import (
 type metrics struct {
 	w *Worker
 
-	mu      sync.Mutex
-	series  map[seriesKey]*series
-	foreign map[string]struct{} // names of tasks that are not the worker's, and those of other hosts' queues
+	mu     sync.Mutex
+	series map[seriesKey]*series
+	tasks  foreignNames // of tasks that are not the worker's
+	queues foreignNames // of queues
 }
 
-// What a message says of itself must not make series without end: of names of tasks and queues that the worker does not know, and
-// of exceptions of one series, so many are told apart, and all others are one.
+// What a message says of itself must not make series without end: of names of tasks that the worker does not know, of names of
+// queues, and of exceptions of one series, so many are told apart, and all others are one.
 const (
-	maxForeign    = 200
+	maxForeign    = 200 // of either kind: many names of tasks must not hide queues
 	maxExceptions = 100
 	otherName     = "other"
 )
@@ -93,7 +94,7 @@ func newMetrics(w *Worker) *metrics {
 	if w.config.HealthAddr == "" && w.config.Health == nil {
 		return nil
 	}
-	m := &metrics{w: w, series: map[seriesKey]*series{}, foreign: map[string]struct{}{}}
+	m := &metrics{w: w, series: map[seriesKey]*series{}, tasks: foreignNames{}, queues: foreignNames{}}
 	w.client.OnSent(func(task, queue string) { m.sent(task, queue, 1) })
 	return m
 }
@@ -125,9 +126,9 @@ func (m *metrics) takeSent() map[seriesKey]uint64 {
 	return all
 }
 
-// received counts a task that has come.
+// received counts a task that has come, once also if the broker has kept it until its time.
 func (m *metrics) received(j *job) {
-	if m != nil {
+	if m != nil && !m.w.events.received.before(j.request) {
 		m.count(j.request.Task, j.delivery.Queue, countedAs{kind: countedReceived})
 	}
 }
@@ -157,13 +158,13 @@ func (m *metrics) stored(batch []*outcome) {
 }
 
 // ofRun is what the outcome of a run counts as.
-func (m *metrics) ofRun(o *outcome, x *execution, c *completion) countedAs {
+func (m *metrics) ofRun(o *outcome, c *completion) countedAs {
 	if m == nil {
 		return countedAs{}
 	}
 	switch c.state {
 	case protocol.Success:
-		return countedAs{kind: countedSucceeded, runtime: time.Since(x.begun)}
+		return countedAs{kind: countedSucceeded, runtime: c.runtime}
 	case protocol.Retry:
 		return countedAs{kind: countedRetried}
 	case protocol.Failure:
@@ -237,21 +238,26 @@ func (m *metrics) count(name, queue string, t countedAs) {
 // bounded is a key that has no series yet, with names that are not the worker's replaced once there are too many of them. The
 // caller holds mu.
 func (m *metrics) bounded(key seriesKey) seriesKey {
-	foreign := func(kind, name string) string {
-		if _, known := m.foreign[kind+name]; known {
-			return name
-		}
-		if len(m.foreign) >= maxForeign {
-			return otherName
-		}
-		m.foreign[kind+name] = struct{}{}
+	if m.w.tasks[key.name] == nil {
+		key.name = m.tasks.bounded(key.name)
+	}
+	key.queue = m.queues.bounded(key.queue)
+	return key
+}
+
+// foreignNames are names that messages have brought.
+type foreignNames map[string]struct{}
+
+// bounded is the name, or the one for all others where there is no more room for it.
+func (f foreignNames) bounded(name string) string {
+	if _, known := f[name]; known {
 		return name
 	}
-	if m.w.tasks[key.name] == nil {
-		key.name = foreign("task ", key.name)
+	if len(f) >= maxForeign {
+		return otherName
 	}
-	key.queue = foreign("queue ", key.queue)
-	return key
+	f[name] = struct{}{}
+	return name
 }
 
 // ServeHTTP answers with all metrics.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/gelery/gelery/protocol"
 	"github.com/gelery/gelery/task"
+	"github.com/gelery/gelery/transport"
 )
 
 // scrape asks the worker for its metrics: the samples by their names and labels.
@@ -125,8 +126,8 @@ func TestMetricsAreBounded(t *testing.T) {
 		m.count("tasks.add", "queue"+n, failureCount(&protocol.Exception{Type: "Error" + n}))
 		m.count("tasks.add", "celery", failureCount(&protocol.Exception{Type: "Error" + n}))
 	}
-	if n := len(m.series); n > maxForeign+4 {
-		t.Errorf("%d series; expected at most %d", n, maxForeign+4)
+	if n := len(m.series); n > 2*(maxForeign+1)+1 { // each kind and "other", and what is known
+		t.Errorf("%d series; expected at most %d", n, 2*(maxForeign+1)+1)
 	}
 	total := uint64(0)
 	for key, one := range m.series {
@@ -140,6 +141,44 @@ func TestMetricsAreBounded(t *testing.T) {
 	if total != 3*many {
 		t.Errorf("%d failures are counted; expected %d", total, 3*many)
 	}
+}
+
+// TestMetricsOfQueuesAndTasksDoNotCrowd: names of tasks that nobody knows leave room for queues, and the other way round.
+func TestMetricsOfQueuesAndTasksDoNotCrowd(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.start(Config{HealthAddr: "0"})
+	m := s.worker.metrics
+	for i := range 2 * maxForeign {
+		m.count("unknown"+strconv.Itoa(i), "celery", countedAs{kind: countedReceived})
+	}
+	for i := range maxForeign - 1 {
+		m.count("tasks.add", "queue"+strconv.Itoa(i), countedAs{kind: countedReceived})
+	}
+	for _, name := range []seriesKey{{name: "unknown0", queue: "celery"}, {name: otherName, queue: "celery"}, {name: "tasks.add", queue: "queue0"},
+		{name: "tasks.add", queue: "queue" + strconv.Itoa(maxForeign-2)}} {
+		if m.series[name] == nil {
+			t.Errorf("%v is not told apart", name)
+		}
+	}
+	if m.series[seriesKey{name: "tasks.add", queue: otherName}] != nil {
+		t.Error("names of tasks hide queues")
+	}
+}
+
+// TestMetricsOfDelayedTask counts a task as received once that the broker has kept until its time, and each attempt of it.
+func TestMetricsOfDelayedTask(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.start(Config{HealthAddr: "0"})
+	j := &job{request: &protocol.Request{}, delivery: &transport.Delivery{Queue: "celery"}}
+	j.request.Task, j.request.ID = "tasks.add", protocol.NewID()
+	s.worker.metrics.received(j)
+	s.worker.events.delayed(j)
+	s.worker.metrics.received(j) // it comes back
+	j.request.Retries++
+	s.worker.metrics.received(j)
+	s.scrapes(map[string]string{`celery_task_received_total{name="tasks.add",hostname="` + hostOf(s.worker.config.Hostname) + `",queue_name="celery"}`: "2.0"})
 }
 
 func TestExceptionClass(t *testing.T) {

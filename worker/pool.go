@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/gelery/gelery/protocol"
 	"github.com/gelery/gelery/transport"
@@ -50,11 +51,11 @@ func (w *Worker) runJob(ctx context.Context, j *job) {
 		w.runAgain(o, j) // a stop is not a failure
 		return
 	}
-	o.run = e
+	o.run, c.runtime = e, time.Since(e.begun)
 	w.conclude(o, e, &c, ignore)
 	w.logOutcome(e, c)
 	w.tellEnded(e, c)
-	o.events, o.counts = w.events.ofRun(o, e, &c), w.metrics.ofRun(o, e, &c)
+	o.events, o.counts = w.events.ofRun(o, e, &c), w.metrics.ofRun(o, &c)
 	w.report(o)
 	if running != nil {
 		w.awaitGivenUp(ctx, e, running)

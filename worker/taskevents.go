@@ -43,7 +43,7 @@ func (e *events) ofRun(o *outcome, x *execution, c *completion) []event {
 	r := x.request
 	switch c.state {
 	case protocol.Success:
-		return e.ofSuccess(x.job, c.result, time.Since(x.begun))
+		return e.ofSuccess(x.job, c.result, c.runtime)
 	case protocol.Retry:
 		return []event{{"task-retried", ofTask(r, len(c.traceback)).Text("exception", exceptionRepr(c.exception)).Text("traceback", cut(c.traceback))}}
 	case protocol.Failure:
@@ -160,9 +160,9 @@ type receivedBefore struct {
 	keys *limitedSet
 }
 
-// delayed notes a job that the broker keeps until its time, or may do so.
+// delayed notes a job that the broker keeps until its time, or may do so, for events and metrics.
 func (e *events) delayed(j *job) {
-	if e.tasks.Load() {
+	if e.tasks.Load() || e.w.metrics != nil {
 		e.received.add(j.request)
 	}
 }
