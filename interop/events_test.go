@@ -92,6 +92,7 @@ type scripted struct {
 	opts    []task.SendOption
 	revoked bool
 	events  string // their types without "task-"
+	shown   string // the name that a worker tells, if that is another
 	own     bool   // the exception's text is each side's own
 }
 
@@ -111,7 +112,25 @@ var eventScript = []scripted{
 	{name: "unheard_of", events: "failed"},
 	{name: "returns revoked", args: []any{1}, revoked: true, events: "revoked"},
 	{name: "returns later", args: []any{1}, opts: []task.SendOption{task.Countdown(3 * time.Second), task.Expires(time.Hour), task.Shadow("shade")},
-		events: "received started succeeded"},
+		shown: "shade", events: "received started succeeded"},
+}
+
+// script is what can be told of on the stack.
+func (c Crossing) script() []scripted {
+	script := slices.Clone(eventScript)
+	if c.Broker != "rabbitmq" { // which drops it
+		script = append(script, scripted{name: "returns expired", args: []any{1}, opts: []task.SendOption{task.ExpiresAt(time.Unix(1, 0))}, events: "revoked"})
+	}
+	return script
+}
+
+// repeat is n calls of a script, one after the other and again.
+func repeat(script []scripted, n int) []scripted {
+	calls := make([]scripted, n)
+	for i := range calls {
+		calls[i] = script[i%len(script)]
+	}
+	return calls
 }
 
 // TestEvents has a Python and a Go worker run the same calls, 1,000 of the newest Celery, and compares the events that Celery's receiver hears of
@@ -128,16 +147,10 @@ func TestEvents(t *testing.T) {
 		for _, w := range sides {
 			w.ready(t)
 		}
-		script := slices.Clone(eventScript)
-		if c.Broker != "rabbitmq" { // which drops it
-			script = append(script, scripted{name: "returns expired", args: []any{1}, opts: []task.SendOption{task.ExpiresAt(time.Unix(1, 0))}, events: "revoked"})
-		}
-		calls := make([]scripted, 1000)
+		script := c.script()
+		calls := repeat(script, 1000)
 		if !c.AtLeast("5.6") {
 			calls = calls[:300]
-		}
-		for i := range calls {
-			calls[i] = script[i%len(script)]
 		}
 		c.To(PythonToGo).Cell(t, "events of many tasks", func(t *testing.T) {
 			for _, w := range sides {
@@ -175,22 +188,41 @@ func TestEvents(t *testing.T) {
 // callID is the id of a call at a side.
 func (w *side) callID(i int) string { return fmt.Sprintf("%s-%04d", w.queue, i) }
 
-// play sends the calls to the side's worker.
+// play sends the calls to the side's worker, which knows by then which are revoked.
 func (w *side) play(t *testing.T, c Crossing, calls []scripted) {
 	t.Helper()
+	w.revoke(t, c.StartDriver(t, w.Settings), calls)
+	w.sendCalls(t, calls)
+}
+
+// revoke tells the side's worker which of the calls are revoked.
+func (w *side) revoke(t *testing.T, driver *Driver, calls []scripted) {
+	t.Helper()
 	var revoked []string
-	batch := make([]task.Call, len(calls))
 	for i, x := range calls {
-		name, _, _ := strings.Cut(x.name, " ")
-		batch[i] = task.Call{Name: "outcome." + name, Args: x.args, Options: append([]task.SendOption{task.ID(w.callID(i)), task.Queue(w.queue)}, x.opts...)}
 		if x.revoked {
 			revoked = append(revoked, w.callID(i))
 		}
 	}
-	answer := c.StartDriver(t, w.Settings).Do(t, Command{Op: "control", Task: "revoke", Kwargs: map[string]any{"task_id": revoked}, Timeout: 10,
-		Options: map[string]any{"destination": []string{w.node}}})
-	if !strings.Contains(string(answer.Value), "revoked") {
-		t.Fatalf("revoke is answered with %s %s", answer.Value, answer.Error)
+	w.control(t, driver, "revoke", map[string]any{"task_id": revoked}, "revoked")
+}
+
+// control has the side's worker obey a command, whose answer contains a word.
+func (w *side) control(t *testing.T, driver *Driver, command string, arguments map[string]any, word string) {
+	t.Helper()
+	answer := driver.Do(t, Command{Op: "control", Task: command, Kwargs: arguments, Timeout: 30, Options: map[string]any{"destination": []string{w.node}}})
+	if !strings.Contains(string(answer.Value), word) {
+		t.Fatalf("%s is answered with %s %s", command, answer.Value, answer.Error)
+	}
+}
+
+// sendCalls sends the calls to the side's queue.
+func (w *side) sendCalls(t *testing.T, calls []scripted) {
+	t.Helper()
+	batch := make([]task.Call, len(calls))
+	for i, x := range calls {
+		name, _, _ := strings.Cut(x.name, " ")
+		batch[i] = task.Call{Name: "outcome." + name, Args: x.args, Options: append([]task.SendOption{task.ID(w.callID(i)), task.Queue(w.queue)}, x.opts...)}
 	}
 	if _, err := w.client.SendBatch(within(t), batch); err != nil {
 		t.Fatal(err)

@@ -1,11 +1,15 @@
 package interop
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
+	"maps"
+	"math"
 	"net"
 	"net/http"
+	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -13,72 +17,230 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gelery/gelery/internal/testservice"
 	"github.com/gelery/gelery/task"
 )
 
-// TestExporter has an unmodified celery-exporter watch a Go and a Python worker that do the same, and compares its counters of the
-// one, of the other, and those that the Go worker has by itself.
+const (
+	senderHost = "senderbox"
+	// takes is how long each call of outcome.takes does at least: no runtime of it is in the histogram's buckets up to takesBucket.
+	takes, takesBucket = 0.11, "0.1"
+	// behind is how many tasks wait behind those that are terminated.
+	behind = 3
+)
+
+// failsWith are the classes of the exceptions with which the tasks of the script fail.
+var failsWith = map[string]string{"quiet": "ValueError", "fails": "ValueError", "expected": "KeyError", "arguments": "TypeError",
+	"dead": "ValueError", "never": "KeyError", "unheard_of": "NotRegistered"}
+
+// TestExporter has an unmodified celery-exporter watch a Go and a Python worker that run the same 1,000 tasks, and compares its
+// counters of the one, of the other, and those that the Go worker has by itself, with what the tasks do: all of them, with all their
+// labels. Runtimes are each worker's own: of these the counts are compared, and the bounds that the tasks set; but what celery-exporter makes of
+// the Go worker's events is what the Go worker counts, bucket by bucket.
+//
+// The exporter takes a task for one of the queue "celery" until it hears that it was sent. So all is sent, and heard of, before a
+// worker is told to consume it.
 func TestExporter(t *testing.T) {
 	t.Parallel()
 	monitoring := FindMonitoring(t)
 	for _, stack := range []Stack{RedisStack, RabbitMQStack} {
 		t.Run(stack.String(), func(t *testing.T) {
 			t.Parallel()
-			exports(t, monitoring, stack.Open(t))
+			exports(t, monitoring, Crossing{Version: FindVersion(t, versions[len(versions)-1]), Stack: stack})
 		})
 	}
 }
 
-func exports(t *testing.T, v Version, s Settings) {
+func exports(t *testing.T, monitoring Version, c Crossing) {
+	s, server := c.open(t, map[string]any{"task_send_sent_event": true})
 	exporter, own := "http://"+freeAddress(t), freeAddress(t)
 	_, port, _ := strings.Cut(exporter, "127.0.0.1:")
-	watcher := Start(t, "celery-exporter", v.Command(t, s, "python", "-c", "from src.cli import cli; cli()", "--broker-url", s.Broker, "--host", "127.0.0.1", "--port", port))
-	watcher.WaitFor(t, "Started celery-exporter", patience)
-	s.Queue = pyQueue
-	// Its threads lose events of each other, so it has processes.
-	FindVersion(t, "5.6").StartWorker(t, s, "prefork", 2, "-E", "-n", "py@pybox", "--heartbeat-interval", "1")
-	s.Queue = goQueue
-	StartGelery(t, s, "-E", "-n", "go@gobox", "--health-addr", own, "--heartbeat-interval", "1")
+	Start(t, "celery-exporter", monitoring.Command(t, s, "python", "exporter.py", "--broker-url", s.Broker, "--host", "127.0.0.1", "--port", port)).
+		WaitFor(t, "Started celery-exporter", patience)
+	// Python's threads lose events of each other, so it has processes.
+	python := c.startExported(t, false, s, server, "prefork")
+	golang := c.startExported(t, true, s, server, "threads", "--health-addr", own)
+	sides := []*side{python, golang}
+	for _, w := range sides {
+		w.ready(t)
+		w.client = connect(t, task.Config{Broker: s.Broker, Backend: s.Backend, Queue: w.queue, SendSentEvent: true, Origin: "test@" + senderHost})
+	}
 	// What it does not hear it cannot count.
-	awaitMetrics(t, exporter, map[string]float64{`celery_worker_up{hostname="gobox"}`: 1, `celery_worker_up{hostname="pybox"}`: 1})
+	awaitMetrics(t, exporter, lacks(samples{`celery_worker_up{hostname="gobox"}`: 1, `celery_worker_up{hostname="pybox"}`: 1}))
 
-	client := connect(t, task.Config{Broker: s.Broker, Backend: s.Backend, SendSentEvent: true})
-	send := func(name, queue string, args ...any) {
-		t.Helper()
-		if _, err := client.Send(within(t), name, args, nil, task.Queue(queue)); err != nil {
-			t.Fatal(err)
+	calls := repeat(append(c.script(), scripted{name: "takes", args: []any{takes}, events: "received started succeeded"}), 1000)
+	for i := range calls {
+		if calls[i].name == "returns later" { // also than the beginning of all this
+			calls[i].opts = append(slices.Clone(calls[i].opts), task.Countdown(15*time.Second))
 		}
 	}
-	const many, few = 50, 7
-	for range many {
-		send("dev.add", goQueue, 1, 2)
-		send("py.add", pyQueue, 1, 2)
+	driver := c.StartDriver(t, s)
+	gates := map[*side]gate{}
+	want := map[*side]samples{}
+	for _, w := range sides {
+		gates[w] = newGate(t)
+		w.revoke(t, driver, calls)
+		w.sendBusy(t, gates[w])
+		w.sendCalls(t, calls)
+		want[w] = w.counts(t, calls)
 	}
-	for range few {
-		send("dev.fail", goQueue, "kaput")
-		send("py.fail", pyQueue, "kaput")
+	awaitMetrics(t, exporter, func(got samples) string {
+		return differ(sent(got), union(sent(want[python].of("task", senderHost)), sent(want[golang].of("task", senderHost))))
+	})
+	for _, w := range sides {
+		w.revokeBusy(t, driver, exporter, gates[w])
+		w.control(t, driver, "add_consumer", map[string]any{"queue": w.queue}, "add consumer")
 	}
-	counters := func(prefix, host string) map[string]float64 {
-		of := func(counter, name string, labels ...string) string {
-			return fmt.Sprintf(`celery_task_%s{%shostname="%s",name="%s.%s"}`, counter, strings.Join(labels, ""), host, prefix, name)
+	awaitMetrics(t, exporter, func(got samples) string { return differ(got.of("task"), union(want[python], want[golang])) })
+	for _, w := range sides {
+		w.checkRuntimes(t, exporter)
+	}
+	checkOwnMetrics(t, exporter, own, want[golang])
+}
+
+// startExported starts a worker that consumes nothing yet.
+func (c Crossing) startExported(t *testing.T, golang bool, s Settings, server *testservice.RabbitMQServer, pool string, args ...string) *side {
+	t.Helper()
+	w := c.start(t, golang, s, server, shape{pool: pool, concurrency: 2, queues: "QUEUE-idle",
+		args: append([]string{"-E", "-n", "QUEUE@QUEUEbox", "--heartbeat-interval", "1"}, args...)})
+	w.node = w.queue + "@" + w.host()
+	return w
+}
+
+// host is the label of the side's worker.
+func (w *side) host() string { return w.queue + "box" }
+
+// busy is the queue of what is revoked when the worker has it: tasks that run in all slots, and some that wait behind them.
+func (w *side) busy() string { return w.queue + "-busy" }
+
+func (w *side) busyID(i int) string { return w.busy() + strconv.Itoa(i) }
+
+func (w *side) sendBusy(t *testing.T, g gate) {
+	t.Helper()
+	for i := range 2 + behind {
+		name, arg := "outcome.returns", any(1)
+		if i < 2 {
+			name, arg = "exec.waits", string(g)
 		}
-		const n, m = many, few
-		return map[string]float64{
-			of("received_total", "add"): n, of("started_total", "add"): n, of("succeeded_total", "add"): n, of("revoked_total", "add"): 0,
-			of("retried_total", "add"): 0, of("rejected_total", "add"): 0, of("runtime_count", "add"): n,
-			of("received_total", "fail"): m, of("started_total", "fail"): m, of("succeeded_total", "fail"): 0,
-			of("failed_total", "fail", `exception="ValueError",`): m, of("failed_total", "fail", `exception="",`): 0,
+		send(t, w.client, name, []any{arg}, task.ID(w.busyID(i)), task.Queue(w.busy()))
+	}
+}
+
+// revokeBusy has the worker take what is in that queue, revokes what waits, and terminates what runs.
+func (w *side) revokeBusy(t *testing.T, driver *Driver, exporter string, g gate) {
+	t.Helper()
+	w.control(t, driver, "add_consumer", map[string]any{"queue": w.busy()}, "add consumer")
+	g.await(t, 2)
+	count := func(what string) string {
+		return fmt.Sprintf(`celery_task_%s_total{hostname="%s",name="outcome.returns",queue_name="%s"}`, what, w.host(), w.busy())
+	}
+	awaitMetrics(t, exporter, lacks(samples{count("received"): behind}))
+	var ids []string
+	for i := range 2 + behind {
+		ids = append(ids, w.busyID(i))
+	}
+	w.control(t, driver, "revoke", map[string]any{"task_id": ids[2:]}, "revoked")
+	w.control(t, driver, "revoke", map[string]any{"task_id": ids[:2], "terminate": true, "signal": "SIGTERM"}, "terminate")
+	awaitMetrics(t, exporter, lacks(samples{count("revoked"): behind}))
+}
+
+// counts are the counters of what is sent to the side, as all calls together make them.
+func (w *side) counts(t *testing.T, calls []scripted) samples {
+	t.Helper()
+	machine, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := samples{}
+	add := func(family, name, queue, host, exception string) {
+		if exception != "" {
+			exception = `exception="` + exception + `",`
+		}
+		all[fmt.Sprintf(`celery_task_%s_total{%shostname="%s",name="%s",queue_name="%s"}`, family, exception, host, name, queue)]++
+	}
+	call := func(name, shown, queue, events string) {
+		_, short, _ := strings.Cut(name, ".")
+		add("sent", name, queue, senderHost, "")
+		for _, family := range strings.Fields(events) {
+			exception := ""
+			if family == "failed" {
+				exception = failsWith[short]
+			}
+			add(family, cmp.Or(shown, name), queue, w.host(), exception)
+			if family == "retried" { // by the worker, which calls itself as any other sender of the machine
+				add("sent", name, queue, machine, "")
+			}
 		}
 	}
-	ofGo, ofPython := counters("dev", "gobox"), counters("py", "pybox")
-	awaitMetrics(t, exporter, ofGo)
-	awaitMetrics(t, exporter, ofPython)
-	ofGo[`celery_worker_up{hostname="gobox"}`] = 1
-	ofGo[`celery_worker_tasks_active{hostname="gobox"}`] = 0
-	ofGo[`celery_active_worker_count{queue_name="go"}`] = 1
-	ofGo[`celery_active_process_count{queue_name="go"}`] = 1
-	awaitMetrics(t, exporter, ofGo)
-	awaitMetrics(t, "http://"+own, ofGo)
+	for _, x := range calls {
+		name, _, _ := strings.Cut(x.name, " ")
+		call("outcome."+name, x.shown, w.queue, x.events)
+	}
+	for range 2 {
+		call("exec.waits", "", w.busy(), "received started revoked")
+	}
+	for range behind {
+		call("outcome.returns", "", w.busy(), "received revoked")
+	}
+	return all
+}
+
+// checkRuntimes compares the runtimes of a side with what the tasks set: each success has one, and who takes some time has not
+// taken less.
+func (w *side) checkRuntimes(t *testing.T, exporter string) {
+	t.Helper()
+	all := scrape(t, exporter)
+	counts := 0
+	for name, n := range all.of("task_runtime_count", `"`+w.host()+`"`) {
+		counts++
+		labels := strings.TrimPrefix(name, "celery_task_runtime_count")
+		if succeeded := all["celery_task_succeeded_total"+labels]; n != succeeded || n == 0 {
+			t.Errorf("%s is %v; %v succeeded", name, n, succeeded)
+		}
+		bucket := func(le string) float64 {
+			return all["celery_task_runtime_bucket"+strings.Replace(labels, ",name=", `,le="`+le+`",name=`, 1)]
+		}
+		if bucket("+Inf") != n {
+			t.Errorf("the last bucket of %s has %v", name, bucket("+Inf"))
+		}
+		if !strings.Contains(name, `"outcome.takes"`) {
+			continue
+		}
+		if short, sum := bucket(takesBucket), all["celery_task_runtime_sum"+labels]; short != 0 || sum < takes*n || sum > patience.Seconds()*n {
+			t.Errorf("%s has %v runtimes up to %s s, and %v s in all; each of %v takes %v s", name, short, takesBucket, sum, n, takes)
+		}
+	}
+	if counts < 4 { // returns, quiet, retries, takes
+		t.Errorf("%s has %d histograms of runtimes", w.host(), counts)
+	}
+}
+
+// checkOwnMetrics compares what the Go worker counts by itself with what it is to count, and with what celery-exporter has of it.
+func checkOwnMetrics(t *testing.T, exporter, own string, want samples) {
+	t.Helper()
+	workers := samples{`celery_worker_up{hostname="gobox"}`: 1, `celery_worker_tasks_active{hostname="gobox"}`: 0}
+	for _, queue := range []string{"go", "go-busy", "go-idle"} {
+		workers[`celery_active_worker_count{queue_name="`+queue+`"}`] = 1
+		workers[`celery_active_process_count{queue_name="`+queue+`"}`] = 1
+	}
+	awaitMetrics(t, exporter, lacks(workers))
+	awaitMetrics(t, "http://"+own, lacks(workers))
+	byItself := maps.Clone(want)
+	maps.DeleteFunc(byItself, func(name string, _ float64) bool { return strings.Contains(name, `"`+senderHost+`"`) })
+	awaitMetrics(t, "http://"+own, func(got samples) string { return differ(got.of("task"), byItself) })
+	heard, counted := scrape(t, exporter).of("task_runtime", `"gobox"`), scrape(t, "http://"+own).of("task_runtime")
+	for name, v := range counted {
+		if !strings.HasPrefix(name, "celery_task_runtime_sum") {
+			continue
+		}
+		if math.Abs(v-heard[name]) > 1e-6*v { // the order in which they are added up
+			t.Errorf("%s is %v by itself and %v of celery-exporter", name, v, heard[name])
+		}
+		heard[name] = v
+	}
+	if diff := differ(counted, heard); diff != "" {
+		t.Errorf("runtimes by itself, and of celery-exporter: %s", diff)
+	}
 }
 
 // freeAddress is one of the loopback interface that nobody listens at.
@@ -92,40 +254,101 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// awaitMetrics asks for metrics until they have all the samples: names with their labels in order, those of tasks without the queue.
-func awaitMetrics(t *testing.T, address string, want map[string]float64) {
-	t.Helper()
-	again := time.NewTicker(200 * time.Millisecond)
-	defer again.Stop()
-	var got map[string]float64
-	for ctx := within(t); ; {
-		seen, err := metricsOf(ctx, address)
-		if err == nil {
-			got = seen
+// samples are metrics by their names with their labels, in the order of these.
+type samples map[string]float64
+
+// of are those of a kind (worker, task; runtimes are a kind of their own) that contain all the words. What is 0 is as if it were not there.
+func (s samples) of(kind string, words ...string) samples {
+	some := samples{}
+	for name, v := range s {
+		of := strings.HasPrefix(name, "celery_"+kind+"_") || strings.HasPrefix(name, "celery_"+kind+"{")
+		runtime := strings.HasPrefix(name, "celery_task_runtime_")
+		lacksWord := slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(name, word) })
+		if of && !lacksWord && v != 0 && runtime == strings.HasPrefix(kind, "task_runtime") {
+			some[name] = v
 		}
-		missing := ""
-		for name, value := range want {
-			if v, there := got[name]; !there || v != value {
-				missing += fmt.Sprintf("\n%s %v, is %v (%v)", name, value, v, there)
+	}
+	return some
+}
+
+func sent(s samples) samples { return s.of("task_sent") }
+
+func union(a, b samples) samples {
+	both := maps.Clone(a)
+	maps.Copy(both, b)
+	return both
+}
+
+// differ tells where two differ: "" if they do not.
+func differ(got, want samples) string {
+	names := slices.Sorted(maps.Keys(union(got, want)))
+	text := ""
+	for _, name := range names {
+		if got[name] != want[name] {
+			text += fmt.Sprintf("\n%s is %v; expected %v", name, got[name], want[name])
+		}
+	}
+	return text
+}
+
+// lacks tells which of the samples are not there.
+func lacks(want samples) func(samples) string {
+	return func(got samples) string {
+		some := samples{}
+		for name := range want {
+			v, there := got[name]
+			if !there {
+				v = math.NaN()
 			}
+			some[name] = v
 		}
-		if err == nil && missing == "" {
-			return
-		}
-		select {
-		case <-again.C:
-		case <-ctx.Done():
-			t.Fatalf("the metrics of %s lack (%v)%s", address, err, missing)
-		}
+		return differ(some, want)
 	}
 }
 
-var (
-	sample     = regexp.MustCompile(`^(\w+)\{(.*)\} (\S+)$`)
-	queueLabel = regexp.MustCompile(`,queue_name="[^"]*"`)
-)
+// awaitMetrics asks for metrics until the function has nothing to say of them. A busy machine may take long, but it gets on: so long
+// as metrics of tasks change, there is hope.
+func awaitMetrics(t *testing.T, address string, missing func(samples) string) {
+	t.Helper()
+	again := time.NewTicker(200 * time.Millisecond)
+	defer again.Stop()
+	var last float64
+	for end := time.Now().Add(patience); ; {
+		got, err := metricsOf(t.Context(), address)
+		why := fmt.Sprint(err)
+		if err == nil {
+			if why = missing(got); why == "" {
+				return
+			}
+			total := 0.0
+			for _, v := range got.of("task") {
+				total += v
+			}
+			if total != last {
+				last, end = total, time.Now().Add(patience)
+			}
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the metrics of %s: %s", address, why)
+		}
+		<-again.C
+	}
+}
 
-func metricsOf(ctx context.Context, address string) (map[string]float64, error) {
+func scrape(t *testing.T, address string) samples {
+	t.Helper()
+	s, err := metricsOf(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+var sample = regexp.MustCompile(`^(\w+)\{(.*)\} (\S+)$`)
+
+func metricsOf(ctx context.Context, address string) (samples, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address+"/metrics", nil)
 	if err != nil {
 		return nil, err
@@ -139,26 +362,28 @@ func metricsOf(ctx context.Context, address string) (map[string]float64, error) 
 	if err != nil {
 		return nil, err
 	}
-	samples := map[string]float64{}
+	all := samples{}
 	for line := range strings.Lines(string(text)) {
-		if m := sample.FindStringSubmatch(strings.TrimSpace(line)); m != nil {
-			name := m[1] + "{" + sortedLabels(m[2]) + "}"
-			if strings.HasPrefix(name, "celery_task_") { // celery-exporter takes a task for one of the queue "celery" until it hears that it was sent
-				name = queueLabel.ReplaceAllString(name, "")
-			}
-			v, err := strconv.ParseFloat(m[3], 64)
-			if err != nil {
-				return nil, err
-			}
-			samples[name] += v
+		m := sample.FindStringSubmatch(strings.TrimSpace(line))
+		if m == nil || strings.HasSuffix(m[1], "_created") { // when the exporter has first counted it
+			continue
 		}
+		v, err := strconv.ParseFloat(m[3], 64)
+		if err != nil {
+			return nil, err
+		}
+		all[m[1]+"{"+sortedLabels(m[2])+"}"] += v
 	}
-	return samples, nil
+	return all, nil
 }
 
 // sortedLabels puts labels into the order of their names. No value here has a comma.
 func sortedLabels(text string) string {
 	labels := strings.Split(text, ",")
-	slices.Sort(labels)
+	slices.SortFunc(labels, func(a, b string) int {
+		nameOfA, _, _ := strings.Cut(a, "=")
+		nameOfB, _, _ := strings.Cut(b, "=")
+		return cmp.Compare(nameOfA, nameOfB)
+	})
 	return strings.Join(labels, ",")
 }

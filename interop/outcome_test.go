@@ -44,6 +44,14 @@ func outcomeTasks() *worker.Mux {
 		return python("KeyError", fmt.Sprint("nope ", info.Retries))
 	}
 	mux.Func("outcome.returns", func(v any) (any, error) { return v, nil })
+	mux.Func("outcome.takes", func(ctx context.Context, seconds float64) error {
+		select {
+		case <-time.After(time.Duration(seconds * float64(time.Second))):
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
 	mux.Func("outcome.quiet", func(fail bool) (int, error) {
 		if fail {
 			return 0, python("ValueError", "kaput")

@@ -110,11 +110,11 @@ install_chromium() {
 	install_package Chromium chromium-headless-shell chromium-headless chromium chromium
 }
 
-# find_python prints an interpreter that all the pinned Celery versions run on.
+# find_python prints an interpreter that all the pinned Celery versions and celery-exporter run on.
 find_python() {
 	local candidate
-	for candidate in ${PYTHON:-python3.11 python3.10 python3.12 python3}; do
-		if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then
+	for candidate in ${PYTHON:-python3.11 python3.12 python3}; do
+		if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then
 			command -v "$candidate"
 			return
 		fi
@@ -143,9 +143,9 @@ stamp() { { (cd -P .venv/.. && pwd) && "$2" --version && cat "$(requirements "$1
 install_venvs() {
 	local python name missing=() failed=()
 	if ! python=$(find_python); then
-		[ -z "${PYTHON:-}" ] || die "$PYTHON cannot be used" "it is not Python 3.10 to 3.12 with venv and ensurepip" "set PYTHON to another one, or unset it"
+		[ -z "${PYTHON:-}" ] || die "$PYTHON cannot be used" "it is not Python 3.11 or 3.12 with venv and ensurepip" "set PYTHON to another one, or unset it"
 		install_package "Python 3" python3-venv python3 python3 python@3.11
-		python=$(find_python) || die "no fitting Python is here" "Celery 5.2 to 5.6 together need Python 3.10, 3.11 or 3.12 with venv" "set PYTHON to such an interpreter"
+		python=$(find_python) || die "no fitting Python is here" "Celery 5.2 to 5.6 and celery-exporter together need Python 3.11 or 3.12 with venv" "set PYTHON to such an interpreter"
 	fi
 	mkdir -p .venv
 	for name in "${CELERY_VERSIONS[@]/#/celery-}" monitoring; do

@@ -33,8 +33,9 @@ const (
 	otherName     = "other"
 )
 
-// seriesKey are the labels of a series, beside the host. Sent is of tasks that the worker itself has sent; what a child of a process
-// pool has sent is counted when its run ends, and not if that ends with the child.
+// seriesKey are the labels of a series, beside the host: the name is the one that events tell, which may be a shadow. Sent is of tasks
+// that the worker itself has sent; what a child of a process pool has sent is counted when its run ends, and not if that ends with the
+// child.
 type seriesKey struct {
 	name, queue string
 	sent        bool
@@ -129,14 +130,14 @@ func (m *metrics) takeSent() map[seriesKey]uint64 {
 // received counts a task that has come, once also if the broker has kept it until its time.
 func (m *metrics) received(j *job) {
 	if m != nil && !m.w.events.received.before(j.request) {
-		m.count(j.request.Task, j.delivery.Queue, countedAs{kind: countedReceived})
+		m.count(shownName(j.request), j.delivery.Queue, countedAs{kind: countedReceived})
 	}
 }
 
 // started counts a run that begins.
 func (m *metrics) started(j *job) {
 	if m != nil {
-		m.count(j.request.Task, j.delivery.Queue, countedAs{kind: countedStarted})
+		m.count(shownName(j.request), j.delivery.Queue, countedAs{kind: countedStarted})
 	}
 }
 
@@ -152,7 +153,7 @@ func (m *metrics) stored(batch []*outcome) {
 		if doc := o.meta; doc != nil && doc.Status == protocol.Failure && o.counts.kind == countedSucceeded { // it could not be stored as it was
 			o.counts = failureCount(doc.Exception)
 		}
-		m.count(o.request.Task, o.delivery.Queue, o.counts)
+		m.count(shownName(o.request), o.delivery.Queue, o.counts)
 		o.counts = countedAs{}
 	}
 }

@@ -9,6 +9,7 @@ from app import app
 
 
 def main():
+    app.conf.event_queue_ttl = 600.0  # by default RabbitMQ throws events away that a busy machine has not read in five seconds
     state = app.events.State()
 
     def tell(event):

@@ -15,6 +15,11 @@ def returns(value):
     return value
 
 
+@app.task(name="outcome.takes")
+def takes(seconds):
+    time.sleep(seconds)
+
+
 @app.task(name="outcome.quiet", ignore_result=True)
 def quiet(fail):
     if fail:
