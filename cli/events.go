@@ -22,10 +22,16 @@ func init() { commands = append(commands, eventsCommand) }
 type eventsFlags struct {
 	dump   bool
 	types  []string
+	from   nodes
 	limit  int
 	output output
 	top    topFlags
 }
+
+// nodes are the node names whose events are wanted; none: all.
+type nodes []string
+
+func (n nodes) want(e *protocol.Event) bool { return len(n) == 0 || slices.Contains(n, e.Hostname) }
 
 func eventsCommand(a *app) *cobra.Command {
 	f := &eventsFlags{}
@@ -37,7 +43,8 @@ func eventsCommand(a *app) *cobra.Command {
 
 On a terminal it is the screen of the command top; with --dump, with -o, and where the output goes elsewhere, a line for each
 event. Workers in Python and in Go are heard alike. Events of tasks are sent by workers that run with -E, or are told to by
-"control enable_events"; task-sent by clients with task_send_sent_event.
+"control enable_events"; task-sent by clients with task_send_sent_event, which are no workers: --destination leaves their events out,
+unless it names them. There, -d is celery's short form of --dump.
 
 -o plain prints the time, the type, the node, the task's id, its name if the event tells it, and what else the event holds. -o
 jsonl prints each event as one JSON object with the members that Celery gives it, in the order they were received.
@@ -55,6 +62,7 @@ jsonl prints each event as one JSON object with the members that Celery gives it
 				return usage("--limit is less than 0", "", "")
 			}
 			if !f.dump && f.output == "" && len(f.types) == 0 && f.limit == 0 && isTerminal(a.stdout) {
+				f.top.from = f.from
 				return a.top(ctx, &f.top)
 			}
 			return a.dumpEvents(ctx, f)
@@ -64,6 +72,7 @@ jsonl prints each event as one JSON object with the members that Celery gives it
 	flags.SortFlags = false
 	flags.BoolVarP(&f.dump, "dump", "d", false, "a line for each event, on a terminal too")
 	flags.StringSliceVar(&f.types, "types", nil, "only events of these `types`, separated by commas: task-failed,worker-offline; task: all of tasks")
+	flags.StringSliceVar((*[]string)(&f.from), "destination", nil, destinationUsage)
 	flags.IntVarP(&f.limit, "limit", "n", 0, "end after so many events")
 	f.output.add(cmd, outputPlain, outputJSON, outputJSONL)
 	f.top.setDefaults()
@@ -108,7 +117,7 @@ func (a *app) dumpEvents(ctx context.Context, f *eventsFlags) error {
 	err := a.receive(ctx, func(events []protocol.Event) error {
 		for i := range events {
 			e := &events[i]
-			if len(f.types) > 0 && !slices.Contains(f.types, e.Type) && !slices.Contains(f.types, e.Group()) {
+			if !f.from.want(e) || len(f.types) > 0 && !slices.Contains(f.types, e.Type) && !slices.Contains(f.types, e.Group()) {
 				continue
 			}
 			if err := writeEvent(a.stdout, e, f.output); err != nil {

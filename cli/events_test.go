@@ -76,6 +76,25 @@ func TestTop(t *testing.T) {
 	})
 }
 
+// TestEventsOfSomeWorkers: --destination leaves the events of other nodes out.
+func TestEventsOfSomeWorkers(t *testing.T) {
+	t.Parallel()
+	forEachBroker(t, func(t *testing.T, broker, backend string) {
+		one := run{args: []string{"-b", broker, "events", "--destination", "w2@test,w3@test"}}.start(t)
+		picture := run{args: []string{"-b", broker, "top", "--interval", "0.02", "-d", "w2@test"}}.start(t)
+		startDemo(t, broker, backend, "--heartbeat-interval", "0.2")
+		second := run{args: []string{"-b", broker, "--result-backend", backend, "worker", "--demo", "-n", "w2@test", "-Q", "other", "--heartbeat-interval", "0.2"}}.start(t)
+		second.output.waitFor(t, `w2@test ready\.\n`)
+		one.output.waitFor(t, `(?s)(?:\tw2@test\t.*){5}`) // the other sends as often
+		picture.output.waitFor(t, `\nw2@test +online`)
+		for _, b := range []*background{one, picture} {
+			if strings.Contains(b.output.String(), "w1@test") {
+				t.Errorf("w1 is shown:\n%s", b.output)
+			}
+		}
+	})
+}
+
 // TestOddEventText: what a stranger puts into an event moves no cursor.
 func TestOddEventText(t *testing.T) {
 	t.Parallel()

@@ -2,10 +2,12 @@ package cli
 
 import (
 	"encoding/json"
+	"net/url"
 	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/gelery/gelery/internal/testservice"
 	"github.com/gelery/gelery/protocol"
 )
 
@@ -109,6 +111,43 @@ func TestRemoteUsage(t *testing.T) {
 	if code, _, stderr := (run{args: []string{"-b", broker, "status", "--timeout", "0.05"}}).do(t); code != exitUnavailable {
 		t.Errorf("without workers exit code %d: %s", code, stderr)
 	}
+}
+
+// TestWatchBearsBroker: a broker that goes away and comes back ends nothing.
+func TestWatchBearsBroker(t *testing.T) {
+	t.Parallel()
+	for name, start := range map[string]func(t *testing.T) (direct, host string){
+		"redis":    func(t *testing.T) (string, string) { url := testservice.Redis(t); return url, hostOf(t, url) },
+		"rabbitmq": func(t *testing.T) (string, string) { url := testservice.RabbitMQ(t).URL; return url, hostOf(t, url) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			url, host := start(t)
+			proxy := testservice.NewProxy(t, host)
+			startDemo(t, url, "memory://"+protocol.NewID())
+			args := []string{"-b", strings.Replace(url, host, proxy.Addr, 1), "status", "-d", "w1@test", "--timeout", "1"}
+			b := run{args: append(args, "--watch=0.05")}.start(t)
+			b.output.waitFor(t, `w1@test\tOK\n`)
+			proxy.Down()
+			b.output.waitFor(t, `(?m)^gelery: .+\n`)
+			proxy.Up()
+			b.output.waitFor(t, `(?s)\ngelery: .+\nw1@test\tOK\n`)
+			b.stop()
+			if code := b.wait(t); code != exitInterrupted {
+				t.Errorf("exit code %d", code)
+			}
+		})
+	}
+}
+
+// hostOf is the host and port of a URL.
+func hostOf(t *testing.T, text string) string {
+	t.Helper()
+	u, err := url.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u.Host
 }
 
 // TestWatchRepeats: what is watched is shown again and again until it is interrupted.

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -13,6 +14,8 @@ import (
 
 const remoteExitCodes = `Exit codes: 0 done, 1 failed, 2 wrong usage, 69 no worker answered or the broker is unreachable, 130 interrupted. What a
 worker could not do is told on standard error and is no failure of the command, as with celery.`
+
+const destinationUsage = "node `names` of the workers that are meant, separated by commas (default all)"
 
 // remoteFlags are the options of the commands that ask workers.
 type remoteFlags struct {
@@ -30,7 +33,7 @@ func (f *remoteFlags) add(cmd *cobra.Command) {
 	f.timeout = seconds(monitor.DefaultTimeout)
 	flags := cmd.Flags()
 	flags.SortFlags = false
-	flags.StringSliceVarP(&f.destination, "destination", "d", nil, "node `names` of the workers that are meant, separated by commas (default all)")
+	flags.StringSliceVarP(&f.destination, "destination", "d", nil, destinationUsage)
 	flags.StringVar(&f.pattern, "pattern", "", "only workers whose node name matches `text`: web* for a glob")
 	flags.StringVar(&f.matcher, "matcher", "glob", "what the pattern is: glob, pcre")
 	flags.VarP(&f.timeout, "timeout", "t", "how long to wait for the next reply")
@@ -88,13 +91,26 @@ type remoteView struct {
 	silent  bool                                      // no reply is no failure
 }
 
-// ask asks once, shows the replies and tells how many there were. Those of -o jsonl are shown as they come.
+// errSilent ends the wait for a broker that has gone since it was connected to.
+var errSilent = errors.New("the broker does not answer")
+
+// ask asks once, shows the replies and tells how many there were. Those of -o jsonl are shown as they come. An error of the broker's
+// is unanswered.
 func (a *app) ask(ctx context.Context, control *monitor.Control, f *remoteFlags, method string, arguments map[string]any, v remoteView) (int, error) {
+	asking, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	limit := connectTimeout + f.timeout.duration()
+	silence := time.AfterFunc(limit, func() { stop(errSilent) })
+	defer silence.Stop()
 	var replies []monitor.Reply
-	for r, err := range control.Ask(ctx, method, arguments) {
-		if err != nil {
-			return len(replies), err
+	for r, err := range control.Ask(asking, method, arguments) {
+		if err != nil && ctx.Err() == nil && errors.Is(context.Cause(asking), errSilent) {
+			err = &failure{exitUnavailable, errSilent.Error(), fmt.Sprintf("%v in %v", err, limit), "see that it runs and can be reached"}
 		}
+		if err != nil {
+			return len(replies), &unanswered{err}
+		}
+		silence.Reset(limit)
 		replies = append(replies, r)
 		if f.output == outputJSONL {
 			if err := writeReply(a, r); err != nil {
@@ -187,7 +203,7 @@ func (a *app) talk(ctx context.Context, f *remoteFlags, method string, arguments
 	}
 	defer closeClient()
 	if f.watch > 0 {
-		return f.watch.repeat(ctx, a.stdout, func() error {
+		return a.repeat(ctx, f.watch, func() error {
 			_, err := a.ask(ctx, control, f, method, arguments, v)
 			return err
 		})

@@ -23,6 +23,7 @@ type topFlags struct {
 	shots    int
 	tasks    int
 	maxTasks int
+	from     nodes
 	output   output
 }
 
@@ -41,7 +42,8 @@ func topCommand(a *app) *cobra.Command {
 
 It listens to events, see "events --help", and shows the workers that are heard of, the kinds of tasks, and the tasks heard of
 last. It knows nothing of what was before. The phase of a task tells apart what Celery calls PENDING: "sent" waits in its
-queue, "scheduled" for its eta, "reserved" for a slot, "lost" is with a worker that is silent.
+queue, "scheduled" for its eta, "reserved" for a slot, "lost" is with a worker that is silent. With --destination it hears these
+workers alone, and not who sends tasks.
 
 Ctrl-C ends it. Where the output goes elsewhere, each picture stands below the one before. -o json and jsonl print a picture a line:
 {"totals", "workers", "tasks"}.
@@ -55,6 +57,7 @@ Ctrl-C ends it. Where the output goes elsewhere, each picture stands below the o
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
+	flags.StringSliceVarP((*[]string)(&f.from), "destination", "d", nil, destinationUsage)
 	flags.Var(&f.interval, "interval", "time between two pictures")
 	flags.IntVarP(&f.shots, "iterations", "n", 0, "end after so many pictures")
 	flags.IntVar(&f.tasks, "tasks", f.tasks, "show at most so many tasks; on a terminal as many as there is room for")
@@ -94,7 +97,7 @@ func (a *app) top(ctx context.Context, f *topFlags) error {
 		painted <- err
 	}()
 	err = a.receive(listening, func(events []protocol.Event) error {
-		state.Apply(events)
+		state.Apply(slices.DeleteFunc(events, func(e protocol.Event) bool { return !f.from.want(&e) }))
 		return nil
 	})
 	stop(err)

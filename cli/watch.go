@@ -2,8 +2,8 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,15 +24,27 @@ func (w watch) check() error {
 	return nil
 }
 
-// repeat does it until ctx is done or it fails. A terminal is wiped before each time.
-func (w watch) repeat(ctx context.Context, out io.Writer, do func() error) error {
+// unanswered is an error of a broker that does not do what it is asked for.
+type unanswered struct{ err error }
+
+func (u *unanswered) Error() string { return u.err.Error() }
+func (u *unanswered) Unwrap() error { return u.err }
+
+// repeat does it until ctx is done or it fails. A terminal is wiped before each time. While the broker is away it goes on, and
+// says why there is nothing to see.
+func (a *app) repeat(ctx context.Context, w watch, do func() error) error {
 	ticker := time.NewTicker(time.Duration(w))
 	defer ticker.Stop()
 	for {
-		if isTerminal(out) {
-			fmt.Fprint(out, "\x1b[H\x1b[2J")
+		if isTerminal(a.stdout) {
+			fmt.Fprint(a.stdout, "\x1b[H\x1b[2J")
 		}
-		if err := do(); err != nil {
+		err := do()
+		if away, ok := errors.AsType[*unanswered](err); ok && ctx.Err() == nil {
+			if f, ok := errors.AsType[*failure](asFailure(ctx, away.err)); ok {
+				f.print(a.stderr, a.name)
+			}
+		} else if err != nil {
 			return err
 		}
 		select {
