@@ -8,9 +8,13 @@ scripts/setup.sh
 results=$(mktemp -d)
 trap 'rm -rf "$results"' EXIT
 export GELERY_TEST_SERVERS=required GELERY_TEST_PYTHON=required
-# What Flower's pages look like: an output of CI.
-export GELERY_TEST_SCREENSHOTS="${GELERY_TEST_SCREENSHOTS:-$PWD/.cache/screenshots}"
-export GELERY_INTEROP_REPORT="$results/cells"
+# What is left to look at, of this run alone: Flower's pages, and the comparisons with Python.
+output=${CI_OUTPUT_DIR:-$PWD/.cache/output}
+rm -rf "$output/screenshots"
+mkdir -p "$output"
+output=$(cd "$output" && pwd) # tests run in their own folders
+export GELERY_TEST_SCREENSHOTS="${GELERY_TEST_SCREENSHOTS:-$output/screenshots}"
+export GELERY_INTEROP_REPORT="$output/interop-cells.tsv"
 : >"$GELERY_INTEROP_REPORT"
 
 # Two groups run without the race detector. Interop keeps both cores busy with Python, and the same code runs under the

@@ -52,7 +52,7 @@ type browser struct {
 // startBrowser starts a browser that ends with the test, which fails if a script on any page did.
 func startBrowser(t *testing.T, path, base, folder string) *browser {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	t.Cleanup(cancel)
 	ctx, end := chromedp.NewContext(ctx, chromedp.WithAllocatorOptions(chromedp.ExecPath(path), chromedp.WindowSize(1280, 1000),
 		chromedp.Flag("force-prefers-reduced-motion", true))) // nothing is half faded in on a screenshot

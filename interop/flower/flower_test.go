@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"testing"
+	"time"
 
 	_ "github.com/gelery/gelery/backends/redis"
 	"github.com/gelery/gelery/interop"
@@ -22,9 +23,10 @@ const (
 // cluster is a Go and a Python worker with a Flower that watches them.
 type cluster struct {
 	*browser
-	worker *interop.Process // the Go one
-	client *task.Client
-	broker string // its kind
+	worker   *interop.Process // the Go one
+	client   *task.Client
+	broker   string // its kind
+	settings interop.Settings
 }
 
 // TestFlower walks through all pages of Flower and presses each of its buttons for the Go worker.
@@ -39,7 +41,8 @@ func TestFlower(t *testing.T) {
 				take func(*testing.T)
 			}{
 				{"workers", c.workers}, {"worker's tabs", c.workerTabs}, {"tasks", c.tasks}, {"broker", c.brokerPage}, {"pool grow and shrink", c.poolButtons},
-				{"consumers", c.consumerButtons}, {"limits", c.limitButtons}, {"revoke", c.revokeButtons}, {"shutdown", c.shutdownButton},
+				{"refused buttons", c.refusedButtons}, {"refresh", c.refreshButtons}, {"autoscale", c.autoscaleButton}, {"consumers", c.consumerButtons},
+				{"limits", c.limitButtons}, {"revoke", c.revokeButtons}, {"shutdown", c.shutdownButton},
 			} {
 				t.Run(step.name, step.take)
 			}
@@ -53,7 +56,7 @@ func startCluster(t *testing.T, stack interop.Stack) *cluster {
 	s := stack.Open(t)
 	s.TrackStarted = true
 	s.Conf = map[string]any{"task_send_sent_event": true}
-	c := &cluster{broker: stack.Broker}
+	c := &cluster{broker: stack.Broker, settings: s}
 	base := startFlower(t, monitoring, s)
 	s.Queue = pyQueue
 	interop.FindVersion(t, "5.6").StartWorker(t, s, "threads", 2, "-E", "-n", pyWorker)
@@ -116,6 +119,32 @@ func (c *cluster) ends(t *testing.T, r *task.Result[any], want protocol.State) {
 	if state, _ := r.State(ctx); state != want {
 		t.Fatalf("task %s is %s (%v); expected %s", r.ID(), state, err, want)
 	}
+}
+
+// starts waits until a task runs.
+func (c *cluster) starts(t *testing.T, r *task.Result[any]) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for m, err := range c.client.Backend().Watch(ctx, r.ID()) {
+		if err != nil || m.Status.Ready() {
+			t.Fatalf("task %s does not run: %v %v", r.ID(), m, err)
+		}
+		if m.Status == protocol.Started {
+			return
+		}
+	}
+	t.Fatalf("task %s does not run in %v", r.ID(), patience)
+}
+
+// done tells when a task has ended.
+func (c *cluster) done(t *testing.T, r *task.Result[any]) time.Time {
+	t.Helper()
+	m, err := c.client.Backend().Get(t.Context(), r.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m.DateDone
 }
 
 func workerPath(name string) string { return "/worker/" + name }
