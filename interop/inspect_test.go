@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gelery/gelery/task"
 )
@@ -58,11 +59,14 @@ var inquiries = []inquiry{
 		"5.2| .task_create_missing_queue_exchange_type: nothing / null", `5.2| .task_create_missing_queue_type: nothing / "classic"`,
 		`5.2| .task_default_queue_type: nothing / "classic"`, "5.2| .worker_disable_prefetch: nothing / false",
 		"5.2| .worker_soft_shutdown_timeout: nothing / 0.0"}},
+	{method: "dump_conf", common: true, only: `task_(acks_late|routes|serializer)|result_backend$`},
 	{method: "report", kinds: []string{"ok"}},
 	{method: "registered", texts: true, only: `"(outcome|exec)\.`},
 	{method: "registered", texts: true, only: `"(outcome|exec|celery)\.`,
 		kwargs: map[string]any{"taskinfoitems": []string{"rate_limit", "max_retries", "ignore_result", "time_limit", "soft_time_limit", "name"}, "builtins": true}},
+	{method: "dump_tasks", texts: true, only: `"(outcome|exec)\.`},
 	{method: "memsample", kinds: []string{""}, differs: []string{": null / str"}}, // Python's needs a library
+	{method: "memdump", kinds: []string{""}},
 	{method: "objgraph"},
 	{method: "revoked"},
 	{method: "hello", kwargs: map[string]any{"from_node": "other@box", "revoked": map[string]any{}}, kinds: []string{"clock"}},
@@ -73,6 +77,7 @@ var inquiries = []inquiry{
 	{method: "revoke", kwargs: map[string]any{"task_id": "revoked-one", "terminate": true, "signal": "SIGNOSIG"}},
 	{method: "terminate", kwargs: map[string]any{"task_id": []string{"revoked-one"}, "signal": "KILL"}},
 	{method: "revoked"},
+	{method: "dump_revoked"},
 	{method: "hello", kwargs: map[string]any{"from_node": "other@box", "revoked": map[string]any{"told": []any{1e12 + 0.5, "told"}}}, kinds: []string{"clock", "[0]"}},
 	{method: "revoke_by_stamped_headers", kwargs: map[string]any{"headers": map[string]any{"tenant": []string{"a"}}}, differs: []string{
 		"5.2| .error: \"KeyError('revoke_by_stamped_headers')\" / nothing",
@@ -95,15 +100,47 @@ var inquiries = []inquiry{
 	{method: "disable_events"},
 	{method: "disable_events"},
 	{method: "heartbeat"},
+	// Without arguments that must be there, or with one that is unknown.
+	{method: "revoke"},
+	{method: "terminate"},
+	{method: "terminate", kwargs: map[string]any{"task_id": "x"}},
+	{method: "revoke_by_stamped_headers", differs: []string{"5.2| .error: \"KeyError('revoke_by_stamped_headers')\" / " +
+		"\"TypeError(\\\"revoke_by_stamped_headers() missing 1 required positional argument: 'headers'\\\")\""}},
+	{method: "rate_limit"},
+	{method: "rate_limit", kwargs: map[string]any{"task_name": "outcome.fails"}},
+	{method: "time_limit"},
+	{method: "add_consumer"},
+	{method: "cancel_consumer"},
+	{method: "query_task"},
+	{method: "hello"},
+	{method: "ping", kwargs: map[string]any{"nothing": 1}},
+	{method: "active_queues", kwargs: map[string]any{"nothing": 1}, only: "error", differs: []string{
+		".error: \"TypeError(\\\"active_queues() got an unexpected keyword argument 'nothing'\\\")\" / nothing"}},
 }
 
-// TestControlAlike gives a Python and a Go worker, started alike, every command of remote control that can be asked of both,
-// and compares the answers field by field. The differences are those of the table, and of docs/differences.md.
+// later are given while a task waits for its eta as well.
+var later = []inquiry{
+	{method: "scheduled", differs: []string{"5.2 redis| [0].request.delivery_info.redelivered: null / false"}},
+	{method: "dump_schedule", differs: []string{"5.2 redis| [0].request.delivery_info.redelivered: null / false"}},
+}
+
+// atRest are given when no task runs.
+var atRest = []inquiry{
+	{method: "pool_grow", kwargs: map[string]any{"n": 1}},
+	{method: "pool_shrink", kwargs: map[string]any{"n": 1}},
+	{method: "election"},
+	{method: "election", kwargs: map[string]any{"id": "one", "topic": "no-such", "action": nil}, differs: []string{ // of a Python worker without gossip
+		": nothing / null", ".error: \"AttributeError(\\\"'Gossip' object has no attribute 'dispatcher'\\\")\" / nothing"}},
+}
+
+// TestControlAlike gives a Python and a Go worker, started alike, every command of remote control, and compares the answers field
+// by field. The differences are those of the tables, and of docs/differences.md.
 func TestControlAlike(t *testing.T) {
 	t.Parallel()
 	forOldestAndNewest(t, []Stack{RedisStack, RabbitMQStack}, func(t *testing.T, c Crossing) {
 		python, golang := c.both(t, nil, shape{pool: "prefork", concurrency: 1})
 		f := &fates{Crossing: c.To(PythonToGo), python: python, golang: golang, driver: c.StartDriver(t, python.Settings)}
+		f.Cell(t, "every command is asked", f.everyCommand)
 		gate := newGate(t)
 		for _, w := range []*side{python, golang} {
 			send(t, w.client, "exec.waits", []any{string(gate)}, task.ID(w.queue+"-running"), task.Queue(w.queue))
@@ -111,10 +148,13 @@ func TestControlAlike(t *testing.T) {
 		}
 		f.await(t, "active", "[0].worker_pid")
 		f.await(t, "reserved", "[0].id")
-		for i := range inquiries {
-			q := &inquiries[i]
-			f.Cell(t, fmt.Sprintf("answer %d, %s", i, q.method), func(t *testing.T) { q.compare(t, f) })
+		f.ask(t, "answer", inquiries)
+		eta := time.Now().Add(time.Hour).Truncate(time.Second).Add(123456 * time.Microsecond)
+		for _, w := range []*side{python, golang} {
+			send(t, w.client, "outcome.returns", []any{1}, task.ID(w.queue+"-later"), task.Queue(w.queue), task.ETA(eta))
 		}
+		f.await(t, "scheduled", "[0].eta")
+		f.ask(t, "answer with a task for later", later)
 		f.Cell(t, "the celery command", f.theCommand)
 		gate.open(t)
 		for _, w := range []*side{python, golang} {
@@ -122,10 +162,58 @@ func TestControlAlike(t *testing.T) {
 		}
 		f.await(t, "active", "")
 		f.await(t, "reserved", "")
-		for _, q := range []*inquiry{{method: "pool_grow", kwargs: map[string]any{"n": 1}}, {method: "pool_shrink", kwargs: map[string]any{"n": 1}}} {
-			f.Cell(t, "answer at rest, "+q.method, func(t *testing.T) { q.compare(t, f) })
-		}
+		f.ask(t, "answer at rest", atRest)
+		f.Cell(t, "shutdown", f.shutdown)
 	})
+}
+
+// ask gives all commands of a table.
+func (f *fates) ask(t *testing.T, when string, all []inquiry) {
+	t.Helper()
+	for i := range all {
+		q := &all[i]
+		f.Cell(t, fmt.Sprintf("%s %d, %s", when, i, q.method), func(t *testing.T) { q.compare(t, f) })
+	}
+}
+
+// everyCommand: the tables have all commands that a worker of this version knows, also by their former names.
+func (f *fates) everyCommand(t *testing.T) {
+	asked := map[string]bool{"shutdown": true} // of the cell of this name
+	for _, table := range [][]inquiry{inquiries, later, atRest} {
+		for _, q := range table {
+			asked[q.method] = true
+		}
+	}
+	const script = "import json\nfrom celery.worker.control import Panel\nprint(json.dumps(sorted(Panel.data)))"
+	out, err := f.Command(t, f.python.Settings, "python", "-c", script).Output()
+	var known []string
+	if err == nil {
+		err = json.Unmarshal(out, &known)
+	}
+	if err != nil || len(known) < 30 {
+		t.Fatalf("the commands of a worker are %s, %v", out, err)
+	}
+	for _, name := range known {
+		if !asked[name] {
+			t.Errorf("the command %s is in no table", name)
+		}
+	}
+}
+
+// shutdown: both workers end, with 0. The Go worker answers, see docs/differences.md.
+func (f *fates) shutdown(t *testing.T) {
+	for w, tt := range map[*side]struct {
+		limit float64
+		want  string
+	}{f.python: {0.5, `[]`}, f.golang: {30, `[{"` + f.golang.node + `": {"ok": "shutting down"}}]`}} {
+		a := f.driver.Do(t, Command{Op: "control", Task: "shutdown", Timeout: tt.limit, Options: map[string]any{"destination": []string{w.node}}})
+		if string(a.Value) != tt.want {
+			t.Errorf("queue %s: shutdown is answered with %s %s; expected %s", w.queue, a.Value, a.Error, tt.want)
+		}
+		if code := w.exitCode(t); code != 0 {
+			t.Errorf("queue %s: exit code %d", w.queue, code)
+		}
+	}
 }
 
 // await asks both sides until the answer has a field that is not null: the field "" of an empty list.

@@ -17,21 +17,22 @@ import (
 // controlCommand is what a worker does at a command of remote control, and what it answers: Celery's forms, texts included.
 // An error is answered as {"error": <its repr in Python>}.
 type controlCommand struct {
-	run     func(ctx context.Context, w *Worker, a arguments) (any, error)
-	slow    bool // it waits for the broker
-	program bool // it is the program's own, see Mux.Control
+	run      func(ctx context.Context, w *Worker, a arguments) (any, error)
+	required []string // the arguments that must be there
+	slow     bool     // it waits for the broker
+	program  bool     // it is the program's own, see Mux.Control
 }
 
 // controlCommands are the commands by their method.
 var controlCommands = map[string]controlCommand{
 	"ping":                      {run: func(context.Context, *Worker, arguments) (any, error) { return ok("pong"), nil }},
-	"revoke":                    {run: revokeCommand},
-	"terminate":                 {run: terminateCommand},
-	"revoke_by_stamped_headers": {run: revokeByStampedHeadersCommand},
-	"rate_limit":                {run: rateLimitCommand},
+	"revoke":                    {run: revokeCommand, required: []string{"task_id"}},
+	"terminate":                 {run: terminateCommand, required: []string{"signal", "task_id"}},
+	"revoke_by_stamped_headers": {run: revokeByStampedHeadersCommand, required: []string{"headers"}},
+	"rate_limit":                {run: rateLimitCommand, required: []string{"task_name", "rate_limit"}},
 	"time_limit":                {run: timeLimitCommand},
-	"add_consumer":              {run: addConsumerCommand, slow: true},
-	"cancel_consumer":           {run: cancelConsumerCommand, slow: true},
+	"add_consumer":              {run: addConsumerCommand, required: []string{"queue"}, slow: true},
+	"cancel_consumer":           {run: cancelConsumerCommand, required: []string{"queue"}, slow: true},
 	"active_queues":             {run: activeQueuesCommand},
 	"pool_grow":                 {run: poolGrowCommand},
 	"pool_shrink":               {run: poolShrinkCommand},
@@ -39,7 +40,7 @@ var controlCommands = map[string]controlCommand{
 	"enable_events":             {run: enableEventsCommand},
 	"disable_events":            {run: disableEventsCommand},
 	"heartbeat":                 {run: heartbeatCommand},
-	"election":                  {run: electionCommand},
+	"election":                  {run: electionCommand, required: []string{"id", "topic"}},
 	"shutdown":                  {run: shutdownCommand},
 	"pool_restart":              {run: poolRestartCommand},
 	"active":                    {run: activeCommand},
@@ -52,13 +53,13 @@ var controlCommands = map[string]controlCommand{
 	"dump_revoked":              {run: revokedCommand},
 	"registered":                {run: registeredCommand},
 	"dump_tasks":                {run: registeredCommand},
-	"query_task":                {run: queryTaskCommand},
+	"query_task":                {run: queryTaskCommand, required: []string{"ids"}},
 	"stats":                     {run: statsCommand},
 	"conf":                      {run: confCommand},
 	"dump_conf":                 {run: confCommand},
 	"report":                    {run: reportCommand},
 	"clock":                     {run: clockCommand},
-	"hello":                     {run: helloCommand},
+	"hello":                     {run: helloCommand, required: []string{"from_node"}},
 	"memsample":                 {run: memsampleCommand},
 	"memdump":                   {run: memdumpCommand},
 	"objgraph":                  {run: objgraphCommand},
@@ -78,7 +79,11 @@ func (w *Worker) command(ctx context.Context, r *protocol.PidboxRequest) (reply 
 	if err := w.permits(r); err != nil {
 		return nil, err
 	}
-	return command.run(ctx, w, arguments{r.Method, r.Arguments})
+	a := arguments{r.Method, r.Arguments}
+	if err := a.missing(command.required); err != nil {
+		return nil, err
+	}
+	return command.run(ctx, w, a)
 }
 
 func ok(v any) map[string]any { return map[string]any{"ok": v} }
@@ -97,13 +102,24 @@ type arguments struct {
 	values map[string]any
 }
 
-// required is an argument that must be there.
-func (a arguments) required(name string) (any, error) {
-	v, given := a.values[name]
-	if !given {
-		return nil, pythonError("TypeError", fmt.Sprintf("%s() missing 1 required positional argument: '%s'", a.method, name))
+// missing tells, in Python's words, which of the arguments that must be there are not.
+func (a arguments) missing(required []string) error {
+	var names []string
+	for _, name := range required {
+		if _, given := a.values[name]; !given {
+			names = append(names, "'"+name+"'")
+		}
 	}
-	return v, nil
+	said := "arguments: "
+	switch n := len(names); {
+	case n == 0:
+		return nil
+	case n == 1:
+		said = "argument: " + names[0]
+	default: // no command needs more than two
+		said += strings.Join(names, " and ")
+	}
+	return pythonError("TypeError", fmt.Sprintf("%s() missing %d required positional %s", a.method, len(names), said))
 }
 
 // text is an argument that is text, "" if it is null or not there.
@@ -118,11 +134,8 @@ func (a arguments) text(name string) (string, error) {
 	}
 }
 
-// requiredText is an argument that must be text.
+// requiredText is an argument that must be text, and not empty.
 func (a arguments) requiredText(name string) (string, error) {
-	if _, err := a.required(name); err != nil {
-		return "", err
-	}
 	s, err := a.text(name)
 	if err == nil && s == "" {
 		err = pythonError("TypeError", fmt.Sprintf("%s: %s is empty", a.method, name))
@@ -167,13 +180,9 @@ func (a arguments) truth(name string) bool {
 
 // names is an argument that is text or a list of texts.
 func (a arguments) names(name string) ([]string, error) {
-	v, err := a.required(name)
-	if err != nil {
-		return nil, err
-	}
 	var names []string
 	seen := map[string]bool{}
-	for _, x := range listOf(v) {
+	for _, x := range listOf(a.values[name]) {
 		s, isText := x.(string)
 		if !isText {
 			return nil, pythonError("TypeError", fmt.Sprintf("%s: %s holds what is no text: %s", a.method, name, value.Repr(x, 100)))
@@ -254,10 +263,7 @@ func (w *Worker) terminateIDs(ids []string, signal int) string {
 }
 
 func revokeByStampedHeadersCommand(_ context.Context, w *Worker, a arguments) (any, error) {
-	given, err := a.required("headers")
-	if err != nil {
-		return nil, err
-	}
+	given := a.values["headers"]
 	headers, isMap := given.(map[string]any)
 	if !isMap { // `celery control` sends "name=value", or a list of such
 		headers = map[string]any{}
@@ -307,7 +313,7 @@ func revokeByStampedHeadersCommand(_ context.Context, w *Worker, a arguments) (a
 }
 
 func timeLimitCommand(_ context.Context, w *Worker, a arguments) (any, error) {
-	name, err := a.requiredText("task_name")
+	name, err := a.text("task_name")
 	if err != nil {
 		return nil, err
 	}

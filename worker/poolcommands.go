@@ -73,10 +73,7 @@ func rateLimitCommand(_ context.Context, w *Worker, a arguments) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	given, err := a.required("rate_limit")
-	if err != nil {
-		return nil, err
-	}
+	given := a.values["rate_limit"]
 	said := "new rate limit set successfully"
 	text := ""
 	switch v := given.(type) {
