@@ -73,6 +73,8 @@ var inquiries = []inquiry{
 	{method: "hello", kwargs: map[string]any{"from_node": "QUEUE@box"}},
 	{method: "revoke", kwargs: map[string]any{"task_id": "revoked-one"}, differs: []string{
 		`5.2| .ok: "tasks revoked-one flagged as revoked" / "tasks {'revoked-one'} flagged as revoked"`}},
+	{method: "revoke", kwargs: map[string]any{"task_id": []string{}}, differs: []string{
+		`5.2| .ok: "tasks  flagged as revoked" / "tasks set() flagged as revoked"`}},
 	{method: "revoke", kwargs: map[string]any{"task_id": "revoked-one", "terminate": true}},
 	{method: "revoke", kwargs: map[string]any{"task_id": "revoked-one", "terminate": true, "signal": "SIGNOSIG"}},
 	{method: "terminate", kwargs: map[string]any{"task_id": []string{"revoked-one"}, "signal": "KILL"}},
@@ -139,7 +141,7 @@ func TestControlAlike(t *testing.T) {
 	t.Parallel()
 	forOldestAndNewest(t, []Stack{RedisStack, RabbitMQStack}, func(t *testing.T, c Crossing) {
 		python, golang := c.both(t, nil, shape{pool: "prefork", concurrency: 1})
-		f := &fates{Crossing: c.To(PythonToGo), python: python, golang: golang, driver: c.StartDriver(t, python.Settings)}
+		f := &fates{Crossing: c.To(PythonToGo), python: python, golang: golang, driver: c.startCelery(t, python.Settings)}
 		f.Cell(t, "every command is asked", f.everyCommand)
 		gate := newGate(t)
 		for _, w := range []*side{python, golang} {
@@ -155,7 +157,8 @@ func TestControlAlike(t *testing.T) {
 		}
 		f.await(t, "scheduled", "[0].eta")
 		f.ask(t, "answer with a task for later", later)
-		f.Cell(t, "the celery command", f.theCommand)
+		f.celery(t, celeryLines)
+		f.Cell(t, "celery of both workers at once", f.celeryOfBoth)
 		gate.open(t)
 		for _, w := range []*side{python, golang} {
 			w.fate(t, w.queue+"-waiting")
@@ -163,6 +166,8 @@ func TestControlAlike(t *testing.T) {
 		f.await(t, "active", "")
 		f.await(t, "reserved", "")
 		f.ask(t, "answer at rest", atRest)
+		f.celery(t, celeryLinesAtRest)
+		f.Cell(t, "celery of what Go and Python have left", f.celeryOfTraces)
 		f.Cell(t, "shutdown", f.shutdown)
 	})
 }
@@ -202,13 +207,16 @@ func (f *fates) everyCommand(t *testing.T) {
 
 // shutdown: both workers end, with 0. The Go worker answers, see docs/differences.md.
 func (f *fates) shutdown(t *testing.T) {
-	for w, tt := range map[*side]struct {
-		limit float64
-		want  string
-	}{f.python: {0.5, `[]`}, f.golang: {30, `[{"` + f.golang.node + `": {"ok": "shutting down"}}]`}} {
-		a := f.driver.Do(t, Command{Op: "control", Task: "shutdown", Timeout: tt.limit, Options: map[string]any{"destination": []string{w.node}}})
-		if string(a.Value) != tt.want {
-			t.Errorf("queue %s: shutdown is answered with %s %s; expected %s", w.queue, a.Value, a.Error, tt.want)
+	for w, want := range map[*side]commanded{
+		f.python: {Code: 69, Failed: "Error: No nodes replied within time constraint\n"},
+		f.golang: {Said: "->  go@box: OK\n        shutting down\n"},
+	} {
+		timeout := "30"
+		if !w.golang {
+			timeout = "0.5" // no answer comes
+		}
+		if got := f.command(t, "control", "shutdown", "-d", w.node, "--timeout", timeout); got != want {
+			t.Errorf("queue %s: celery control shutdown is %+v; expected %+v", w.queue, got, want)
 		}
 		if code := w.exitCode(t); code != 0 {
 			t.Errorf("queue %s: exit code %d", w.queue, code)
@@ -225,73 +233,6 @@ func (f *fates) await(t *testing.T, method, field string) {
 			return has && v != "null"
 		})
 	}
-}
-
-// theCommand has the stock command ask both workers at once. What it prints of them is alike.
-func (f *fates) theCommand(t *testing.T) {
-	nodes := f.python.node + "," + f.golang.node
-	for words, differs := range map[string][]string{
-		"inspect reserved --json":                      {"5.2 redis| [0].delivery_info.redelivered: null / false"},
-		"control rate_limit outcome.fails 10/m --json": nil,
-		"inspect ping":                                 nil,
-		"control cancel_consumer no-such":              nil,
-		"status":                                       nil,
-	} {
-		cmd := f.Version.Command(t, f.python.Settings, "celery", append(append([]string{"-A", "app"}, strings.Fields(words)...),
-			"--timeout", "30", "--destination", nodes)...)
-		said := newOutput()
-		cmd.Stdout = said
-		p := Start(t, "celery-"+f.Version.Name+"-command", cmd)
-		select {
-		case <-p.Exited():
-		case <-within(t).Done():
-			t.Fatalf("celery %s does not end", words)
-		}
-		q := &inquiry{method: "celery " + words, differs: differs}
-		text := said.Tail(1000)
-		if code := cmd.ProcessState.ExitCode(); code != 0 {
-			t.Errorf("celery %s exits with %d and says %s", words, code, text)
-			continue
-		}
-		replies := textReplies(text)
-		if strings.HasSuffix(words, "--json") {
-			replies = jsonReplies(t, text)
-		}
-		if len(replies) != 2 {
-			t.Errorf("celery %s says %s", words, text)
-			continue
-		}
-		q.judge(t, f, q.fields(f.python, replies), q.fields(f.golang, replies))
-	}
-}
-
-// jsonReplies are replies by node: inspect prints a map, control a list of maps.
-func jsonReplies(t *testing.T, text string) map[string]any {
-	t.Helper()
-	var v any
-	if err := json.Unmarshal([]byte(text), &v); err != nil {
-		t.Fatalf("%s: %v", text, err)
-	}
-	all, single := v.(map[string]any)
-	if single {
-		return all
-	}
-	all = map[string]any{}
-	for _, x := range v.([]any) {
-		maps.Copy(all, x.(map[string]any))
-	}
-	return all
-}
-
-// textReplies are the lines that are printed of each node.
-func textReplies(text string) map[string]any {
-	all := map[string]any{}
-	for _, block := range strings.Split(text, "->  ")[1:] {
-		node, said, _ := strings.Cut(block, ": ")
-		said, _, _ = strings.Cut(said, "\n\n")
-		all[node] = strings.TrimSpace(said)
-	}
-	return all
 }
 
 // ask gives the command to one side and returns the fields of its answer.

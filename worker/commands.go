@@ -225,8 +225,12 @@ func revokeCommand(_ context.Context, w *Worker, a arguments) (any, error) {
 	for i, id := range ids {
 		texts[i] = value.Repr(id, longestRevoked)
 	}
+	set := "set()" // Python's of none
+	if len(ids) > 0 {
+		set = "{" + strings.Join(texts, ", ") + "}"
+	}
 	w.log.Info("Tasks flagged as revoked: " + strings.Join(ids, ", "))
-	return ok("tasks {" + strings.Join(texts, ", ") + "} flagged as revoked" + leftOut(left)), nil
+	return ok("tasks " + set + " flagged as revoked" + leftOut(left)), nil
 }
 
 // leftOut says of how many revocations nothing is kept.
