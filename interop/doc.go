@@ -3,7 +3,7 @@
 // own == and type() or by Go's types.
 //
 // The Python side is in python/: a small application (app.py), a client that obeys JSON commands (driver.py) and named
-// argument sets (values.py). scripts/setup.sh makes one virtual environment for each version, .venv/celery-5.2 to
+// argument sets (values.py); commands.py runs the celery command itself. scripts/setup.sh makes one virtual environment for each version, .venv/celery-5.2 to
 // .venv/celery-5.6. Without them the tests are skipped; with GELERY_TEST_PYTHON=required, as `make test` sets it, that
 // is a failure.
 //
