@@ -26,6 +26,7 @@ import (
 
 	"github.com/gelery/gelery/backends"
 	"github.com/gelery/gelery/internal/brokerurl"
+	"github.com/gelery/gelery/internal/database"
 	"github.com/gelery/gelery/internal/retry"
 	"github.com/gelery/gelery/protocol"
 )
@@ -107,7 +108,7 @@ func openURL(ctx context.Context, d *Dialect, url string, o backends.Options) (b
 		return nil, fmt.Errorf("result backend: %w", err)
 	}
 	options.apply(b.db)
-	b.policy = retry.Policy{Server: "the database", Again: func(err error) bool { return !b.closed.Load() && b.kind(err).again() }}
+	b.policy = retry.Policy{Server: "the database", Again: func(err error) bool { return !b.closed.Load() && b.kind(err).Again() }}
 	b.poller = backends.NewPoller(b.poll)
 	if o.Lazy {
 		return b, nil
@@ -118,13 +119,13 @@ func openURL(ctx context.Context, d *Dialect, url string, o backends.Options) (b
 	return b, nil
 }
 
-func (b *Backend) kind(err error) Kind {
+func (b *Backend) kind(err error) database.Kind {
 	var unfit *backends.EncodeError
 	switch {
 	case errors.As(err, &unfit), errors.Is(err, backends.ErrClosed), errors.Is(err, context.Canceled):
-		return Fatal
+		return database.Fatal
 	case errors.Is(err, context.DeadlineExceeded): // of one try
-		return Unavailable
+		return database.Unavailable
 	}
 	return b.dialect.Kind(err)
 }
@@ -176,7 +177,7 @@ func (b *Backend) lookAt(ctx context.Context, named Table, sequence string) (*ta
 		t.quoted = b.dialect.Quote(named.Schema) + "." + t.quoted
 	}
 	err := b.columns(ctx, t)
-	if err != nil && b.create && b.kind(err) == Fatal {
+	if err != nil && b.create && b.kind(err) == database.Fatal {
 		statements, failed := b.dialect.Create(ctx, b.db, named)
 		for _, statement := range statements {
 			if _, failed = b.db.ExecContext(ctx, statement); failed != nil {
@@ -188,7 +189,7 @@ func (b *Backend) lookAt(ctx context.Context, named Table, sequence string) (*ta
 		}
 	}
 	if err != nil {
-		if !b.create && b.kind(err) == Fatal {
+		if !b.create && b.kind(err) == database.Fatal {
 			err = fmt.Errorf("%w (%s)", err, b.layout.howToMake())
 		}
 		return nil, fmt.Errorf("table %s: %w", named.Name, err)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gelery/gelery/backends"
+	"github.com/gelery/gelery/internal/database"
 	"github.com/gelery/gelery/protocol"
 )
 
@@ -111,7 +112,7 @@ func (w writer) write(ctx context.Context, rows []row) error {
 		switch {
 		case err == nil:
 			rows = rows[n:]
-		case w.b.kind(err) == Raced && races < maxRaces:
+		case w.b.kind(err) == database.Raced && races < maxRaces:
 			races++
 		default:
 			return err
@@ -132,7 +133,7 @@ func (w writer) check(r row) error {
 
 // writeSome asks which rows are there, because new ids for all of them would use up the ids, of which there are two
 // billion, and then writes all with one statement that decides again what stays. PostgreSQL finds the number of a row twice
-// if another one writes that row at the same moment: that is Raced.
+// if another one writes that row at the same moment: that is database.Raced.
 func (w writer) writeSome(ctx context.Context, rows []row) error {
 	known, err := w.known(ctx, rows)
 	if err != nil {
@@ -147,7 +148,7 @@ func (w writer) writeSome(ctx context.Context, rows []row) error {
 	}
 	text, args := w.insert(rows, known)
 	_, err = w.b.db.ExecContext(ctx, text, args...)
-	if err != nil && w.b.kind(err) == Unfit {
+	if err != nil && w.b.kind(err) == database.Unfit {
 		return w.blame(ctx, rows, known, err)
 	}
 	return err
@@ -298,7 +299,7 @@ func (w writer) blame(ctx context.Context, rows []row, found map[string]known, r
 	for _, r := range rows {
 		text, args := w.insert([]row{r}, found)
 		if _, err := tx.ExecContext(ctx, text, args...); err != nil {
-			if w.b.kind(err) == Unfit {
+			if w.b.kind(err) == database.Unfit {
 				return &backends.EncodeError{TaskID: r.id, Err: err}
 			}
 			return err

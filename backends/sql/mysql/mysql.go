@@ -22,23 +22,26 @@ import (
 
 	"github.com/gelery/gelery/backends/sql"
 	"github.com/gelery/gelery/internal/brokerurl"
+	"github.com/gelery/gelery/internal/database"
 )
 
 func init() { sql.Register(dialect) }
 
 var dialect = &sql.Dialect{
-	Names: []string{"mysql", "mysql+pymysql", "mysql+mysqldb", "mysql+mysqlconnector",
-		"mariadb", "mariadb+pymysql", "mariadb+mysqldb", "mariadb+mariadbconnector"},
-	Connect:      connect,
+	Dialect: database.Dialect{
+		Names: []string{"mysql", "mysql+pymysql", "mysql+mysqldb", "mysql+mysqlconnector",
+			"mariadb", "mariadb+pymysql", "mariadb+mysqldb", "mariadb+mariadbconnector"},
+		Connect:     connect,
+		Placeholder: func(int) string { return "?" },
+		Quote:       quote,
+		Time:        sql.PlainTime,
+		Kind:        kind,
+	},
 	Create:       create,
 	NewID:        newID,
 	Limits:       limits,
-	Placeholder:  func(int) string { return "?" },
-	Quote:        quote,
-	Time:         sql.PlainTime,
 	DuplicateKey: true,
 	Binary:       func(expr string) string { return "CAST(" + expr + " AS BINARY)" },
-	Kind:         kind,
 }
 
 const defaultPort = 3306

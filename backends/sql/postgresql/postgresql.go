@@ -20,20 +20,23 @@ import (
 
 	"github.com/gelery/gelery/backends/sql"
 	"github.com/gelery/gelery/internal/brokerurl"
+	"github.com/gelery/gelery/internal/database"
 )
 
 func init() { sql.Register(dialect) }
 
 var dialect = &sql.Dialect{
-	Names:       []string{"postgresql", "postgresql+psycopg2", "postgresql+psycopg"},
-	Connect:     connect,
-	Create:      create,
-	NewID:       newID,
-	Limits:      limits,
-	Placeholder: func(n int) string { return "$" + strconv.Itoa(n) },
-	Quote:       sql.DoubleQuoted,
-	Time:        func(t time.Time) any { return t },
-	Kind:        kind,
+	Dialect: database.Dialect{
+		Names:       []string{"postgresql", "postgresql+psycopg2", "postgresql+psycopg"},
+		Connect:     connect,
+		Placeholder: func(n int) string { return "$" + strconv.Itoa(n) },
+		Quote:       sql.DoubleQuoted,
+		Time:        func(t time.Time) any { return t },
+		Kind:        kind,
+	},
+	Create: create,
+	NewID:  newID,
+	Limits: limits,
 }
 
 // connectTimeout bounds one attempt, unless the URL does.
@@ -111,26 +114,26 @@ func limits(ctx context.Context, db *dbsql.DB, t sql.Table) (map[string]sql.Limi
 }
 
 // kind goes by SQLSTATE; what has none did not come from the server.
-func kind(err error) sql.Kind {
+func kind(err error) database.Kind {
 	var e *pgconn.PgError
 	if !errors.As(err, &e) {
 		var config *pgconn.ParseConfigError
 		if errors.As(err, &config) || errors.Is(err, dbsql.ErrConnDone) {
-			return sql.Fatal
+			return database.Fatal
 		}
-		return sql.Unavailable
+		return database.Unavailable
 	}
 	switch e.Code {
 	case "55P03", "25006": // somebody holds a lock; read only, as a server is that lost its role
-		return sql.Unavailable
+		return database.Unavailable
 	case "23505": // the same row, written by two
-		return sql.Raced
+		return database.Raced
 	}
 	switch e.Code[:2] {
 	case "08", "40", "53", "57", "58": // connections, conflicts of transactions, resources, an operator, the system
-		return sql.Unavailable
+		return database.Unavailable
 	case "22", "54": // data, limits
-		return sql.Unfit
+		return database.Unfit
 	}
-	return sql.Fatal
+	return database.Fatal
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/gelery/gelery/backends/sql"
 	"github.com/gelery/gelery/internal/brokerurl"
+	"github.com/gelery/gelery/internal/database"
 )
 
 func init() { sql.Register(dialect) }
@@ -25,15 +26,17 @@ func init() { sql.Register(dialect) }
 const busyTimeout = 2 * time.Second
 
 var dialect = &sql.Dialect{
-	Names:       []string{"sqlite", "sqlite+pysqlite"},
-	Connect:     connect,
-	Create:      create,
-	NewID:       func(context.Context, *dbsql.DB, sql.Table, string) (string, error) { return "NULL", nil },
-	Limits:      func(context.Context, *dbsql.DB, sql.Table) (map[string]sql.Limit, error) { return nil, nil },
-	Placeholder: func(int) string { return "?" },
-	Quote:       sql.DoubleQuoted,
-	Time:        sql.PlainTime,
-	Kind:        kind,
+	Dialect: database.Dialect{
+		Names:       []string{"sqlite", "sqlite+pysqlite"},
+		Connect:     connect,
+		Placeholder: func(int) string { return "?" },
+		Quote:       sql.DoubleQuoted,
+		Time:        sql.PlainTime,
+		Kind:        kind,
+	},
+	Create: create,
+	NewID:  func(context.Context, *dbsql.DB, sql.Table, string) (string, error) { return "NULL", nil },
+	Limits: func(context.Context, *dbsql.DB, sql.Table) (map[string]sql.Limit, error) { return nil, nil },
 }
 
 func connect(u brokerurl.URL) (*dbsql.DB, error) {
@@ -53,17 +56,17 @@ func create(_ context.Context, _ *dbsql.DB, t sql.Table) ([]string, error) {
 	return sql.CreateTable(t, sql.DoubleQuoted, sql.Types{ID: "INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT", Bytes: "BLOB", Time: "DATETIME"}), nil
 }
 
-func kind(err error) sql.Kind {
+func kind(err error) database.Kind {
 	var e *sqlite.Error
 	if !errors.As(err, &e) {
-		return sql.Fatal
+		return database.Fatal
 	}
 	switch e.Code() & 0xff { // without the details
 	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_INTERRUPT,
 		sqlite3.SQLITE_NOMEM:
-		return sql.Unavailable
+		return database.Unavailable
 	case sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH:
-		return sql.Unfit
+		return database.Unfit
 	}
-	return sql.Fatal
+	return database.Fatal
 }
