@@ -2,6 +2,7 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -125,7 +126,7 @@ is exit code 1 then.
 				err = s.Check()
 			}
 			if err == nil {
-				err = s.CheckWorker()
+				err = errors.Join(s.CheckWorker(), s.CheckBeat())
 			}
 			if err != nil {
 				fmt.Fprintln(a.stderr, err)

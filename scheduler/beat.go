@@ -19,7 +19,30 @@ type Config struct {
 	MaxInterval time.Duration
 	// OnSent is told of each run that the broker has, and how late it has it. It must return soon.
 	OnSent func(r Run, late time.Duration)
-	Logger *slog.Logger // nil: slog's default
+	// CronDeadline is the Deadline of entries with a crontab, or a line of cron, that have none: Celery's beat_cron_starting_deadline.
+	CronDeadline time.Duration
+	// KeepExpired is so for all entries, as in Celery.
+	KeepExpired bool
+	Logger      *slog.Logger // nil: slog's default
+}
+
+// apply is the entry with what the configuration adds to it.
+func (c *Config) apply(e *Entry) *Entry {
+	deadline := c.CronDeadline
+	switch e.Schedule.(type) {
+	case *Crontab, *CronLine:
+	default:
+		deadline = 0
+	}
+	if e.Deadline != 0 || e.Missed == MissedNone {
+		deadline = 0
+	}
+	if deadline == 0 && (!c.KeepExpired || e.KeepExpired) {
+		return e
+	}
+	with := *e
+	with.Deadline, with.KeepExpired = max(deadline, e.Deadline), c.KeepExpired || e.KeepExpired
+	return &with
 }
 
 // Beat sends the tasks of a store when they are due: Celery's beat. Any number of them may run, on any machines; of those whose
@@ -47,8 +70,8 @@ const (
 
 // New makes a beat that sends by a client what a store says.
 func New(client *task.Client, store Store, c Config) (*Beat, error) {
-	if c.MaxInterval < 0 {
-		return nil, errors.New("beat config: MaxInterval is negative")
+	if c.MaxInterval < 0 || c.CronDeadline < 0 {
+		return nil, errors.New("beat config: MaxInterval or CronDeadline is negative")
 	}
 	if c.MaxInterval == 0 {
 		c.MaxInterval = time.Second
@@ -174,7 +197,10 @@ func (b *Beat) tick(ctx context.Context, lease Lease) (time.Time, error) {
 	marks := make([]Mark, 0, len(due))
 	var runs []Run
 	for _, r := range due {
+		stored := r.Entry
+		r.Entry = b.config.apply(stored)
 		m, errs := plan(r, now)
+		m.Entry = stored
 		for _, err := range errs {
 			b.stats.failed.Add(1)
 			b.log.Error("beat: a run cannot be made", "error", err)

@@ -45,7 +45,7 @@ func (s *Setting) convert(n *yaml.Node) (any, error) {
 		v, err = seconds(n)
 	case Names:
 		v, err = names(n)
-	case Options:
+	case Options, Schedule:
 		v, err = options(n)
 	case Queues:
 		v, err = readQueues(n)
@@ -114,7 +114,7 @@ func (s *Setting) explain(err error) error {
 // structured reads the text of a variable or an option for a setting that is more than a scalar: YAML, so also JSON.
 func (s *Setting) structured(n *yaml.Node) (*yaml.Node, error) {
 	switch s.Type {
-	case Options, Queues, Routes, Limits, Any:
+	case Options, Queues, Routes, Limits, Schedule, Any:
 	default:
 		return n, nil
 	}

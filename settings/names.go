@@ -51,9 +51,9 @@ func candidates(name string) []string {
 const (
 	ofPython   = "it is Python's alone"
 	ofBackends = "it is of a result backend that Gelery does not have"
-	ofBeat     = "it is for beat"
 	ofEvents   = "it is for receivers of events and for remote control, which have their defaults"
 	ofSessions = "it is about SQLAlchemy's sessions; each call takes a connection of a pool"
+	ofSaving   = "what beat did is written down at each run"
 	isSo       = "it is so anyway"
 )
 
@@ -67,14 +67,13 @@ var pythonNames = map[string][]string{
 		"task_eager_propagates", "task_store_eager_result", "task_publish_retry", "task_publish_retry_policy"},
 	ofBackends: {"result_backend_always_retry", "result_backend_max_retries", "result_backend_base_sleep_between_retries_ms",
 		"result_backend_max_sleep_between_retries_ms"},
+	ofSaving:   {"beat_sync_every"},
 	ofSessions: {"database_short_lived_sessions"},
 	isSo:       slices.Sorted(maps.Keys(asIs)),
 }
 
 // asIs are the settings of Celery with what Gelery does in any case: the value first, then others that mean the same.
 var asIs = map[string][]any{
-	"enable_utc":                                          {true},
-	"timezone":                                            {"UTC", "utc", "Etc/UTC"},
 	"broker_connection_retry":                             {true},
 	"broker_connection_retry_on_startup":                  {true},
 	"broker_connection_max_retries":                       {nil, int64(0)}, // for ever
@@ -113,7 +112,7 @@ func withoutEffect(v Value) (why string, differs bool) {
 
 // pythonPrefixes begin the names of whole groups of them.
 var pythonPrefixes = map[string]string{
-	"beat_": ofBeat, "event_queue_": ofEvents, "control_": ofEvents, "security_": ofPython, "cache_": ofBackends,
+	"event_queue_": ofEvents, "control_": ofEvents, "security_": ofPython, "cache_": ofBackends,
 	"cassandra_": ofBackends, "s3_": ofBackends, "azureblockblob_": ofBackends, "gcs_": ofBackends, "couchbase_": ofBackends,
 	"arangodb_": ofBackends, "mongodb_": ofBackends, "cosmosdbsql_": ofBackends, "elasticsearch_": ofBackends, "dynamodb_": ofBackends,
 }

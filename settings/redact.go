@@ -13,7 +13,7 @@ const hidden = "********"
 // secret names are those whose values are not shown: Celery's own rule, but for keys that route.
 var (
 	secretName = regexp.MustCompile(`(?i)api|token|key|secret|pass|signature`)
-	openName   = regexp.MustCompile(`(?i)(routing|binding)_key$|^global_keyprefix$|^socket_keepalive`)
+	openName   = regexp.MustCompile(`(?i)(routing|binding)_key$|^global_keyprefix$|^redbeat_(key_prefix|lock_key)$|^socket_keepalive`)
 )
 
 // Shown is the value as it may be shown to anybody: as it would stand in a file, without the passwords of URLs, and

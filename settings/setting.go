@@ -14,19 +14,20 @@ type Type string
 
 // The types. In a file each is the YAML one would expect; in a variable or an option it is text.
 const (
-	Text    Type = "text"
-	URL     Type = "URL"        // or a list of them, or several with semicolons between: tried in turn
-	Boolean Type = "true/false" // in variables also yes, on, 1 and their opposites
-	Integer Type = "integer"
-	Seconds Type = "seconds" // a number, or Go's form of a duration: 1m30s
-	KiB     Type = "KiB"     // an integer of 1,024 bytes
-	Names   Type = "names"   // a list; in variables separated by commas
-	Options Type = "options" // a map; in variables JSON
-	Queues  Type = "queues"  // a list of names or maps, or a map of maps
-	Routes  Type = "routes"  // a map of task names or patterns to options, or a list of such maps or pairs
-	Rate    Type = "rate"    // "10/s", "10/m", "10/h", or a number a second
-	Limits  Type = "limits"  // a list of maps of task or queue, rate and concurrency
-	Any     Type = "any"     // what is not looked at
+	Text     Type = "text"
+	URL      Type = "URL"        // or a list of them, or several with semicolons between: tried in turn
+	Boolean  Type = "true/false" // in variables also yes, on, 1 and their opposites
+	Integer  Type = "integer"
+	Seconds  Type = "seconds"  // a number, or Go's form of a duration: 1m30s
+	KiB      Type = "KiB"      // an integer of 1,024 bytes
+	Names    Type = "names"    // a list; in variables separated by commas
+	Options  Type = "options"  // a map; in variables JSON
+	Queues   Type = "queues"   // a list of names or maps, or a map of maps
+	Routes   Type = "routes"   // a map of task names or patterns to options, or a list of such maps or pairs
+	Rate     Type = "rate"     // "10/s", "10/m", "10/h", or a number a second
+	Schedule Type = "schedule" // a map of names to definitions of periodic tasks
+	Limits   Type = "limits"   // a list of maps of task or queue, rate and concurrency
+	Any      Type = "any"      // what is not looked at
 )
 
 // Setting is one row of the table.
@@ -49,6 +50,7 @@ type Setting struct {
 type configs struct {
 	client task.Config
 	worker worker.Config
+	beat   Beat
 
 	amqp, redis map[string]any // options of the broker's driver, if it is that one
 
@@ -90,17 +92,18 @@ func (s *Setting) allowed() string {
 		return fmt.Sprintf("a whole number, at least %d", s.min)
 	}
 	return map[Type]string{
-		Text:    "a text",
-		URL:     "a URL, or a list of them",
-		Boolean: "true or false",
-		Seconds: "a number of seconds or a duration such as 1m30s, not negative",
-		Names:   "a list of names",
-		Options: "a map",
-		Queues:  "a list or a map of queues",
-		Routes:  "a map of task names to options, or a list of such maps",
-		Limits:  "a list of maps of task or queue, rate and concurrency",
-		Any:     "well-formed YAML or JSON",
-		Rate:    `a rate such as "10/s", "10/m" or "10/h", or a number a second`,
+		Text:     "a text",
+		URL:      "a URL, or a list of them",
+		Boolean:  "true or false",
+		Seconds:  "a number of seconds or a duration such as 1m30s, not negative",
+		Names:    "a list of names",
+		Options:  "a map",
+		Queues:   "a list or a map of queues",
+		Routes:   "a map of task names to options, or a list of such maps",
+		Schedule: "a map of names to maps of task and schedule",
+		Limits:   "a list of maps of task or queue, rate and concurrency",
+		Any:      "well-formed YAML or JSON",
+		Rate:     `a rate such as "10/s", "10/m" or "10/h", or a number a second`,
 	}[s.Type]
 }
 

@@ -74,6 +74,9 @@ func Load(path string) (*Settings, error) {
 func (s *Settings) ReadEnvironment(env func(string) string) error {
 	var errs []error
 	for i := range table {
+		if table[i].Type == Schedule {
+			continue // CELERY_BEAT_SCHEDULE is the option --schedule of beat, as with celery
+		}
 		name := "CELERY_" + strings.ToUpper(table[i].Name)
 		if value := env(name); value != "" {
 			errs = append(errs, s.set(&table[i], table[i].Name, textNode(value), "variable "+name, fromEnvironment))

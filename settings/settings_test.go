@@ -173,6 +173,9 @@ func TestMistakes(t *testing.T) {
 		{"worker_concurrency: [1]", `:1: worker_concurrency: a list is not allowed`},
 		{"worker_concurency: 1", `:1: worker_concurency: there is no such setting; did you mean worker_concurrency?`},
 		{"CELERY_TASK_ROUTE: {}", `did you mean task_routes?`},
+		{"beat_scheduler: mine", `"mine" is no scheduler; it is local, redbeat or django`},
+		{"beat_schedule: [a]", `a list is not allowed; allowed: a map of names to maps of task and schedule`},
+		{"timezone: Mars/Base", `"Mars/Base": there is no time zone of this name`},
 		{"x: 1", `:1: x: there is no such setting; gelery config settings lists`},
 		{"task_time_limit: soon", `:1: task_time_limit: "soon" is not allowed; allowed: a number of seconds`},
 		{"task_time_limit: -5", `-5 is not allowed`},
@@ -262,21 +265,20 @@ func TestUnmet(t *testing.T) {
 	if err := s.ReadFile(file(t, `
 broker_connection_max_retries: 5
 broker_connection_retry: yes
-enable_utc: false
-timezone: UTC
+beat_sync_every: 1
 worker_eta_task_limit: null
 worker_cancel_long_running_tasks_on_connection_loss: true
 imports: [a]
 `)); err != nil {
 		t.Fatal(err)
 	}
-	unmet := []string{"broker_connection_max_retries: it has no effect; it is always null", "enable_utc: it has no effect; it is always true",
+	unmet := []string{"broker_connection_max_retries: it has no effect; it is always null",
 		"worker_cancel_long_running_tasks_on_connection_loss: it has no effect; it is always false"}
 	if d := cmp.Diff(unmet, s.Unmet()); d != "" {
 		t.Error(d)
 	}
-	ignored := []string{"broker_connection_retry: it is so anyway", "imports: it is Python's alone",
-		"timezone: it is so anyway",
+	ignored := []string{"beat_sync_every: what beat did is written down at each run", "broker_connection_retry: it is so anyway",
+		"imports: it is Python's alone",
 		"worker_eta_task_limit: it is so anyway"}
 	if d := cmp.Diff(ignored, s.Ignored()); d != "" {
 		t.Error(d)

@@ -250,6 +250,43 @@ var table = []Setting{
 		use: to(func(c *configs) *int { return &c.worker.RevokesMax })},
 	{Name: "worker_revoke_expires", Own: true, Type: Seconds, Default: "604800", Meaning: "how long one is kept; a task that is due later runs",
 		use: to(func(c *configs) *time.Duration { return &c.worker.RevokeExpires })},
+
+	// Beat.
+	{Name: "beat_schedule", Type: Schedule, Meaning: "periodic tasks: see scheduler.md", use: to(func(c *configs) *map[string]any { return &c.beat.schedule })},
+	{Name: "beat_files", Own: true, Type: Names, Meaning: "paths of files of periodic tasks, YAML or JSON, which are read again when they change",
+		use: to(func(c *configs) *[]string { return &c.beat.Files })},
+	{Name: "beat_scheduler", Type: Text, Default: "local", Meaning: "where the schedule is kept: local, redbeat or django, or Celery's names of these",
+		check: schedulerKind, use: func(c *configs, v any) { c.beat.Scheduler = schedulers[v.(string)] }},
+	{Name: "beat_schedule_filename", Type: Text, Default: DefaultStateFile, Meaning: "path of the file in which the scheduler local keeps what ran last",
+		check: notEmpty, use: to(func(c *configs) *string { return &c.beat.StateFile })},
+	{Name: "beat_max_loop_interval", Type: Seconds, Default: "1", Meaning: "how often the schedule is looked at at least; Celery's default is 300",
+		use: to(func(c *configs) *time.Duration { return &c.beat.Loop.MaxInterval })},
+	{Name: "beat_cron_starting_deadline", Type: Seconds, Meaning: "how late a moment of a crontab is still sent, where its entry does not say",
+		use: to(func(c *configs) *time.Duration { return &c.beat.Loop.CronDeadline })},
+	{Name: "beat_expires", Own: true, Type: Boolean, Default: "true", Meaning: "a run whose entry has no expires expires when the next one is due",
+		use: func(c *configs, v any) { c.beat.Loop.KeepExpired = !v.(bool) }},
+	{Name: "beat_health_addr", Own: true, Type: Text, Meaning: "address, or port of the loopback interface, that answers /healthz, /readyz and /metrics",
+		use: to(func(c *configs) *string { return &c.beat.HealthAddr })},
+	{Name: "beat_database_url", Own: true, Type: URL, Meaning: "the database of django-celery-beat: postgresql://user:password@host/database",
+		use: to(func(c *configs) *string { return &c.beat.DatabaseURL })},
+	{Name: "redbeat_redis_url", Type: URL, Default: "broker_url", Meaning: "the Redis of the scheduler redbeat",
+		use: to(func(c *configs) *string { return &c.beat.RedisURL })},
+	{Name: "redbeat_redis_options", Type: Options, Meaning: "options of that connection, as broker_transport_options has them",
+		use: to(func(c *configs) *map[string]any { return &c.beat.RedisOptions })},
+	{Name: "redbeat_key_prefix", Type: Text, Default: "redbeat:", Meaning: "what its keys begin with", check: notEmpty,
+		use: to(func(c *configs) *string { return &c.beat.KeyPrefix })},
+	{Name: "redbeat_lock_key", Type: Text, Default: "redbeat::lock", Meaning: "key of the lock that the leading beat holds; null: no lock",
+		use: to(func(c *configs) *string { return &c.beat.LockKey })},
+	{Name: "redbeat_lock_timeout", Type: Seconds, Default: "6", Meaning: "how long the lock outlives a beat that is lost; RedBeat's default is 1500", check: notZero,
+		use: to(func(c *configs) *time.Duration { return &c.beat.LockTimeout })},
+	{Name: "timezone", Type: Text, Default: "UTC", Meaning: "the zone of periodic tasks that name none; times in messages are in UTC", check: isZone,
+		use: func(c *configs, v any) { c.beat.Zone, _ = time.LoadLocation(v.(string)) }},
+	{Name: "enable_utc", Type: Boolean, Default: "true", Meaning: "false: without timezone, that zone is the system's; messages are in UTC in any case",
+		use: func(c *configs, v any) {
+			if !v.(bool) && c.beat.Zone == nil {
+				c.beat.Zone = systemZone()
+			}
+		}},
 }
 
 func notZero(v any) error {
