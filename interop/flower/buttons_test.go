@@ -149,14 +149,14 @@ func (c *cluster) limitButtons(t *testing.T) {
 	press("Rate limit", "rate-limit", "new rate limit set successfully")
 	c.opens(t, workerPath(goWorker)+"#tab-limits", "#limits-table", "dev.sleep [rate_limit=1")
 	var ended []time.Time // one at once, the others a second after the one before
-	for range 3 {
+	for range 4 {
 		r := c.send(t, "dev.sleep", []any{0})
 		c.ends(t, r, protocol.Success)
 		ended = append(ended, c.done(t, r))
 	}
 	slices.SortFunc(ended, time.Time.Compare)
-	if took := ended[2].Sub(ended[0]); took < 1500*time.Millisecond {
-		t.Errorf("three tasks end within %v at one a second", took)
+	if took := ended[3].Sub(ended[0]); took < 1500*time.Millisecond { // three seconds, but the first may have been late
+		t.Errorf("four tasks end within %v at one a second", took)
 	}
 }
 
