@@ -46,8 +46,8 @@ func goSpans(all tracetest.SpanStubs) map[string]span {
 	return spans
 }
 
-// pySpans are those of the Python side, once the last is among them: a run's span ends after its result is there.
-func pySpans(t *testing.T, path, last string) map[string]span {
+// pySpans are those of the Python side, once one of a name is among them that is wanted: a run's span ends after its result is there.
+func pySpans(t *testing.T, path, name string, wanted func(span) bool) map[string]span {
 	t.Helper()
 	look := time.NewTicker(20 * time.Millisecond)
 	defer look.Stop()
@@ -59,20 +59,23 @@ func pySpans(t *testing.T, path, last string) map[string]span {
 		spans := map[string]span{}
 		for line := range bytes.Lines(text) {
 			var one span
-			if json.Unmarshal(line, &one) == nil { // else it is being written
+			if json.Unmarshal(line, &one) == nil && (one.Name != name || wanted(one)) { // else it is being written
 				spans[one.Name] = one
 			}
 		}
-		if spans[last].Name != "" {
+		if spans[name].Name != "" {
 			return spans
 		}
 		select {
 		case <-look.C:
 		case <-ctx.Done():
-			t.Fatalf("Python has no span %s: %s", last, text)
+			t.Fatalf("Python has no span %s that is wanted: %s", name, text)
 		}
 	}
 }
+
+// inTrace wants spans of a trace.
+func inTrace(trace string) func(span) bool { return func(s span) bool { return s.Trace == trace } }
 
 // TestTracing follows one trace from a Python program to a Go task and on to a Python one, called by it or next in its chain,
 // with OpenTelemetry and with Sentry, which the Go side has no SDK of.
@@ -122,15 +125,22 @@ func traces(t *testing.T, v Version, s Settings) {
 	})
 	mux.Func("go.fails", func(context.Context) error { return task.AsPython(os.ErrInvalid, "builtins", "ValueError") })
 	mux.Func("go.first", func(context.Context) (int, error) { return 1, nil })
+	mux.Func("go.second", func(context.Context) (int, error) { return 2, nil })
+	mux.Func("go.retries", func(ctx context.Context) (int, error) {
+		if info, _ := task.FromContext(ctx); info.Retries == 0 {
+			return 0, task.Retry(os.ErrInvalid, task.Countdown(0))
+		}
+		return 1, nil
+	})
 	runMux(t, config, mux, worker.Config{Queues: []string{goQueue}, Concurrency: 2, Hostname: "go@box"})
 	python.WaitFor(t, `\bready\.`, patience)
 
-	call := func(name string) (answer struct {
+	call := func(name string, runs int) (answer struct {
 		Trace, Span string
 		Result      any
 	}) {
 		t.Helper()
-		ended.Add(1)
+		ended.Add(runs)
 		p := program("python", "tracing.py", name, goQueue)
 		line := p.WaitFor(t, `^\{"trace"`, patience)
 		if err := json.Unmarshal([]byte(line), &answer); err != nil {
@@ -139,8 +149,8 @@ func traces(t *testing.T, v Version, s Settings) {
 		ended.Wait()
 		return answer
 	}
-	relayed := call("go.relay")
-	here, there := goSpans(exporter.GetSpans()), pySpans(t, spansFile, "run/py.traced")
+	relayed := call("go.relay", 1)
+	here, there := goSpans(exporter.GetSpans()), pySpans(t, spansFile, "run/py.traced", inTrace(relayed.Trace))
 	path := []span{there["apply_async/go.relay"], here["run/go.relay"], here["apply_async/py.traced"], there["run/py.traced"]}
 	parent := relayed.Span
 	for _, one := range path {
@@ -157,32 +167,71 @@ func traces(t *testing.T, v Version, s Settings) {
 		sameAttributes(t, pair[0], pair[1])
 	}
 
-	failed := call("go.fails")
+	failed := call("go.fails", 1)
 	if one := goSpans(exporter.GetSpans())["run/go.fails"]; one.Trace != failed.Trace || one.Status != "ERROR" || one.Attributes["celery.state"] != "FAILURE" {
 		t.Errorf("the span of a failure is %+v", one)
+	}
+	retried := call("go.retries", 2)
+	calls := pySpans(t, spansFile, "apply_async/go.retries", inTrace(retried.Trace))
+	attempts := 0
+	for _, one := range exporter.GetSpans() {
+		if one.Name == "run/go.retries" && one.Parent.SpanID().String() == calls["apply_async/go.retries"].Span {
+			attempts++
+		}
+	}
+	if attempts != 2 {
+		t.Errorf("%d attempts are below the call %+v; expected 2", attempts, calls["apply_async/go.retries"])
+	}
+	// A chain from Python goes on from a Go task to a Python one, which the Go worker sends.
+	chain := call("chain", 1)
+	next := pySpans(t, spansFile, "run/py.echo", inTrace(chain.Trace))
+	first := goSpans(exporter.GetSpans())["run/go.first"]
+	if first.Parent != next["apply_async/go.first"].Span || next["run/py.echo"].Parent != first.Span {
+		t.Errorf("the chain has the spans %+v, %+v and %+v; expected each below the one before", next["apply_async/go.first"], first, next["run/py.echo"])
 	}
 	chained(t, config, exporter, spansFile, &ended)
 }
 
-// chained has a chain go on from a Go task to a Python one, which the worker sends by itself.
+// chained has a workflow go on from Go tasks to a Python one, which the worker sends by itself: the next step of a chain, members of a group,
+// the body of a chord.
 func chained(t *testing.T, config task.Config, exporter *tracetest.InMemoryExporter, spansFile string, ended *sync.WaitGroup) {
 	t.Helper()
 	client := connect(t, config)
-	ended.Add(1)
-	first := task.S("go.first")
-	second := task.S("py.echo").With(task.Queue(pyQueue))
-	r, err := client.Apply(within(t), task.Chain(first, second))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := r.Get(within(t)); err != nil {
-		t.Fatal(err)
-	}
-	ended.Wait()
-	begun := goSpans(exporter.GetSpans())
-	next := pySpans(t, spansFile, "run/py.echo")["run/py.echo"]
-	if run := begun["run/go.first"]; run.Trace == "" || next.Trace != run.Trace || next.Parent != run.Span || run.Parent != begun["apply_async/go.first"].Span {
-		t.Errorf("the next step of the chain has the span %+v; expected one below %+v", next, run)
+	first, second := task.S("go.first"), task.S("go.second")
+	echo := task.S("py.echo").With(task.Queue(pyQueue))
+	for name, tt := range map[string]struct {
+		canvas task.Signature
+		runs   []string
+	}{
+		"chain": {task.Chain(first, echo), []string{"go.first"}},
+		"group": {task.Chain(first, task.Group(echo, second)), []string{"go.first", "go.second"}},
+		"chord": {task.Chord(task.Group(first, second), echo), []string{"go.first", "go.second"}},
+	} {
+		ended.Add(len(tt.runs))
+		exporter.Reset()
+		r, err := client.Apply(within(t), tt.canvas)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if name != "group" { // whose end nobody waits for
+			if _, err := r.Get(within(t)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ended.Wait()
+		begun := goSpans(exporter.GetSpans())
+		root := begun["apply_async/go.first"]
+		parents := []string{begun["run/go.first"].Span}
+		if name == "chord" {
+			parents = append(parents, begun["run/go.second"].Span)
+		}
+		next := pySpans(t, spansFile, "run/py.echo", func(s span) bool { return slices.Contains(parents, s.Parent) })["run/py.echo"]
+		if run := begun["run/go.first"]; root.Trace == "" || run.Parent != root.Span || name != "chord" && next.Trace != root.Trace {
+			t.Errorf("%s: the run of go.first is %+v and that of py.echo %+v; expected one trace from %+v", name, run, next, root)
+		}
+		if run := begun["run/go.second"]; name == "group" && run.Parent != parents[0] {
+			t.Errorf("the Go member of the group is %+v; expected one below %s", run, parents[0])
+		}
 	}
 }
 

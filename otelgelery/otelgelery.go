@@ -10,7 +10,8 @@
 // context of a task has the span of its run. What a worker sends by itself has no PRODUCER span: the next steps of a chain,
 // callbacks and bodies of chords are children of the run before, further attempts of a task those of its call.
 //
-// In a child of a process pool spans are made there, so the program must set up its exporter in the child too.
+// The span of a run ends when its outcome is known; that of one which a cold stop cuts is an error that says so. In a child of a process
+// pool spans are made there, so the program must set up its exporter in the child too; the span of a run that ends with its child is lost.
 package otelgelery
 
 import (

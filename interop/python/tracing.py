@@ -2,7 +2,8 @@
 ended span is added, as a line of JSON; what Sentry has to send goes nowhere.
 
 Run as ``celery -A tracing worker -P threads``, which has the task py.traced, or as ``python tracing.py TASK QUEUE``, which calls that task
-within a span and a transaction of its own, waits for the result, and prints {"trace", "span", "result"}.
+within a span and a transaction of its own, waits for the result, and prints {"trace", "span", "result"}. The task "chain" is one of
+go.first and, in Python's queue, py.echo.
 """
 import json
 import os
@@ -51,9 +52,14 @@ def failed():
 
 
 def main(task):
+    queue = sys.argv[2]
+    if task == "chain":
+        call = (app.signature("go.first", queue=queue) | app.signature("py.echo", queue="py")).apply_async
+    else:
+        call = app.signature(task, queue=queue).apply_async
     with sentry_sdk.start_transaction(name="root"):
         with trace.get_tracer("test").start_as_current_span("root") as span:
-            result = app.send_task(task, queue=sys.argv[2])
+            result = call()
         context = span.get_span_context()
     answer = {"trace": format(context.trace_id, "032x"), "span": format(context.span_id, "016x"),
               "result": result.get(timeout=60, propagate=False)}
