@@ -203,7 +203,7 @@ func (r *rig) has(s tracetest.SpanStub, code codes.Code, description, attribute,
 func attributes(list []attribute.KeyValue) map[string]string {
 	all := map[string]string{}
 	for _, a := range list {
-		all[string(a.Key)] = a.Value.Emit()
+		all[string(a.Key)] = a.Value.String()
 	}
 	return all
 }

@@ -26,7 +26,7 @@ import (
 )
 
 // carrying is a context with baggage.
-func carrying(t *testing.T, ctx context.Context, key, v string) context.Context {
+func carrying(ctx context.Context, t *testing.T, key, v string) context.Context {
 	t.Helper()
 	m, err := baggage.NewMember(key, v)
 	if err != nil {
@@ -52,7 +52,7 @@ func TestTrace(t *testing.T) {
 		return baggage.FromContext(ctx).Member("customer").Value(), err
 	})
 	r.start(worker.Config{Hostname: "w1@box"})
-	ctx, root := r.tracer.Start(carrying(t, deadline(t), "customer", "7"), "root")
+	ctx, root := r.tracer.Start(carrying(deadline(t), t, "customer", "7"), "root")
 	res := r.send(ctx, "works")
 	root.End()
 	if v, err := res.Get(ctx); err != nil || v != "7" {
