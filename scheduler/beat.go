@@ -287,6 +287,9 @@ func retry(ctx context.Context, log *slog.Logger, do func() error) error {
 
 // brokerAway tells errors that end with time from those of a task, which do not.
 func brokerAway(err error) bool {
+	if p, ok := errors.AsType[*transport.PublishError](err); ok && p.InDoubt {
+		return true
+	}
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.Is(err, transport.ErrBrokerFull)
 }
 

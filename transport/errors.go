@@ -29,6 +29,9 @@ var (
 type PublishError struct {
 	URL     string // the broker's URL, without its password
 	InDoubt bool   // true: some or all of the batch may have arrived nevertheless
+	// Refused are the places in the batch of the messages that the broker refused, where it is known that it has all others
+	// (RabbitMQ). nil: it is not known.
+	Refused map[int]error
 	Err     error
 }
 

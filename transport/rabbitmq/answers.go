@@ -108,7 +108,7 @@ func (p *publisher) fail(o *outbound, err error) {
 
 // answer tells a caller what became of one of its messages.
 func (p *publisher) answer(o *outbound, err error) {
-	o.answered = true
+	o.answered, o.err = true, err
 	s := o.of
 	if s.err == nil {
 		s.err = err

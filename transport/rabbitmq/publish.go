@@ -26,6 +26,7 @@ func (t *rabbitTransport) Publish(ctx context.Context, batch []transport.Publica
 			return t.publishError(ctx, false, err)
 		}
 		if o != nil {
+			o.place = i
 			out = append(out, o)
 		}
 	}
@@ -37,9 +38,22 @@ func (t *rabbitTransport) Publish(ctx context.Context, batch []transport.Publica
 		if errors.Is(err, transport.ErrNoRoute) {
 			t.doubtTopology(batch)
 		}
-		return t.publishError(ctx, doubt, err)
+		return t.publishError(ctx, doubt, err, refused(ctx, err, out)...)
 	}
 	return nil
+}
+
+// refused are the messages that failed, if all were answered.
+func refused(ctx context.Context, err error, out []*outbound) (all []*outbound) {
+	if ctx.Err() != nil || errors.Is(err, transport.ErrClosed) {
+		return nil
+	}
+	for _, o := range out {
+		if o.err != nil {
+			all = append(all, o)
+		}
+	}
+	return all
 }
 
 // doubtTopology forgets that what these messages went through was there: somebody has removed it.
@@ -53,14 +67,21 @@ func (t *rabbitTransport) doubtTopology(batch []transport.Publication) {
 	}
 }
 
-func (t *rabbitTransport) publishError(ctx context.Context, doubt bool, err error) error {
+func (t *rabbitTransport) publishError(ctx context.Context, doubt bool, err error, refused ...*outbound) error {
 	if errors.Is(err, errNotFound) {
 		err = fmt.Errorf("%w: %w", transport.ErrNoRoute, err)
 	}
 	if ctx.Err() != nil && !errors.Is(err, context.Cause(ctx)) {
 		err = fmt.Errorf("%w: %w", err, context.Cause(ctx))
 	}
-	return &transport.PublishError{URL: t.options.url, InDoubt: doubt, Err: err}
+	p := &transport.PublishError{URL: t.options.url, InDoubt: doubt, Err: err}
+	for _, o := range refused {
+		if p.Refused == nil {
+			p.Refused = make(map[int]error, len(refused))
+		}
+		p.Refused[o.place] = o.err
+	}
+	return p
 }
 
 // outbound makes what the publisher sends, and makes sure that sending it does no harm to others: an exchange that does

@@ -76,8 +76,10 @@ type outbound struct {
 	message       amqp.Publishing
 	written       bool
 	nacks         int
-	returned      bool // the broker gave it back, as unroutable
-	answered      bool // its caller knows what became of it
+	returned      bool  // the broker gave it back, as unroutable
+	answered      bool  // its caller knows what became of it
+	err           error // how it failed; to be read like submission.err
+	place         int   // in the caller's batch
 }
 
 // abandoned tells that nobody waits for the message any more.

@@ -257,3 +257,21 @@ func TestCloseUnread(t *testing.T) {
 		t.Errorf("the end: %v", err)
 	}
 }
+
+// TestRefusedOfABatch: of a batch of which the broker refuses some it is told which, and all others are there.
+func TestRefusedOfABatch(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, testservice.RabbitMQ(t).URL, nil)
+	r.declare(transport.Queue{Name: "q"})
+	var batch []transport.Publication
+	for i, queue := range []string{"q", "missing", "q", "none"} {
+		batch = append(batch, transport.Publication{Message: taskMessage(fmt.Sprint(i)), RoutingKey: queue})
+	}
+	e := r.refuses(patience, func(ctx context.Context) error { return r.tr.Publish(ctx, batch) })
+	if !e.InDoubt || len(e.Refused) != 2 || !errors.Is(e.Refused[1], transport.ErrNoRoute) || !errors.Is(e.Refused[3], transport.ErrNoRoute) {
+		t.Errorf("%v; refused %v", e, e.Refused)
+	}
+	if got := r.take(r.consume(10, transport.Queue{Name: "q"}), 2); !slices.Equal(got, []string{"0", "2"}) {
+		t.Errorf("in the queue: %v", got)
+	}
+}
