@@ -37,11 +37,11 @@ var floors = [][]string{
 
 // drivers live in folders of these rooms. A room below cli reaches them only through the registry of URL schemes, so
 // that a program links the client libraries it uses and no others.
-var driverRooms = []string{"transport", "backends"}
+var driverRooms = []string{"transport", "backends", "scheduler"}
 
 // helpers import package testing: linked into a program they would add its flags. Only tests and other helpers may
 // import them.
-var helpers = []string{"transport/transporttest", "backends/backendstest", "internal/testservice", "interop"}
+var helpers = []string{"transport/transporttest", "backends/backendstest", "scheduler/storetest", "internal/testservice", "interop"}
 
 // edge is one import: a package, and what a file of it imports, both relative to the module.
 type edge struct {
