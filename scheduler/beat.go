@@ -68,6 +68,9 @@ const (
 	retryMost  = 10 * time.Second
 )
 
+// mostChanges is how often in a row the store is asked again at once because others have changed entries meanwhile.
+const mostChanges = 5
+
 // New makes a beat that sends by a client what a store says.
 func New(client *task.Client, store Store, c Config) (*Beat, error) {
 	if c.MaxInterval < 0 || c.CronDeadline < 0 {
@@ -157,10 +160,14 @@ func (b *Beat) lead(ctx context.Context, lease Lease) error {
 		if errors.Is(err, ErrNotLeading) {
 			return err
 		}
-		if begun = err == nil; begun { // else nobody knows whether what was marked is marked
+		begun = err == nil // else nobody knows whether what was marked is marked
+		switch {
+		case begun:
 			tries = 0
 			b.sleep(ctx, lease, next)
-		} else if ctx.Err() == nil {
+		case errors.Is(err, ErrChanged) && tries < mostChanges:
+			tries++
+		case ctx.Err() == nil:
 			b.stats.storeErrors.Add(1)
 			b.log.Error("beat: the store fails", "error", err)
 			tries = pause(ctx, tries)

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"fmt"
 	"math/bits"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -82,6 +83,27 @@ func ParseCrontab(text string, zone *time.Location) (*Crontab, error) {
 
 // Fields are the fields as they were given, none of them empty, and the zone.
 func (c *Crontab) Fields() CrontabFields { return c.fields }
+
+// Numbers are the fields written out, as in "0,15,30,45", a field that has all its numbers as "*": what anything reads that reads
+// crontabs.
+func (c *Crontab) Numbers() CrontabFields {
+	write := func(f *cronField, s set) string {
+		var all []string
+		for n := f.min; n <= f.max; n++ {
+			if s.has(n) {
+				all = append(all, strconv.Itoa(n))
+			}
+		}
+		if len(all) == f.max-f.min+1 {
+			return "*"
+		}
+		return strings.Join(all, ",")
+	}
+	return CrontabFields{
+		Minute: write(&minuteField, c.minutes), Hour: write(&hourField, c.hours), DayOfWeek: write(&weekdayField, c.weekdays),
+		DayOfMonth: write(&dayField, c.days), MonthOfYear: write(&monthField, c.months), Zone: c.fields.Zone,
+	}
+}
 
 // exists tells whether there is any such date. Each day of a year falls on each day of the week, 29 February in 28 or 40 years.
 func (c *Crontab) exists() bool {

@@ -40,9 +40,10 @@ type Lease interface {
 	// Pending are the runs that were marked and not reported as done, by this beat or the one before.
 	Pending(ctx context.Context) ([]Run, error)
 	// Due are entries that are due at now, the earliest first, at most limit; and when the next one is due after them, the
-	// zero time if none is. One that cannot be read is logged and left out.
+	// zero time if none is. One that cannot be read is logged and left out. ErrChanged: Pending may say more than it did.
 	Due(ctx context.Context, now time.Time, limit int) (due []Record, next time.Time, err error)
-	// Mark notes what is about to be sent, and that it is dealt with: all or nothing.
+	// Mark notes what is about to be sent, and that it is dealt with: all or nothing. ErrChanged: an entry is no longer as Due
+	// said, and nothing is noted. After any other error it may be noted or not; Pending and Due tell.
 	Mark(ctx context.Context, marks []Mark) error
 	// Done notes that runs are with the broker, or will never be.
 	Done(ctx context.Context, runs []Run) error
@@ -78,6 +79,7 @@ type Mark struct {
 // Errors of stores.
 var (
 	ErrNotLeading = errors.New("another beat leads")
+	ErrChanged    = errors.New("an entry was changed meanwhile")
 	ErrNoEntry    = errors.New("there is no entry of this name")
 	ErrFixed      = errors.New("the entry is defined elsewhere and cannot be changed here")
 )

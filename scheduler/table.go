@@ -70,6 +70,9 @@ func (t *Table) set(r Record, due time.Time) {
 	}
 }
 
+// SetDue is Set with a time at which the entry is due; the zero time: never.
+func (t *Table) SetDue(r Record, due time.Time) { t.set(r, due) }
+
 // Remove takes an entry out, if it is there.
 func (t *Table) Remove(name string) {
 	if x := t.rows[name]; x != nil {
