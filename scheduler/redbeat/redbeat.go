@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -59,7 +60,9 @@ type Store struct {
 	client redis.UniversalClient
 	log    *slog.Logger
 	codec  codec
-	led    bool // this store has led, and looked for what is in the future
+
+	mu  sync.Mutex
+	led bool // this store has led, has looked for what is in the future, and has seen no Python leading since
 }
 
 // Open connects to Redis and stores the static entries. It tries until Redis answers or ctx is done. A static entry that cannot
@@ -93,7 +96,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("redbeat: %w", err)
 	}
-	s := &Store{config: c, keys: keysOf(c.Prefix), log: c.Logger, codec: codec{prefix: c.Prefix, zone: c.Zone},
+	s := &Store{config: c, keys: keysOf(c.Prefix), log: c.Logger, codec: codec{zone: c.Zone},
 		client: server.Client(redisconn.ClientOptions{ReadTimeout: requestTimeout})}
 	err = redisconn.Do(ctx, s.log, "connect", func(ctx context.Context) error { return s.client.Ping(ctx).Err() })
 	if err == nil {
