@@ -136,12 +136,23 @@ func (e *Entry) delay(moment time.Time) time.Duration {
 	return time.Duration(h.Sum64() % uint64(jitter))
 }
 
+// after is what the next moment comes after: the last one, or what lies before the start. An interval begins with its start.
+func (e *Entry) after(s State) time.Time {
+	if !e.Start.After(s.LastRunAt) {
+		return s.LastRunAt
+	}
+	begin := e.Start.Add(-1)
+	if i, ok := e.Schedule.(*Interval); ok && !i.relative {
+		if begin = e.Start.Add(-i.every); begin.Before(s.LastRunAt) {
+			begin = s.LastRunAt
+		}
+	}
+	return begin
+}
+
 // Due is when the entry is to be sent next; the zero time if never.
 func (e *Entry) Due(s State) time.Time {
-	after := s.LastRunAt
-	if e.Start.After(after) {
-		after = e.Start.Add(-1)
-	}
+	after := e.after(s)
 	if _, clocked := e.Schedule.(Clocked); after.IsZero() && !clocked {
 		return time.Unix(0, 0)
 	}

@@ -43,10 +43,8 @@ func isClocked(s Schedule) bool { _, ok := s.(Clocked); return ok }
 
 // choose tells which moments are sent, and moves the state's last moment to the latest that is dealt with.
 func (m *Mark) choose(now time.Time) []time.Time {
-	e, after := m.Entry, m.State.LastRunAt
-	if e.Start.After(after) {
-		after = e.Start.Add(-1)
-	}
+	e := m.Entry
+	after := e.after(m.State)
 	if after.IsZero() && !isClocked(e.Schedule) {
 		m.State.LastRunAt = now
 		return []time.Time{now}
