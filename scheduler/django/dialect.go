@@ -1,0 +1,183 @@
+package django
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/gelery/gelery/internal/database"
+)
+
+// dialect is a kind of database with what is its own in this package.
+type dialect struct {
+	*database.Dialect
+	now  string // milliseconds since 1970, by the database's clock
+	lock string // behind a SELECT of rows that are about to be changed
+	at   string // a moment as an argument, where the database does not see its type by itself
+	text string // a column of any length
+
+	zoned      bool           // columns keep instants, not what a clock shows
+	djangoZone *time.Location // where Django's clock stands; nil: everything is in UTC
+}
+
+func dialectOf(d *database.Dialect, c Config) dialect {
+	made := dialect{Dialect: d, at: "%s"}
+	if c.Unaware {
+		made.djangoZone = c.DjangoZone
+	}
+	switch d.Names[0] {
+	case "postgresql":
+		made.now, made.lock, made.text = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)", " FOR UPDATE", "TEXT"
+		made.at, made.zoned = "CAST(%s AS TIMESTAMP WITH TIME ZONE)", true
+	case "mysql":
+		made.now, made.lock, made.text = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) DIV 1000", " FOR UPDATE", "LONGTEXT CHARACTER SET utf8mb4"
+	default: // SQLite, whose transactions that begin with a change are alone
+		made.now, made.text = "CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER)", "TEXT"
+	}
+	return made
+}
+
+// arg is an argument of a statement; any other part of one is our own text.
+type arg struct{ v any }
+
+// statement joins text and arguments.
+func (d dialect) statement(parts ...any) (text string, args []any) {
+	var b strings.Builder
+	for _, p := range parts {
+		switch p := p.(type) {
+		case arg:
+			args = append(args, p.v)
+			b.WriteString(d.Placeholder(len(args)))
+		case moment:
+			args = append(args, p.v)
+			fmt.Fprintf(&b, d.at, d.Placeholder(len(args)))
+		case string:
+			b.WriteString(p)
+		default:
+			panic(fmt.Sprintf("a %T is no part of a statement", p))
+		}
+	}
+	return b.String(), args
+}
+
+// list is arguments with commas between them.
+func list[T any](values []T) []any {
+	var parts []any
+	for i, v := range values {
+		if i > 0 {
+			parts = append(parts, ", ")
+		}
+		parts = append(parts, arg{v})
+	}
+	return parts
+}
+
+// runner is a database or a transaction.
+type runner interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// exec runs a statement and tells how many rows it changed.
+func (d dialect) exec(ctx context.Context, r runner, parts ...any) (int64, error) {
+	text, args := d.statement(parts...)
+	result, err := r.ExecContext(ctx, text, args...)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+// query calls found for each row, which scans it.
+func (d dialect) query(ctx context.Context, r runner, found func(scan func(into ...any) error) error, parts ...any) error {
+	text, args := d.statement(parts...)
+	rows, err := r.QueryContext(ctx, text, args...)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		if err := found(rows.Scan); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// moment is a time as an argument.
+type moment struct{ v any }
+
+// time is a moment that a beat or a person has written. Without zones it is UTC, whatever Django's clock shows, because that is
+// what Python's beat takes it for. The zero time is NULL.
+func (d dialect) time(t time.Time) moment {
+	if t.IsZero() {
+		return moment{nil}
+	}
+	if t = t.UTC(); d.zoned && d.djangoZone != nil {
+		t = shown(t, d.djangoZone)
+	}
+	return moment{d.Time(t.UTC())}
+}
+
+// stamp is a moment that Django itself writes: by its own clock.
+func (d dialect) stamp(t time.Time) moment {
+	if t = t.UTC(); !d.zoned && d.djangoZone != nil {
+		t = shown(t.In(d.djangoZone), time.UTC)
+	}
+	return moment{d.Time(t.UTC())}
+}
+
+// shown is when a clock in a zone shows what the clock of t does.
+func shown(t time.Time, zone *time.Location) time.Time {
+	return time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), t.Nanosecond(), zone)
+}
+
+// column is a moment as it is read; zero for NULL.
+type column struct{ time.Time }
+
+// timeForms are those of dates in columns that know no types.
+var timeForms = []string{"2006-01-02 15:04:05.999999999", "2006-01-02 15:04:05.999999999Z07:00", "2006-01-02T15:04:05.999999999", time.RFC3339Nano}
+
+// Scan is sql.Scanner's. A text without an offset is in UTC.
+func (c *column) Scan(v any) error {
+	var text string
+	switch v := v.(type) {
+	case nil:
+		c.Time = time.Time{}
+		return nil
+	case time.Time:
+		c.Time = v.UTC()
+		return nil
+	case []byte:
+		text = string(v)
+	case string:
+		text = v
+	default:
+		return fmt.Errorf("a %T is no time", v)
+	}
+	for _, form := range timeForms {
+		if t, err := time.Parse(form, text); err == nil {
+			c.Time = t.UTC()
+			return nil
+		}
+	}
+	return fmt.Errorf("%.40q is no time", text)
+}
+
+// readTime is what was written by time.
+func (d dialect) readTime(c column) time.Time {
+	if d.zoned && d.djangoZone != nil && !c.IsZero() {
+		return shown(c.In(d.djangoZone), time.UTC)
+	}
+	return c.Time
+}
+
+// readStamp is what was written by stamp.
+func (d dialect) readStamp(c column) time.Time {
+	if !d.zoned && d.djangoZone != nil && !c.IsZero() {
+		return shown(c.Time, d.djangoZone).UTC()
+	}
+	return c.Time
+}

@@ -1,0 +1,239 @@
+package django
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/gelery/gelery/scheduler"
+)
+
+// chunk is how many rows one statement takes.
+const chunk = 100
+
+// mostRuns is the largest count that Django's column takes.
+const mostRuns = 1<<31 - 1
+
+// Pending is [scheduler.Lease]'s.
+func (l *lease) Pending(ctx context.Context) ([]scheduler.Run, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	l.read.stale = true // this is asked at the beginning, and when it is not known what became of a Mark
+	var runs []scheduler.Run
+	err := l.within(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		return l.dialect.query(ctx, tx, func(scan func(...any) error) error {
+			var id, text string
+			if err := scan(&id, &text); err != nil {
+				return err
+			}
+			run, err := scheduler.ParseRun([]byte(text))
+			if err != nil {
+				l.log.Error("beat: a run that was marked cannot be read, and is left where it is", "table", pendingTable, "id", id, "error", err)
+				return nil
+			}
+			runs = append(runs, run)
+			return nil
+		}, "SELECT id, run FROM ", pendingTable)
+	})
+	slices.SortFunc(runs, func(a, b scheduler.Run) int { return a.Moment.Compare(b.Moment) })
+	return runs, err
+}
+
+// Due is [scheduler.Lease]'s.
+func (l *lease) Due(ctx context.Context, now time.Time, limit int) ([]scheduler.Record, time.Time, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	if err := l.refresh(ctx, now); err != nil {
+		return nil, time.Time{}, err
+	}
+	due, next := l.read.table.Due(now, limit)
+	if e := l.read.ends; !e.IsZero() && (next.IsZero() || e.Before(next)) {
+		next = e
+	}
+	return due, next, nil
+}
+
+// Mark is [scheduler.Lease]'s. ErrChanged if a row is not as it was read, perhaps because a Python beat has sent it.
+func (l *lease) Mark(ctx context.Context, marks []scheduler.Mark) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	moved := make([]movedRow, 0, len(marks))
+	ended := false
+	for _, m := range marks {
+		row := l.read.rows[m.Entry.Name]
+		if had, ok := l.read.table.Get(m.Entry.Name); row == nil || !ok || had.Entry != m.Entry {
+			l.read.stale = true
+			return scheduler.ErrChanged
+		}
+		x := newMoved(row, m, now)
+		ended = ended || !x.after.enabled
+		moved = append(moved, x)
+	}
+	slices.SortFunc(moved, func(a, b movedRow) int { return byID(a.before, b.before) }) // in one order, so that two writers do not wait for each other
+	var before, after time.Time
+	err := l.within(ctx, func(ctx context.Context, tx *sql.Tx) (err error) {
+		for some := range slices.Chunk(moved, chunk) {
+			if err := l.move(ctx, tx, some, now); err != nil {
+				return err
+			}
+		}
+		if err := l.addPending(ctx, tx, marks); err != nil || !ended {
+			return err
+		}
+		before, after, err = l.touch(ctx, tx, now)
+		return err
+	})
+	if err != nil {
+		l.read.stale = true
+		return err
+	}
+	if ended {
+		l.touched(before, after)
+	}
+	for _, x := range moved {
+		if !x.after.enabled {
+			l.forget(x.after.name)
+			continue
+		}
+		l.read.rows[x.after.name] = x.after
+		x.mark.State = x.after.lastState()
+		l.read.table.Moved(x.mark)
+	}
+	return nil
+}
+
+// movedRow is a row before and after a mark.
+type movedRow struct {
+	before, after *taskRow
+	mark          scheduler.Mark
+}
+
+func newMoved(row *taskRow, m scheduler.Mark, now time.Time) movedRow {
+	after := *row
+	after.lastRunAt = m.State.LastRunAt.UTC().Truncate(time.Microsecond)
+	after.count = min(m.State.TotalRunCount, mostRuns)
+	after.changed = now.UTC().Truncate(time.Microsecond)
+	if m.Pause {
+		after.enabled, after.lastRunAt = false, time.Time{}
+		if m.Entry.OneOff {
+			after.count = 0
+		}
+	}
+	return movedRow{row, &after, m}
+}
+
+// move writes what became of rows that are as they were read.
+func (l *lease) move(ctx context.Context, tx *sql.Tx, rows []movedRow, now time.Time) error {
+	d := l.dialect
+	ids := make([]int64, len(rows))
+	at := make(map[int64]movedRow, len(rows))
+	for i, x := range rows {
+		ids[i] = x.before.id
+		at[ids[i]] = x
+	}
+	where := slices.Concat([]any{" WHERE id IN ("}, list(ids), []any{")"})
+	same := 0
+	err := d.query(ctx, tx, func(scan func(...any) error) error {
+		var id, count int64
+		var enabled bool
+		var last column
+		if err := scan(&id, &enabled, &count, &last); err != nil {
+			return err
+		}
+		if b := at[id].before; enabled && count == b.count && d.readTime(last).Equal(b.lastRunAt) {
+			same++
+		}
+		return nil
+	}, slices.Concat([]any{"SELECT id, enabled, total_run_count, last_run_at FROM ", taskTable}, where, []any{d.lock})...)
+	if err != nil {
+		return err
+	}
+	if same < len(rows) {
+		return scheduler.ErrChanged
+	}
+	last, count, enabled := []any{" SET last_run_at = CASE id"}, []any{" END, total_run_count = CASE id"}, []any{" END, enabled = CASE id"}
+	for _, x := range rows {
+		when := []any{" WHEN ", arg{x.after.id}, " THEN "}
+		last = append(append(last, when...), d.time(x.after.lastRunAt))
+		count = append(append(count, when...), strconv.FormatInt(x.after.count, 10))
+		enabled = append(append(enabled, when...), map[bool]string{true: "TRUE", false: "FALSE"}[x.after.enabled])
+	}
+	_, err = d.exec(ctx, tx, slices.Concat([]any{"UPDATE ", taskTable}, last, count, enabled, []any{" END, date_changed = ", d.stamp(now)}, where)...)
+	return err
+}
+
+// addPending notes the runs that are about to be sent. One that is there already is the same.
+func (l *lease) addPending(ctx context.Context, tx *sql.Tx, marks []scheduler.Mark) error {
+	var runs []scheduler.Run
+	for _, m := range marks {
+		runs = append(runs, m.Runs...)
+	}
+	for some := range slices.Chunk(runs, chunk) {
+		if err := l.removePending(ctx, tx, some); err != nil {
+			return err
+		}
+		parts := []any{"INSERT INTO ", pendingTable, " (id, run) VALUES "}
+		for i, r := range some {
+			text, err := r.MarshalJSON()
+			if err != nil {
+				return err
+			}
+			if i > 0 {
+				parts = append(parts, ", ")
+			}
+			parts = append(parts, "(", arg{r.ID}, ", ", arg{string(text)}, ")")
+		}
+		if _, err := l.dialect.exec(ctx, tx, parts...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *lease) removePending(ctx context.Context, r runner, runs []scheduler.Run) error {
+	ids := make([]string, len(runs))
+	for i, run := range runs {
+		ids[i] = run.ID
+	}
+	_, err := l.dialect.exec(ctx, r, slices.Concat([]any{"DELETE FROM ", pendingTable, " WHERE id IN ("}, list(ids), []any{")"})...)
+	return err
+}
+
+// Done is [scheduler.Lease]'s. It needs no lease: what is sent is sent.
+func (l *lease) Done(ctx context.Context, runs []scheduler.Run) error {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	for some := range slices.Chunk(runs, chunk) {
+		if err := l.removePending(ctx, l.db, some); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Rewind is [scheduler.Lease]'s.
+func (l *lease) Rewind(ctx context.Context, now time.Time) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.read.stale = true
+	d := l.dialect
+	latest := now.Add(scheduler.Skew)
+	var n int64
+	err := l.within(ctx, func(ctx context.Context, tx *sql.Tx) (err error) {
+		n, err = d.exec(ctx, tx, "UPDATE ", taskTable, " SET last_run_at = ", d.time(now), ", date_changed = ", d.stamp(now),
+			" WHERE enabled AND (last_run_at > ", d.time(latest), " OR last_run_at IS NULL AND date_changed > ", d.stamp(latest), ")")
+		return err
+	})
+	if errors.Is(err, scheduler.ErrNotLeading) {
+		return 0, err
+	}
+	return int(n), err
+}

@@ -1,0 +1,185 @@
+package django
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/gelery/gelery/protocol"
+	"github.com/gelery/gelery/protocol/serialization"
+	"github.com/gelery/gelery/scheduler"
+	"github.com/gelery/gelery/task"
+)
+
+// taskColumns are those of PeriodicTask that are read, in the order of taskRow.scan.
+var taskColumns = []string{"id", "name", "task", "args", "kwargs", "headers", "queue", "exchange", "routing_key", "priority", "expire_seconds",
+	"one_off", "enabled", "interval_id", "crontab_id", "solar_id", "clocked_id", "expires", "start_time", "last_run_at", "total_run_count", "date_changed"}
+
+// taskRow is a row of PeriodicTask.
+type taskRow struct {
+	id int64
+	definition
+	state
+}
+
+// definition is what a person has written. It is comparable.
+type definition struct {
+	name, task, args, kwargs, headers string
+	queue, exchange, routingKey       sql.NullString
+	priority, expireSeconds           sql.NullInt64
+	oneOff, enabled                   bool
+	schedule                          [noKind]sql.NullInt64
+	expires, start                    time.Time
+}
+
+// state is what became of it.
+type state struct {
+	lastRunAt time.Time // zero: NULL
+	count     int64
+	changed   time.Time // date_changed
+}
+
+func (d dialect) scanTask(scan func(into ...any) error) (*taskRow, error) {
+	var r taskRow
+	var headers sql.NullString
+	var expires, start, last, changed column
+	err := scan(&r.id, &r.name, &r.task, &r.args, &r.kwargs, &headers, &r.queue, &r.exchange, &r.routingKey, &r.priority, &r.expireSeconds,
+		&r.oneOff, &r.enabled, &r.schedule[interval], &r.schedule[crontab], &r.schedule[solar], &r.schedule[clocked], &expires, &start, &last, &r.count, &changed)
+	r.headers = headers.String
+	r.expires, r.start, r.lastRunAt = d.readTime(expires), d.readTime(start), d.readTime(last)
+	r.changed = d.readStamp(changed)
+	return &r, err
+}
+
+// readTasks reads rows of PeriodicTask; where says which.
+func (s *Store) readTasks(ctx context.Context, r runner, found func(*taskRow) error, where ...any) error {
+	parts := []any{"SELECT "}
+	for i, c := range taskColumns {
+		if i > 0 {
+			parts = append(parts, ", ")
+		}
+		parts = append(parts, c)
+	}
+	parts = append(append(parts, " FROM ", taskTable), where...)
+	return s.dialect.query(ctx, r, func(scan func(...any) error) error {
+		row, err := s.dialect.scanTask(scan)
+		if err != nil {
+			return fmt.Errorf("table %s: %w", taskTable, err)
+		}
+		return found(row)
+	}, parts...)
+}
+
+// kind is which schedule the row has: the first, as in Python.
+func (r *taskRow) kind() kind {
+	for k, id := range r.schedule {
+		if id.Valid {
+			return kind(k)
+		}
+	}
+	return noKind
+}
+
+// spent tells that the row has run once and was to run no more: Python's beat disables it when it looks at it next.
+func (r *taskRow) spent() bool { return r.oneOff && r.count > 0 }
+
+// record makes an entry of the row.
+func (s *Store) record(r *taskRow, all schedules) (scheduler.Record, error) {
+	wrong := func(field string, err error) (scheduler.Record, error) {
+		return scheduler.Record{}, &scheduler.EntryError{Entry: r.name, Field: field, Err: err}
+	}
+	k := r.kind()
+	if k == noKind {
+		return wrong("schedule", errors.New("the row has none of interval, crontab, solar and clocked"))
+	}
+	row, ok := all[k][r.schedule[k].Int64]
+	switch {
+	case !ok:
+		return wrong("schedule", fmt.Errorf("there is no row %d in %s", r.schedule[k].Int64, scheduleTables[k]))
+	case row.err != nil:
+		return wrong("schedule", row.err)
+	}
+	sig, field, err := r.signature()
+	if err != nil {
+		return wrong(field, err)
+	}
+	e := &scheduler.Entry{Name: r.name, Schedule: row.schedule, Task: sig, Paused: !r.enabled, OneOff: r.oneOff || k == clocked,
+		Start: r.start, End: r.expires, KeepExpired: s.config.KeepExpired}
+	if k == crontab {
+		e.Deadline = s.config.Deadline
+	}
+	return scheduler.Record{Entry: e, State: r.lastState(), Source: "django"}, e.Check()
+}
+
+// lastState is the state by which the entry goes on.
+func (r *taskRow) lastState() scheduler.State {
+	last := r.lastRunAt
+	if last.IsZero() {
+		switch {
+		case r.kind() == clocked: // it comes, however long ago it was
+		case !r.start.IsZero() && r.start.Before(r.changed): // what is due since its start comes, as in Python
+			last = r.start.Add(-time.Microsecond)
+		default:
+			last = r.changed
+		}
+	}
+	return scheduler.State{LastRunAt: last, TotalRunCount: r.count}
+}
+
+// signature makes what the row sends, or says which field is wrong.
+func (r *taskRow) signature() (sig task.Signature, field string, err error) {
+	wire := protocol.Signature{Task: r.task, Args: []any{}, Kwargs: map[string]any{}, Options: map[string]any{}}
+	if r.task == "" {
+		return sig, "task", errors.New("it is empty")
+	}
+	if wire.Args, err = document(r.args, wire.Args); err != nil {
+		return sig, "args", err
+	}
+	if wire.Kwargs, err = document(r.kwargs, wire.Kwargs); err != nil {
+		return sig, "kwargs", err
+	}
+	headers, err := document(r.headers, map[string]any{})
+	if err != nil {
+		return sig, "headers", err
+	}
+	if len(headers) > 0 {
+		wire.Options["headers"] = headers
+	}
+	for name, text := range map[string]sql.NullString{"queue": r.queue, "exchange": r.exchange, "routing_key": r.routingKey} {
+		if text.String != "" {
+			wire.Options[name] = text.String
+		}
+	}
+	if r.priority.Valid {
+		wire.Options["priority"] = r.priority.Int64
+	}
+	switch {
+	case !r.expires.IsZero():
+		wire.Options["expires"] = protocol.FormatTime(r.expires)
+	case r.expireSeconds.Int64 > 0: // 0 is none, as in Python
+		wire.Options["expires"] = r.expireSeconds.Int64
+	}
+	sig = task.SignatureOf(wire)
+	return sig, "options", sig.CheckOptions()
+}
+
+// document reads JSON text; an empty one is the fallback.
+func document[T any](text string, fallback T) (T, error) {
+	if text == "" {
+		return fallback, nil
+	}
+	v, err := serialization.DecodeJSON([]byte(text))
+	if err != nil {
+		return fallback, err
+	}
+	if v == nil {
+		return fallback, nil
+	}
+	t, ok := v.(T)
+	if !ok {
+		return fallback, fmt.Errorf("%.60q is not what it has to be: a list for args, an object for kwargs and headers", text)
+	}
+	return t, nil
+}
