@@ -150,65 +150,6 @@ func at(t testing.TB, text string) time.Time {
 	return parsed
 }
 
-// TestDue are the cases that were asked of Celery: whether it is due, and how long it is from now to the next run. Two are
-// Celery's mistakes, in which a run is lost, and not made here.
-func TestDue(t *testing.T) {
-	t.Parallel()
-	newYork := zone(t, "America/New_York")
-	every := func(d time.Duration) Schedule {
-		s, err := Every(d)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s
-	}
-	relative := func(d time.Duration) Schedule {
-		s, err := EveryRelative(d, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s
-	}
-	for _, tt := range []struct {
-		s         Schedule
-		last, now string
-		due       bool
-		seconds   float64
-	}{
-		{must(t, "*/5 * * * *", nil), "2026-01-01 00:00:10", "2026-01-01 00:04:59", false, 1},
-		{must(t, "*/5 * * * *", nil), "2026-01-01 00:00:10", "2026-01-01 00:05:00", true, 300},
-		{must(t, "*/5 * * * *", nil), "2026-01-01 00:00:10", "2026-01-01 03:07:00", true, 180},
-		{must(t, "0 4 * * *", nil), "2026-01-01 04:00:00", "2026-01-04 10:00:00", true, 64800},
-		{must(t, "0 4 * * *", nil), "2026-01-01 04:00:00", "2026-01-02 04:00:00", true, 86400},
-		{must(t, "55 10 * * *", nil), "2026-01-01 10:50:00", "2026-01-01 12:00:00", true, 82500},
-		{must(t, "55 10 * * *", nil), "2026-01-01 10:50:00", "2026-01-02 09:00:00", true, 6900}, // Celery: not due
-		{must(t, "55 10 * * *", nil), "2026-01-01 09:50:00", "2026-01-02 09:00:00", true, 6900},
-		{must(t, "55 23 * * *", nil), "2026-01-01 23:50:00", "2026-01-02 00:05:00", true, 85800}, // Celery: not due
-		{must(t, "0 9 * * mon", nil), "2026-01-05 09:00:00.1", "2026-01-05 09:00:05", false, 604795},
-		{every(30 * time.Second), "2026-01-01 00:00:00", "2026-01-01 05:00:00", true, 30},
-		{relative(time.Hour), "2026-01-01 00:17:12", "2026-01-01 00:20:00", false, 2400},
-		{relative(24 * time.Hour), "2026-01-01 07:17:12", "2026-01-01 08:00:00", false, 57600},
-		{relative(90 * time.Second), "2026-01-01 00:17:12.25", "2026-01-01 00:18:00", true, 60},
-		// A day is 24 hours. Celery's is 23 and 25 here.
-		{every(24 * time.Hour), "2026-03-07 17:00:00", "2026-03-08 16:00:00", false, 3600},
-		{every(24 * time.Hour), "2026-10-31 16:00:00", "2026-11-01 16:00:00", true, 86400},
-		{must(t, "0 0 13 * fri", nil), "2026-01-01 00:00:00", "2026-01-02 00:00:00", false, at(t, "2026-02-13 00:00:00").Sub(at(t, "2026-01-02 00:00:00")).Seconds()},
-		{must(t, "0 0 31 * *", nil), "2026-01-31 00:00:00", "2026-02-01 00:00:00", false, at(t, "2026-03-31 00:00:00").Sub(at(t, "2026-02-01 00:00:00")).Seconds()},
-		{must(t, "0 0 29 feb *", nil), "2026-01-31 00:00:00", "2026-02-01 00:00:00", false, at(t, "2028-02-29 00:00:00").Sub(at(t, "2026-02-01 00:00:00")).Seconds()},
-		{must(t, "0 3 * * *", newYork), "2026-03-07 12:00:00", "2026-03-08 07:00:00", true, 86400},
-	} {
-		last, now := at(t, tt.last), at(t, tt.now)
-		next := tt.s.Next(last)
-		due := !next.After(now)
-		if due {
-			next = tt.s.Next(now)
-		}
-		if got := next.Sub(now).Seconds(); due != tt.due || got != tt.seconds {
-			t.Errorf("%v, last run %s, now %s: %v, %v; want %v, %v", tt.s, tt.last, tt.now, due, got, tt.due, tt.seconds)
-		}
-	}
-}
-
 // runs lists the runs of a day of UTC.
 func runs(s Schedule, from, to time.Time) (all []string) {
 	for next := s.Next(from.Add(-time.Nanosecond)); !next.IsZero() && next.Before(to); next = s.Next(next) {
