@@ -72,3 +72,12 @@ func ping(t *testing.T, d *Driver, node string) {
 		t.Errorf("%s answers %s %s", node, a.Value, a.Error)
 	}
 }
+
+// answers waits until a worker hears remote control. Over Redis a Python worker may say that it is ready before it does.
+func answers(t *testing.T, d *Driver, node string) {
+	t.Helper()
+	eventually(t, node+" answers", func() bool {
+		a := d.Do(t, Command{Op: "control", Task: "ping", Timeout: 1, Options: map[string]any{"destination": []string{node}}})
+		return strings.Contains(string(a.Value), "pong")
+	})
+}

@@ -31,7 +31,8 @@ func TestGeleryCommands(t *testing.T) {
 		python, golang := c.both(t, nil, shape{pool: "prefork", concurrency: 1, args: []string{"-E"}})
 		o := &operator{fates: &fates{Crossing: c.To(GoToPython), python: python, golang: golang}, program: Gelery(t),
 			options: []string{"-b", python.Broker, "--result-backend", python.Backend}}
-		o.driver = c.startCelery(t, python.Settings)
+		o.driver = c.StartDriver(t, python.Settings)
+		answers(t, o.driver, python.node)
 		events, top := o.watch(t, "events", "--output", "jsonl"), o.watch(t, "top", "--interval", "0.1", "--output", "jsonl")
 		dump, table := o.watch(t, "events", "--dump"), o.watch(t, "top", "--interval", "0.1")
 		for _, p := range []*Process{events, top, dump, table} {

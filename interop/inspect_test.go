@@ -143,6 +143,7 @@ func TestControlAlike(t *testing.T) {
 		python, golang := c.both(t, nil, shape{pool: "prefork", concurrency: 1})
 		f := &fates{Crossing: c.To(PythonToGo), python: python, golang: golang, driver: c.startCelery(t, python.Settings)}
 		f.Cell(t, "every command is asked", f.everyCommand)
+		answers(t, f.driver, python.node)
 		gate := newGate(t)
 		for _, w := range []*side{python, golang} {
 			send(t, w.client, "exec.waits", []any{string(gate)}, task.ID(w.queue+"-running"), task.Queue(w.queue))

@@ -1,0 +1,582 @@
+package interop
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math"
+	"math/big"
+	"math/rand/v2"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+
+	"github.com/gelery/gelery/protocol"
+	"github.com/gelery/gelery/protocol/serialization"
+	"github.com/gelery/gelery/protocol/value"
+	"github.com/gelery/gelery/task"
+	"github.com/gelery/gelery/transport"
+	"github.com/gelery/gelery/worker"
+)
+
+// TestNothingStopsPython: whatever a Go worker is called and sent, what it publishes has the fields and types that Python workers
+// need (transports.md 4.2, 4.5, 5 and 3.2), and a Python worker with gossip and mingle, Celery's receiver of events with its state of
+// the cluster, and Celery's client of remote control take it without an error.
+func TestNothingStopsPython(t *testing.T) {
+	t.Parallel()
+	forOldestAndNewest(t, []Stack{RedisStack, RabbitMQStack}, func(t *testing.T, c Crossing) {
+		s := c.Open(t)
+		s.Queue = pyQueue
+		python := func(node string, args ...string) *Process {
+			return Start(t, node, c.Command(t, s, "celery", append([]string{"-A", "app", "worker", "-l", "debug", "-P", "threads", "-c", "1",
+				"-Q", pyQueue, "-n", node}, args...)...))
+		}
+		gossip := python("py1@box", "--without-mingle")
+		gossip.WaitFor(t, `\bready\.`, time.Minute)
+		driver, monitor := c.StartDriver(t, s), c.startCapture(t, s)
+		answers(t, driver, "py1@box")
+		for i, settings := range []worker.Config{
+			{Hostname: "go1@box"},
+			{Hostname: `é☃"'\{}$#*.@b.o;x`},
+			{Hostname: strings.Repeat("long", 40) + "@" + strings.Repeat("x", 60)},
+			{Hostname: "worker.elect@celeryev"},
+		} {
+			c.To(GoToPython).Cell(t, "nothing stops Python: "+settings.Hostname, func(t *testing.T) {
+				o := newOdd(t, s, uint64(i), settings)
+				o.control(t)
+				o.tasks(t)
+				o.controlByPython(t, driver)
+				if i == 3 { // one that starts asks what is revoked
+					late := python("py2@box")
+					late.WaitFor(t, `mingle: sync complete`, time.Minute)
+					late.WaitFor(t, `\bready\.`, patience)
+					answers(t, driver, "py2@box")
+					wellBehaved(t, late)
+					late.Stop(t, time.Minute)
+				}
+				o.stop()
+				o.judge(t)
+				eventually(t, "the monitor has heard of its end", func() bool { return len(monitor.of(settings.Hostname, "worker-offline")) == 1 })
+				gossip.WaitFor(t, regexp.QuoteMeta(settings.Hostname)+` left`, patience)
+				ping(t, driver, "py1@box")
+				wellBehaved(t, gossip)
+			})
+		}
+		wantResult(t, dial(t, s, 2), "py.add", []any{2, 3}, int64(5))
+	})
+}
+
+// wellBehaved wants that a Python worker has not said that anything was wrong.
+func wellBehaved(t *testing.T, p *Process) {
+	t.Helper()
+	for line := range strings.Lines(p.Output.Tail(maxLines)) {
+		if strings.Contains(line, "ERROR/") || strings.Contains(line, "CRITICAL/") || strings.HasPrefix(line, "Traceback") {
+			t.Errorf("%s says %s", p.Name, line)
+		}
+	}
+}
+
+// odd sends odd things to a Go worker, and hears what it publishes.
+type odd struct {
+	rand   *rand.Rand
+	node   string
+	queue  string
+	client *task.Client
+	stop   func()
+
+	mu      sync.Mutex
+	events  []transport.Delivery
+	replies map[string]transport.Delivery // by ticket
+	asked   map[string]string             // methods by ticket
+}
+
+// replyKey is where the replies go.
+const replyKey = "odd-replies"
+
+func newOdd(t *testing.T, s Settings, seed uint64, settings worker.Config) *odd {
+	t.Helper()
+	o := &odd{rand: rand.New(rand.NewPCG(seed, 1)), node: settings.Hostname, queue: fmt.Sprint(goQueue, seed),
+		replies: map[string]transport.Delivery{}, asked: map[string]string{}}
+	o.client = dial(t, s, 2)
+	o.hear(t, protocol.EventExchange, "#", func(d transport.Delivery) { o.events = append(o.events, d) })
+	o.hear(t, protocol.PidboxReplyExchange, replyKey, func(d transport.Delivery) {
+		for _, h := range d.Message.Headers.Extra {
+			if h.Name == "ticket" {
+				o.replies[string(h.Value)] = d
+			}
+		}
+	})
+	settings.Queues, settings.Concurrency, settings.TaskEvents, settings.HeartbeatInterval = []string{o.queue}, 2, true, 100*time.Millisecond
+	settings.Logger = slog.New(slog.DiscardHandler) // thousands of lines, some of 100,000 bytes
+	o.stop = runMux(t, task.Config{Broker: s.Broker, Backend: s.Backend}, oddTasks(), settings)
+	return o
+}
+
+// hear keeps what comes over an exchange, until the test ends.
+func (o *odd) hear(t *testing.T, exchange, key string, keep func(transport.Delivery)) {
+	t.Helper()
+	heard, err := o.client.Transport().Subscribe(within(t), exchange, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var hearing sync.WaitGroup
+	hearing.Go(func() {
+		for {
+			d, err := heard.Receive(ctx)
+			if err != nil {
+				return
+			}
+			o.mu.Lock()
+			keep(d)
+			o.mu.Unlock()
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		hearing.Wait()
+		if err := heard.Close(); err != nil {
+			t.Errorf("close the subscription: %v", err)
+		}
+	})
+}
+
+// oddTasks return and raise what they are given.
+func oddTasks() *worker.Mux {
+	mux := worker.NewMux()
+	mux.Func("odd.returns", func(v any) (any, error) { return v, nil })
+	mux.Func("odd.fails", func(v any) (any, error) { return nil, errors.New(fmt.Sprint(v)) })
+	mux.Func("odd.panics", func(v any) (any, error) { panic(v) })
+	mux.Func("odd.raises", func(v any) (any, error) { return nil, task.AsPython(nil, fmt.Sprint(v), fmt.Sprint(v), v, v) })
+	mux.Func("odd.rejects", func(v any) (any, error) { return nil, task.Reject(errors.New(fmt.Sprint(v)), false) })
+	mux.Func("odd\xed\xa0\x80", func(v any) (any, error) { return v, nil }, task.RateLimit("1000000/s"))
+	return mux
+}
+
+// text is a text that somebody may have overlooked.
+func (o *odd) text() string {
+	all := []string{"", "a", "é☃\U0001f600", "\x00", "\xed\xa0\x80", "\xff\xfe", strings.Repeat("x", 100_000), `"`, "'", `\`, "\r\n", "\u2028", "%s", "{}",
+		"worker.elect", "\x06\x16", "hostname", "None", "1", "-1", "2026-11-26T14:00:00", "1/s", "nan", "SIGTERM", "TERM", "\x1b[2J", "go1@box", "odd.returns"}
+	return all[o.rand.IntN(len(all))]
+}
+
+// value is any canonical value.
+func (o *odd) value(depth int) any {
+	kinds := 16
+	if depth > 3 {
+		kinds = 12
+	}
+	switch o.rand.IntN(kinds) {
+	case 0:
+		return nil
+	case 1:
+		return o.rand.IntN(2) == 0
+	case 2:
+		return []int64{0, 1, -1, math.MaxInt64, math.MinInt64, 1 << 53}[o.rand.IntN(6)]
+	case 3:
+		return new(big.Int).Lsh(big.NewInt(1), uint(o.rand.IntN(5000)))
+	case 4:
+		return []float64{0, -0.5, math.NaN(), math.Inf(1), math.Inf(-1), math.MaxFloat64, 5e-324}[o.rand.IntN(7)]
+	case 5:
+		return []byte(o.text())
+	case 6:
+		return time.Date(1+o.rand.IntN(9998), 2, 3, 4, 5, 6, 7000, time.FixedZone("", 3600))
+	case 7:
+		return value.Decimal("1.50")
+	case 8:
+		return uuid.UUID{1}
+	case 12, 13:
+		list := []any{}
+		for range o.rand.IntN(4) {
+			list = append(list, o.value(depth+1))
+		}
+		return list
+	case 14, 15:
+		object := map[string]any{}
+		for range o.rand.IntN(4) {
+			object[o.text()] = o.value(depth + 1)
+		}
+		return object
+	}
+	return o.text()
+}
+
+// The commands of remote control and their arguments. Left out are shutdown and disable_events, after which nothing would come.
+var (
+	oddMethods = strings.Fields(`active reserved scheduled revoked registered active_queues stats conf query_task clock hello report memsample memdump
+		objgraph ping revoke terminate revoke_by_stamped_headers rate_limit time_limit add_consumer cancel_consumer pool_grow pool_shrink pool_restart
+		autoscale enable_events heartbeat election dump_active dump_conf dump_tasks dump_revoked dump_reserved dump_schedule`)
+	oddArguments = strings.Fields(`safe taskinfoitems builtins with_defaults ids from_node revoked samples type num task_id terminate signal headers
+		task_name rate_limit hard soft queue exchange exchange_type routing_key n modules reload max min id topic action`)
+)
+
+// request is a command with arguments that may make no sense.
+func (o *odd) request() (method string, arguments map[string]any) {
+	arguments = map[string]any{}
+	for range o.rand.IntN(12) {
+		name := oddArguments[o.rand.IntN(len(oddArguments))]
+		arguments[name] = o.value(0)
+		if o.rand.IntN(2) == 0 {
+			arguments[name] = o.text()
+		}
+	}
+	if o.rand.IntN(20) == 0 {
+		return "no" + o.text(), arguments
+	}
+	method = oddMethods[o.rand.IntN(len(oddMethods))]
+	if method == "election" || method == "hello" { // what Python workers hear of
+		arguments["id"], arguments["topic"], arguments["from_node"] = o.text(), o.text(), o.text()
+		arguments["revoked"] = map[string]any{o.text(): o.value(2), o.text(): o.value(2)}
+	}
+	return method, arguments
+}
+
+// control sends commands, and waits for all replies.
+func (o *odd) control(t *testing.T) {
+	t.Helper()
+	for i := range 300 {
+		method, arguments := o.request()
+		if arguments["queue"] == o.queue {
+			continue
+		}
+		ticket := fmt.Sprint(i, " ", o.text())
+		r := &protocol.PidboxRequest{Method: method, Arguments: arguments, Destination: []string{o.node}, Ticket: ticket,
+			ReplyTo: protocol.PidboxReplyTo{Exchange: protocol.PidboxReplyExchange, RoutingKey: replyKey}, Clock: i}
+		m, err := r.Message(serialization.JSON)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.asked[string(serialization.AppendString(nil, ticket))] = method
+		if err := o.client.Transport().Broadcast(within(t), protocol.PidboxExchange, "", m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "all is answered", func() bool {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		return len(o.replies) == len(o.asked)
+	})
+}
+
+// tasks sends messages of tasks, and waits until one that comes behind them has run.
+func (o *odd) tasks(t *testing.T) {
+	t.Helper()
+	names := []string{"odd.returns", "odd.fails", "odd.panics", "odd.raises", "odd.rejects", "odd\xed\xa0\x80", "no.such", "celery.chord_unlock"}
+	var all []transport.Publication
+	for i := range 200 {
+		name := names[o.rand.IntN(len(names))]
+		args, kwargs := any([]any{o.value(0)}), any(map[string]any{})
+		if o.rand.IntN(5) == 0 {
+			args, kwargs = o.value(0), o.value(0)
+		}
+		body, err := serialization.AppendJSON(nil, []any{args, kwargs, map[string]any{"callbacks": nil}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		retries := []int{0, 1, -1, math.MaxInt32}[o.rand.IntN(4)]
+		m := &protocol.Message{ContentType: "application/json", ContentEncoding: "utf-8", Body: body, Headers: protocol.Headers{Lang: "py", Task: name,
+			ID: fmt.Sprint(i, o.text()), RootID: o.text(), ParentID: o.text(), ArgsRepr: o.text(), KwargsRepr: o.text(), Shadow: o.text(), Retries: retries,
+			Origin: o.text(), Group: o.text()}}
+		switch o.rand.IntN(10) {
+		case 0:
+			m.Headers.Expires = "2000-01-01T00:00:00"
+		case 1:
+			m.Headers.ETA = "2026-11-26T00:00:00+00:00"
+		case 2:
+			m.Headers.ETA = o.text()
+		}
+		all = append(all, transport.Publication{Message: m, RoutingKey: o.queue})
+	}
+	for _, p := range all { // each alone: a broker may refuse one
+		if err := o.client.Transport().Publish(within(t), []transport.Publication{p}); err != nil {
+			t.Logf("not sent: %v", err)
+		}
+	}
+	wantResult(t, o.client, "odd.returns", []any{1}, int64(1), task.Queue(o.queue))
+}
+
+// controlByPython has Celery's own client ask.
+func (o *odd) controlByPython(t *testing.T, driver *Driver) {
+	t.Helper()
+	for range 60 {
+		method, arguments := o.request()
+		plain, ok := plainJSON(arguments).(map[string]any)
+		if !ok || arguments["queue"] == o.queue {
+			continue
+		}
+		a := driver.Do(t, Command{Op: "control", Task: method, Kwargs: plain, Timeout: 30, Options: map[string]any{"destination": []string{o.node}}})
+		if !a.OK || !strings.HasPrefix(string(a.Value), "[{") {
+			t.Errorf("%s %.300v: Celery's client has %s: %s %s", method, plain, a.Kind, a.Error, a.Value)
+		}
+	}
+}
+
+// plainJSON is a value as encoding/json can write it.
+func plainJSON(v any) any {
+	switch v := v.(type) {
+	case float64:
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			return nil
+		}
+	case []any:
+		out := make([]any, len(v))
+		for i := range v {
+			out[i] = plainJSON(v[i])
+		}
+		return out
+	case map[string]any:
+		out := map[string]any{}
+		for name, x := range v {
+			out[name] = plainJSON(x)
+		}
+		return out
+	}
+	return v
+}
+
+// judge compares what was published with what Python needs.
+func (o *odd) judge(t *testing.T) {
+	t.Helper()
+	eventually(t, "its last event has come", func() bool {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		return slices.ContainsFunc(o.events, func(d transport.Delivery) bool {
+			return d.Err == nil && d.Message.Properties.DeliveryInfo.RoutingKey == "worker.offline" && eventOf(t, &d, o.node)
+		})
+	})
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	seen, clock := map[string]int{}, int64(0)
+	for i := range o.events {
+		if d := &o.events[i]; eventOf(t, d, o.node) {
+			for _, e := range judgeEvents(t, d) {
+				if e["hostname"] != o.node {
+					t.Errorf("an event is of %v: %.300s", e["hostname"], d.Message.Body)
+				}
+				if at, _ := e["clock"].(int64); at <= clock {
+					t.Errorf("the clock goes from %d to %d", clock, at)
+				} else {
+					clock = at
+				}
+				kind, _ := e["type"].(string)
+				seen[kind]++
+			}
+		}
+	}
+	for kind := range eventFields {
+		if seen[kind] == 0 && kind != "task-retried" {
+			t.Errorf("no %s has come; expected all kinds: %v", kind, seen)
+		}
+	}
+	for ticket, d := range o.replies {
+		judgeReply(t, &d, o.node, o.asked[ticket])
+	}
+	t.Logf("%d replies, events %v", len(o.replies), seen)
+}
+
+// eventOf tells whether a message is of the node, by the header.
+func eventOf(t *testing.T, d *transport.Delivery, node string) bool {
+	t.Helper()
+	if d.Err != nil {
+		t.Errorf("%.300q: %v", d.Raw, d.Err)
+		return false
+	}
+	return slices.ContainsFunc(d.Message.Headers.Extra, func(h protocol.Header) bool {
+		name, err := serialization.DecodeJSON(h.Value)
+		return h.Name == "hostname" && err == nil && name == node
+	})
+}
+
+// Types of fields.
+const (
+	isText  = "text"
+	isFloat = "float"
+	isInt   = "int"
+	isBool  = "bool"
+	orNull  = " or null"
+)
+
+// eventFields are the fields that each type of event has beside those of all events, and their types.
+var eventFields = map[string]map[string]string{
+	"worker-online":    {"freq": isFloat, "active": isInt, "processed": isInt, "loadavg": "floats", "sw_ident": isText, "sw_ver": isText, "sw_sys": isText},
+	"worker-heartbeat": {"freq": isFloat, "active": isInt, "processed": isInt, "loadavg": "floats", "sw_ident": isText, "sw_ver": isText, "sw_sys": isText},
+	"worker-offline":   {"freq": isFloat, "active": isInt, "processed": isInt, "loadavg": "floats", "sw_ident": isText, "sw_ver": isText, "sw_sys": isText},
+	"worker-elect":     {"id": isText, "topic": isText, "action": "any", "cver": isInt},
+	"worker-elect-ack": {"id": isText},
+	"task-received": {"uuid": isText, "name": isText, "args": isText, "kwargs": isText, "root_id": isText + orNull, "parent_id": isText + orNull,
+		"retries": isInt, "eta": isText + orNull, "expires": isText + orNull},
+	"task-started":   {"uuid": isText},
+	"task-succeeded": {"uuid": isText, "result": isText, "runtime": isFloat},
+	"task-failed":    {"uuid": isText, "exception": isText, "traceback": "optional " + isText + orNull},
+	"task-rejected":  {"uuid": isText, "requeue": isBool},
+	"task-revoked":   {"uuid": isText, "terminated": isBool, "signum": isInt + orNull, "expired": isBool},
+	"task-retried":   {"uuid": isText, "exception": isText, "traceback": isText},
+}
+
+// everyEvent are the fields of all events.
+var everyEvent = map[string]string{"hostname": isText, "utcoffset": isInt, "pid": isInt, "clock": isInt, "timestamp": isFloat, "type": isText}
+
+// judgeEvents reads a message of events, and tells what a Python worker would stumble over.
+func judgeEvents(t *testing.T, d *transport.Delivery) (all []map[string]any) {
+	t.Helper()
+	complain := func(format string, a ...any) { t.Errorf("%s: %.500s", fmt.Sprintf(format, a...), d.Message.Body) }
+	v := judgeMessage(t, d)
+	list, isList := v.([]any)
+	if !isList {
+		list = []any{v}
+	}
+	if len(list) == 0 {
+		complain("an empty list")
+	}
+	key := d.Message.Properties.DeliveryInfo.RoutingKey
+	for _, x := range list {
+		e, isMap := x.(map[string]any)
+		kind, _ := e["type"].(string)
+		fields, known := eventFields[kind]
+		if !isMap || !known {
+			complain("no event that is known")
+			continue
+		}
+		if isList && (key != protocol.TaskMultiKey || !strings.HasPrefix(kind, "task-")) || !isList && key != strings.ReplaceAll(kind, "-", ".") {
+			complain("the routing key is %q", key)
+		}
+		want := maps.Clone(everyEvent)
+		maps.Copy(want, fields)
+		for name, kind := range want {
+			kind, optional := strings.CutPrefix(kind, "optional ")
+			if v, given := e[name]; !given && !optional || given && !hasType(v, kind) {
+				complain("%s is %#v; expected %s", name, v, kind)
+			}
+		}
+		for name := range e {
+			if want[name] == "" {
+				complain("%s is unknown", name)
+			}
+		}
+		if e["uuid"] == "" {
+			complain("no id")
+		}
+		all = append(all, e)
+	}
+	return all
+}
+
+func hasType(v any, kind string) bool {
+	kind, null := strings.CutSuffix(kind, orNull)
+	if v == nil {
+		return null || kind == "any"
+	}
+	switch v := v.(type) {
+	case string:
+		return kind == isText || kind == "any"
+	case float64:
+		return kind == isFloat && !math.IsNaN(v) && !math.IsInf(v, 0) || kind == "any"
+	case int64:
+		return kind == isInt || kind == "any"
+	case bool:
+		return kind == isBool || kind == "any"
+	case []any:
+		return kind == "any" || kind == "floats" && len(v) == 3 && !slices.ContainsFunc(v, func(x any) bool { return !hasType(x, isFloat) })
+	}
+	return kind == "any"
+}
+
+// judgeMessage looks at the envelope, and reads the body as Python does.
+func judgeMessage(t *testing.T, d *transport.Delivery) any {
+	t.Helper()
+	m := d.Message
+	if m.ContentType != "application/json" || m.ContentEncoding != "utf-8" || !utf8.Valid(m.Body) {
+		t.Errorf("content type %q, encoding %q: %.300q", m.ContentType, m.ContentEncoding, m.Body)
+	}
+	var envelope struct { // on Redis; on RabbitMQ the body alone
+		Headers    map[string]any
+		Properties *struct {
+			Tag          string `json:"delivery_tag"`
+			Mode         int    `json:"delivery_mode"`
+			BodyEncoding string `json:"body_encoding"`
+			Priority     *int   `json:"priority"`
+			Info         struct {
+				Exchange   *string `json:"exchange"`
+				RoutingKey *string `json:"routing_key"`
+			} `json:"delivery_info"`
+		}
+	}
+	if err := json.Unmarshal(d.Raw, &envelope); err == nil && envelope.Properties != nil {
+		p := envelope.Properties
+		if p.Tag == "" || p.Mode != 1 || p.BodyEncoding != "base64" || p.Priority == nil || p.Info.Exchange == nil || p.Info.RoutingKey == nil || envelope.Headers == nil {
+			t.Errorf("the envelope is %.500s", d.Raw)
+		}
+	}
+	v, err := serialization.DecodeJSON(m.Body)
+	if err != nil {
+		t.Errorf("%v: %.300s", err, m.Body)
+	}
+	return v
+}
+
+// judgeReply reads a reply, and tells what a Python client would stumble over.
+func judgeReply(t *testing.T, d *transport.Delivery, node, method string) {
+	t.Helper()
+	v, _ := judgeMessage(t, d).(map[string]any)
+	reply, own := v[node]
+	complain := func(what string) { t.Errorf("%s: %s: %.500s", method, what, d.Message.Body) }
+	if !own || len(v) != 1 {
+		complain("it is not that of " + node)
+	}
+	clocked := slices.ContainsFunc(d.Message.Headers.Extra, func(h protocol.Header) bool {
+		n, err := serialization.DecodeJSON(h.Value)
+		return h.Name == "clock" && err == nil && hasType(n, isInt)
+	})
+	if !clocked {
+		complain("no clock")
+	}
+	m, isMap := reply.(map[string]any)
+	if text, failed := m["error"]; failed && len(m) == 1 {
+		if !hasType(text, isText) {
+			complain("an error that is no text")
+		}
+		return
+	}
+	_, isList := reply.([]any)
+	switch strings.TrimPrefix(method, "dump_") {
+	case "active", "reserved", "scheduled", "schedule", "revoked", "registered", "tasks", "active_queues":
+		if !isList {
+			complain("no list")
+		}
+	case "stats", "conf", "query_task", "clock":
+		if !isMap {
+			complain("no mapping")
+		}
+	case "memsample", "memdump":
+		if !hasType(reply, isText+orNull) {
+			complain("no text")
+		}
+	case "heartbeat", "election":
+		if reply != nil {
+			complain("not null")
+		}
+	case "hello":
+		revoked, isRevoked := m["revoked"].(map[string]any)
+		if !isRevoked || !hasType(m["clock"], isInt) {
+			complain("no revoked, or no clock")
+		}
+		for id, x := range revoked {
+			if pair, _ := x.([]any); len(pair) != 2 || !hasType(pair[0], isFloat) || pair[1] != id {
+				complain(fmt.Sprintf("%q is revoked with %v", id, x))
+			}
+		}
+	default:
+		if len(m) != 1 || !hasType(m["ok"], isText) {
+			complain("neither ok nor error")
+		}
+	}
+}
