@@ -17,7 +17,7 @@ func TestNodeName(t *testing.T) {
 			t.Errorf("NodeName(%q) = %q, %v; expected %q", pattern, got, err, want)
 		}
 	}
-	for _, bad := range []string{"a b@c", "a@b\n", "w1@%x", "50%@b"} {
+	for _, bad := range []string{"a b@c", "a@b\n", "w1@%x", "50%@b", "a\x00@b", "a\x1b[2J@b", "\xff@b"} {
 		if got, err := NodeName(bad); err == nil {
 			t.Errorf("NodeName(%q) = %q; expected an error", bad, got)
 		}
