@@ -110,13 +110,14 @@ func (a *app) ask(ctx context.Context, control *monitor.Control, f *remoteFlags,
 		if err != nil {
 			return len(replies), &unanswered{err}
 		}
-		silence.Reset(limit)
+		silence.Stop() // who reads the output may take his time
 		replies = append(replies, r)
 		if f.output == outputJSONL {
 			if err := writeReply(a, r); err != nil {
 				return len(replies), err
 			}
 		}
+		silence.Reset(limit)
 	}
 	switch f.output {
 	case outputJSONL:
