@@ -89,6 +89,8 @@ func New(client *task.Client, store Store, c Config) (*Beat, error) {
 // broker: without its lease it sends nothing and waits to lead again.
 func (b *Beat) Run(ctx context.Context) error {
 	b.log.Info("beat: Starting...")
+	b.stats.running.Store(true)
+	defer b.stats.running.Store(false)
 	defer b.stats.leading.Store(false)
 	for tries := 0; ctx.Err() == nil; {
 		lease, err := b.store.Lead(ctx)
@@ -204,10 +206,10 @@ func (b *Beat) tick(ctx context.Context, lease Lease) (time.Time, error) {
 	marks := make([]Mark, 0, len(due))
 	var runs []Run
 	for _, r := range due {
-		stored := r.Entry
-		r.Entry = b.config.apply(stored)
+		entry := r.Entry
+		r.Entry = b.config.apply(entry)
 		m, errs := plan(r, now)
-		m.Entry = stored
+		m.Entry = entry // by which the store knows it
 		for _, err := range errs {
 			b.stats.failed.Add(1)
 			b.log.Error("beat: a run cannot be made", "error", err)

@@ -1,23 +1,36 @@
 package scheduler
 
 import (
+	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/gelery/gelery/internal/exposition"
 )
+
+// latenessBounds are those of the histogram, in seconds.
+var latenessBounds = []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 3600}
 
 // stats are counted by the beat and read by anybody.
 type stats struct {
+	running      atomic.Bool
 	leading      atomic.Bool
 	looked       atomic.Int64 // unix nanoseconds of the last answer of the store
 	runs, failed atomic.Int64
 	storeErrors  atomic.Int64
 	brokerErrors atomic.Int64
-	lateness     atomic.Int64 // of the last run, in nanoseconds
+	lateness     atomic.Int64      // of the last run, in nanoseconds
+	late         [16]atomic.Uint64 // by latenessBounds
+	totalLate    atomic.Int64      // nanoseconds
 }
 
 func (s *stats) sent(late time.Duration) {
 	s.runs.Add(1)
 	s.lateness.Store(int64(late))
+	i, _ := slices.BinarySearch(latenessBounds, late.Seconds())
+	s.late[i].Add(1)
+	s.totalLate.Add(int64(late))
 }
 
 // Stats are what a beat tells of itself.
@@ -39,4 +52,69 @@ func (b *Beat) Stats() Stats {
 		s.Looked = time.Unix(0, n)
 	}
 	return s
+}
+
+// Metrics are the figures of now in Prometheus's text format.
+func (b *Beat) Metrics() []byte {
+	s := b.Stats()
+	var t exposition.Text
+	leading := 0.0
+	if s.Leading {
+		leading = 1
+	}
+	looked := 0.0
+	if !s.Looked.IsZero() {
+		looked = float64(s.Looked.UnixMilli()) / 1000
+	}
+	for _, m := range []struct {
+		name, kind, help string
+		value            float64
+	}{
+		{"gelery_beat_leading", "gauge", "1 if this beat sends, 0 if it stands by.", leading},
+		{"gelery_beat_looked_timestamp_seconds", "gauge", "When the store told last what is due; 0 before the first time.", looked},
+		{"gelery_beat_sent_total", "counter", "Runs that the broker has taken.", float64(s.Sent)},
+		{"gelery_beat_failed_total", "counter", "Runs that could not be made or sent, and were left out.", float64(s.Failed)},
+		{"gelery_beat_store_errors_total", "counter", "Failures of the store, which are tried again.", float64(s.StoreErrors)},
+		{"gelery_beat_broker_errors_total", "counter", "Failures of the broker, which are tried again.", float64(s.BrokerErrors)},
+	} {
+		t.Family(m.name, m.kind, m.help)
+		t.Sample(m.value)
+	}
+	counts := make([]uint64, len(b.stats.late))
+	for i := range counts {
+		counts[i] = b.stats.late[i].Load()
+	}
+	t.Family("gelery_beat_lateness_seconds", "histogram", "By how much runs were sent after their moments.")
+	t.Histogram(latenessBounds, counts, time.Duration(b.stats.totalLate.Load()).Seconds())
+	return t.Bytes()
+}
+
+// overdue is for how long a leading beat may not have asked its store, beyond its MaxInterval, and count as well.
+const overdue = 15 * time.Second
+
+// silence is for how long the store has not answered a beat that leads, beyond what is well; 0 if it is well.
+func (b *Beat) silence() time.Duration {
+	s := b.Stats()
+	if !s.Leading || s.Looked.IsZero() {
+		return 0
+	}
+	if silent := b.now().Sub(s.Looked); silent > b.config.MaxInterval+overdue {
+		return silent
+	}
+	return 0
+}
+
+// Live says why the beat does not live, "" if it does. It outlasts whatever happens to store and broker, so another process would do no
+// better.
+func (*Beat) Live() string { return "" }
+
+// Ready says why the beat neither sends nor stands by, "" if it does.
+func (b *Beat) Ready() string {
+	switch silent := b.silence(); {
+	case silent > 0:
+		return fmt.Sprintf("nothing was sent or looked at for %v: the store or the broker does not answer", silent.Round(time.Second))
+	case !b.stats.running.Load():
+		return "the beat does not run"
+	}
+	return ""
 }

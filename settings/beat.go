@@ -83,10 +83,12 @@ type Beat struct {
 
 	DatabaseURL string
 
+	// Of redbeat; what is not set is the default there.
 	RedisURL     string // "": the broker
 	RedisOptions map[string]any
 	KeyPrefix    string
-	LockKey      string // "": no lock
+	LockKey      string
+	NoLock       bool
 	LockTimeout  time.Duration
 
 	schedule map[string]any
@@ -99,12 +101,8 @@ func (s *Settings) Beat() (Beat, error) {
 	b := c.beat
 	b.Scheduler = first(b.Scheduler, LocalScheduler)
 	b.StateFile = first(b.StateFile, DefaultStateFile)
-	b.KeyPrefix = first(b.KeyPrefix, byName["redbeat_key_prefix"].Default)
-	if v, set := s.values["redbeat_lock_key"]; !set || v.Value != nil {
-		b.LockKey = first(b.LockKey, b.KeyPrefix+":lock")
-	}
-	if b.LockTimeout == 0 {
-		b.LockTimeout = defaultLockTimeout
+	if v, set := s.values["redbeat_lock_key"]; set && v.Value == nil {
+		b.NoLock = true
 	}
 	if b.Zone == nil {
 		b.Zone = time.UTC
@@ -131,9 +129,6 @@ func (s *Settings) Beat() (Beat, error) {
 	}
 	return b, errors.Join(errs...)
 }
-
-// defaultLockTimeout is how soon a standby may take over.
-const defaultLockTimeout = 6 * time.Second
 
 // cleanupEntry is the entry that Celery's beat adds by itself, and the task that it sends.
 const cleanupEntry = "celery.backend_cleanup"

@@ -67,7 +67,7 @@ timezone: Europe/Berlin
 	want := Beat{Scheduler: RedBeatScheduler, StateFile: "/tmp/state", Files: []string{"a.yaml", "b.json"}, HealthAddr: "8080",
 		Loop:        scheduler.Config{MaxInterval: 5 * time.Second, CronDeadline: time.Minute, KeepExpired: true},
 		DatabaseURL: "postgresql://h/d", RedisURL: "redis://h/3", RedisOptions: map[string]any{"socket_timeout": int64(3)}, KeyPrefix: "mine:",
-		LockKey: "mine::lock", LockTimeout: 25 * time.Second}
+		LockTimeout: 25 * time.Second}
 	if d := cmp.Diff(want, b, cmpopts.IgnoreFields(Beat{}, "Entries", "Zone"), cmpopts.IgnoreUnexported(Beat{})); d != "" {
 		t.Error(d)
 	}
@@ -76,8 +76,8 @@ timezone: Europe/Berlin
 func TestBeatDefaults(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]Beat{
-		"{}":                     {Scheduler: LocalScheduler, StateFile: DefaultStateFile, KeyPrefix: "redbeat:", LockKey: "redbeat::lock", LockTimeout: 6 * time.Second, Zone: time.UTC},
-		"redbeat_lock_key: null": {Scheduler: LocalScheduler, StateFile: DefaultStateFile, KeyPrefix: "redbeat:", LockTimeout: 6 * time.Second, Zone: time.UTC},
+		"{}":                     {Scheduler: LocalScheduler, StateFile: DefaultStateFile, Zone: time.UTC},
+		"redbeat_lock_key: null": {Scheduler: LocalScheduler, StateFile: DefaultStateFile, NoLock: true, Zone: time.UTC},
 	} {
 		b, err := beatOf(t, text)
 		if err != nil {

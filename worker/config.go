@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gelery/gelery/internal/healthserver"
 	"github.com/gelery/gelery/task"
 )
 
@@ -222,8 +223,8 @@ func (c Config) withDefaults(client task.Config) (Config, error) {
 	if err := c.checkPool(); err != nil {
 		return c, err
 	}
-	if c.HealthAddr, err = healthAddress(c.HealthAddr); err != nil {
-		return c, err
+	if c.HealthAddr, err = healthserver.Address(c.HealthAddr); err != nil {
+		return c, fmt.Errorf("worker config: HealthAddr: %w", err)
 	}
 	if err = c.revokeDefaults(); err != nil {
 		return c, err

@@ -2,15 +2,11 @@ package worker
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"net"
-	"net/http"
-	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/gelery/gelery/internal/healthserver"
 	"github.com/gelery/gelery/transport"
 )
 
@@ -51,12 +47,7 @@ type pulses struct{ receive, room, store, settle pulse }
 
 // HealthServer answers over HTTP how a worker is, also before there is one: until the worker that has it as Config.Health
 // runs, /healthz is 200, and /readyz and /metrics are 503 because the broker is not there yet.
-type HealthServer struct {
-	listener net.Listener
-	server   *http.Server
-	served   chan struct{}          // closed when nobody is answered any more
-	of       atomic.Pointer[health] // nil: there is no worker yet
-}
+type HealthServer struct{ server *healthserver.Server }
 
 // health is what a worker tells of itself: /healthz, whether it lives, and /readyz, whether it receives.
 type health struct {
@@ -67,76 +58,21 @@ type health struct {
 	broker, backend atomic.Int64
 }
 
-// healthAddress completes an address: a port alone, with or without a colon, is one of the loopback interface.
-func healthAddress(addr string) (string, error) {
-	if addr == "" {
-		return "", nil
-	}
-	if !strings.Contains(addr, ":") {
-		addr = ":" + addr
-	}
-	host, port, err := net.SplitHostPort(addr)
-	if n, bad := strconv.Atoi(port); err != nil || bad != nil || n < 0 || n > 65535 {
-		return "", fmt.Errorf("worker config: HealthAddr: %q is no address; expected a port, or host:port", addr)
-	}
-	if host == "" {
-		host = "127.0.0.1"
-	}
-	return net.JoinHostPort(host, port), nil
-}
-
 // ListenHealth answers at an address as Config.HealthAddr has it, until Close or until the worker that takes it over has ended.
 // It is for programs that wait for the broker before they can make a worker.
 func ListenHealth(ctx context.Context, addr string) (*HealthServer, error) {
-	addr, err := healthAddress(addr)
-	if err != nil {
-		return nil, err
-	}
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	s, err := healthserver.Listen(ctx, addr)
 	if err != nil {
 		return nil, fmt.Errorf("worker config: HealthAddr: %w", err)
 	}
-	s := &HealthServer{listener: l, served: make(chan struct{})}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(rw http.ResponseWriter, _ *http.Request) {
-		reason := ""
-		if h := s.of.Load(); h != nil {
-			reason = h.live()
-		}
-		answerHealth(rw, reason)
-	})
-	mux.HandleFunc("GET /readyz", func(rw http.ResponseWriter, _ *http.Request) {
-		reason := "the broker is not there yet"
-		if h := s.of.Load(); h != nil {
-			reason = h.ready()
-		}
-		answerHealth(rw, reason)
-	})
-	mux.HandleFunc("GET /metrics", func(rw http.ResponseWriter, r *http.Request) {
-		if h := s.of.Load(); h != nil {
-			h.w.metrics.ServeHTTP(rw, r)
-		} else {
-			answerHealth(rw, "the broker is not there yet")
-		}
-	})
-	s.server = &http.Server{Handler: mux, ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, IdleTimeout: 30 * time.Second,
-		MaxHeaderBytes: 8 << 10}
-	go func() {
-		defer close(s.served)
-		_ = s.server.Serve(l)
-	}()
-	return s, nil
+	return &HealthServer{s}, nil
 }
 
 // Addr is where it listens.
-func (s *HealthServer) Addr() string { return s.listener.Addr().String() }
+func (s *HealthServer) Addr() string { return s.server.Addr() }
 
 // Close ends it. It may be called more than once.
-func (s *HealthServer) Close() error {
-	err := s.server.Close()
-	<-s.served
-	return err
-}
+func (s *HealthServer) Close() error { return s.server.Close() }
 
 // newHealth listens, unless somebody has begun to for this worker. The worker is asked from now on.
 func newHealth(ctx context.Context, w *Worker) (*health, error) {
@@ -148,20 +84,9 @@ func newHealth(ctx context.Context, w *Worker) (*health, error) {
 		}
 	}
 	h := &health{w: w, server: server, wedge: defaultWedge}
-	server.of.Store(h)
+	server.server.Tell(h)
 	w.log.Info("health is told", "address", server.Addr())
 	return h, nil
-}
-
-// answerHealth writes 200, or 503 with the reason.
-func answerHealth(rw http.ResponseWriter, reason string) {
-	rw.Header().Set("Content-Type", "application/json")
-	body := map[string]string{"status": "ok"}
-	if reason != "" {
-		rw.WriteHeader(http.StatusServiceUnavailable)
-		body = map[string]string{"status": "unavailable", "reason": reason}
-	}
-	_ = json.NewEncoder(rw).Encode(body)
 }
 
 // probe asks broker and backend until ctx is done.
@@ -200,9 +125,9 @@ func answers(last *atomic.Int64) bool {
 	return at != 0 && time.Duration(moment()-at) < answerAge
 }
 
-// live says why the worker does not live, "" if it does. An actor that is busy for very long is stuck, unless the broker or
+// Live says why the worker does not live, "" if it does. An actor that is busy for very long is stuck, unless the broker or
 // the backend is away: to wait for them is right, and another process would wait as well.
-func (h *health) live() string {
+func (h *health) Live() string {
 	broker := answers(&h.broker)
 	everybody := broker && (h.w.backend == nil || answers(&h.backend))
 	for _, a := range []struct {
@@ -227,8 +152,8 @@ func (w *Worker) allBusy() bool {
 	return s.Running >= s.Concurrency
 }
 
-// ready says why the worker does not receive, "" if it does.
-func (h *health) ready() string {
+// Ready says why the worker does not receive, "" if it does.
+func (h *health) Ready() string {
 	select {
 	case <-h.w.consuming:
 	default:
@@ -256,6 +181,9 @@ func (h *health) ready() string {
 	}
 	return ""
 }
+
+// Metrics are the worker's.
+func (h *health) Metrics() []byte { return h.w.metrics.text() }
 
 // close ends the server.
 func (h *health) close() error { return h.server.Close() }

@@ -3,7 +3,6 @@ package worker
 import (
 	"cmp"
 	"maps"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -259,12 +258,6 @@ func (f foreignNames) bounded(name string) string {
 	}
 	f[name] = struct{}{}
 	return name
-}
-
-// ServeHTTP answers with all metrics.
-func (m *metrics) ServeHTTP(rw http.ResponseWriter, _ *http.Request) {
-	rw.Header().Set("Content-Type", exposition.ContentType)
-	_, _ = rw.Write(m.text())
 }
 
 // text is all metrics, in Prometheus's text format.
