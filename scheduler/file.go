@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,6 +27,7 @@ type File struct {
 	path string
 	zone *time.Location
 	seen fs.FileInfo // as it was read last; nil: never
+	told bool        // that it is not there
 }
 
 // NewFile reads nothing yet. The zone is that of entries without a timezone; nil: UTC.
@@ -35,7 +37,7 @@ func NewFile(path string, zone *time.Location) *File { return &File{path: path, 
 func (f *File) Changed() bool {
 	info, err := os.Stat(f.path)
 	if err != nil {
-		return f.seen == nil // one that is gone stays as it was
+		return f.seen == nil && !f.told // one that is gone stays as it was
 	}
 	return f.seen == nil || !os.SameFile(info, f.seen) || info.Size() != f.seen.Size() || !info.ModTime().Equal(f.seen.ModTime())
 }
@@ -64,7 +66,7 @@ func (f *File) Read() (entries []*Entry, wrong []error, err error) {
 
 func (f *File) read() (map[string]any, error) {
 	file, err := os.Open(f.path)
-	if err != nil {
+	if f.told = err != nil; err != nil {
 		return nil, errors.Unwrap(err)
 	}
 	defer func() { _ = file.Close() }()
@@ -99,11 +101,14 @@ func (f *File) read() (map[string]any, error) {
 
 // edit changes the definition of one entry and leaves the rest of the file as it is, comments too. A nil definition removes it.
 func (f *File) edit(name string, definition map[string]any) error {
+	if filepath.Ext(f.path) == ".json" {
+		return f.editJSON(name, definition)
+	}
 	data, err := os.ReadFile(f.path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	var document yaml.Node // JSON is YAML
+	var document yaml.Node
 	if err := yaml.Unmarshal(data, &document); err != nil {
 		return fmt.Errorf("%s: %w", f.path, err)
 	}
@@ -117,19 +122,35 @@ func (f *File) edit(name string, definition map[string]any) error {
 	if err := editMap(root, name, definition); err != nil {
 		return err
 	}
-	if filepath.Ext(f.path) == ".json" {
-		var all map[string]any
-		if err := root.Decode(&all); err != nil {
-			return err
-		}
-		data, err = json.MarshalIndent(all, "", "  ")
-	} else {
-		data, err = yaml.Marshal(&document)
-	}
-	if err != nil {
+	if data, err = yaml.Marshal(&document); err != nil {
 		return err
 	}
 	return atomicfile.Replace(f.path, data)
+}
+
+func (f *File) editJSON(name string, definition map[string]any) error {
+	dict, err := f.read()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s: %w", f.path, err)
+	}
+	if _, has := dict[name]; !has && definition == nil {
+		return ErrNoEntry
+	}
+	all := map[string]any{}
+	maps.Copy(all, dict)
+	if all[name] = definition; definition == nil {
+		delete(all, name)
+	}
+	text, err := serialization.AppendJSON(nil, all)
+	if err != nil {
+		return err
+	}
+	var lines bytes.Buffer
+	if err := json.Indent(&lines, text, "", "  "); err != nil {
+		return err
+	}
+	lines.WriteByte('\n')
+	return atomicfile.Replace(f.path, lines.Bytes())
 }
 
 func editMap(root *yaml.Node, name string, definition map[string]any) error {

@@ -123,6 +123,20 @@ func (l *Local) readFiles() {
 	}
 }
 
+// changed is when a file was changed last, at most now: what is new in it counts from then on.
+func (l *Local) changed(now time.Time) time.Time {
+	var last time.Time
+	for _, f := range l.files {
+		if f.seen != nil && f.seen.ModTime().After(last) {
+			last = f.seen.ModTime()
+		}
+	}
+	if last.IsZero() || last.After(now) {
+		return now
+	}
+	return last
+}
+
 // settle puts the entries of all sources into the table and takes out those that are gone. What is new, or goes on after a pause, is
 // sent at its next moment.
 func (l *Local) settle(now time.Time) error {

@@ -38,7 +38,7 @@ func (l *localLease) Due(_ context.Context, now time.Time, limit int) ([]Record,
 		l.looked = now
 		if slices.ContainsFunc(l.files, (*File).Changed) {
 			l.readFiles()
-			if err := l.settle(now); err != nil {
+			if err := l.settle(l.changed(now)); err != nil {
 				return nil, time.Time{}, err
 			}
 		}
