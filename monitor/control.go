@@ -15,8 +15,6 @@ import (
 const (
 	// DefaultTimeout is how long replies are waited for: Celery's default of inspect and control.
 	DefaultTimeout = time.Second
-	// patience is how many timeouts a call lasts at most, however many replies come.
-	patience = 10
 	// maxClock bounds the logical clock, so that no number from outside makes it turn over.
 	maxClock = 1 << 52
 )
@@ -135,62 +133,40 @@ func (c *Control) Ask(ctx context.Context, method string, arguments map[string]a
 
 // ask returns an error that is still to be told.
 func (c *Control) ask(ctx context.Context, method string, arguments map[string]any, yield func(Reply, error) bool) error {
-	box, timeout := c.mailbox, c.target.timeout
+	timeout, limit := c.target.timeout, c.target.limit
 	switch {
 	case timeout < 0:
 		return fmt.Errorf("timeout %v is negative", timeout)
 	case timeout == 0:
 		return c.send(ctx, &protocol.PidboxRequest{Method: method, Arguments: arguments})
 	}
-	key, ticket := protocol.NewID(), protocol.NewID()
-	replies, err := box.transport.Subscribe(ctx, protocol.PidboxReplyExchange, key)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = replies.Close() }() // what came has come; a mailbox that could not be removed is one nobody writes to
-	err = c.send(ctx, &protocol.PidboxRequest{Method: method, Arguments: arguments, Ticket: ticket, Expires: time.Now().Add(timeout),
-		ReplyTo: protocol.PidboxReplyTo{Exchange: protocol.PidboxReplyExchange, RoutingKey: key}})
-	if err != nil {
-		return err
-	}
-	limit := c.target.limit
 	if limit == 0 {
 		limit = len(c.target.destination)
 	}
-	whole, cancel := context.WithTimeout(ctx, patience*timeout)
-	defer cancel()
-	for n := 0; limit == 0 || n < limit; {
-		waiting, enough := context.WithTimeout(whole, timeout)
-		d, err := replies.Receive(waiting)
-		enough()
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if err != nil && waiting.Err() != nil {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		r, ok := box.read(&d, ticket)
+	request := &protocol.PidboxRequest{Method: method, Arguments: arguments}
+	c.address(request)
+	n := 0
+	return transport.Collect(ctx, c.mailbox.transport, request, c.mailbox.serializer, timeout, func(d *transport.Delivery) bool {
+		r, ok := c.mailbox.read(d, request.Ticket)
 		if !ok {
-			continue
+			return true
 		}
 		n++
-		if !yield(r, nil) {
-			return nil
-		}
-	}
-	return nil
+		return yield(r, nil) && (limit == 0 || n < limit)
+	})
 }
 
 // send broadcasts a request to the target.
 func (c *Control) send(ctx context.Context, r *protocol.PidboxRequest) error {
-	r.Destination, r.Pattern, r.Matcher = c.target.destination, c.target.pattern, c.target.matcher
-	r.Clock = int(c.mailbox.clock.Add(1))
+	c.address(r)
 	m, err := r.Message(c.mailbox.serializer)
 	if err != nil {
 		return err
 	}
 	return c.mailbox.transport.Broadcast(ctx, protocol.PidboxExchange, "", m)
+}
+
+func (c *Control) address(r *protocol.PidboxRequest) {
+	r.Destination, r.Pattern, r.Matcher = c.target.destination, c.target.pattern, c.target.matcher
+	r.Clock = int(c.mailbox.clock.Add(1))
 }
