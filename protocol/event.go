@@ -50,14 +50,16 @@ func appendMicros(dst []byte, micros int64) []byte {
 	}
 	dst = strconv.AppendInt(dst, micros/1e6, 10)
 	dst = append(dst, '.')
-	rest := micros % 1e6
-	for unit := int64(1e5); unit > 0; unit /= 10 {
-		dst = append(dst, '0'+byte(rest/unit))
-		if rest %= unit; rest == 0 {
-			break
+	var digits [6]byte
+	rest, end := uint32(micros%1e6), 1
+	for i := len(digits) - 1; i >= 0; i-- {
+		digits[i] = '0' + byte(rest%10)
+		rest /= 10
+		if digits[i] != '0' && end == 1 {
+			end = i + 1
 		}
 	}
-	return dst
+	return append(dst, digits[:end]...)
 }
 
 // EventMembers are fields of an event as JSON, each with a comma before it.
@@ -175,14 +177,23 @@ func AppendEvent(dst []byte, e *Event) ([]byte, error) {
 
 // Begin appends what stands before the fields of an event. Who sends many writes them there, and then calls End.
 func (e *Event) Begin(dst []byte) EventMembers {
-	dst = append(dst, `{"hostname": `...)
+	return e.BeginAfter(dst, e.Head())
+}
+
+// BeginAfter is Begin with what all events of a sender begin with, as Head returns it.
+func (e *Event) BeginAfter(dst, head []byte) EventMembers {
+	return strconv.AppendInt(append(dst, head...), e.Clock, 10)
+}
+
+// Head is the beginning of an event: its host name, UTC offset and process.
+func (e *Event) Head() []byte {
+	dst := append(make([]byte, 0, 96), `{"hostname": `...)
 	dst = serialization.AppendString(dst, e.Hostname)
 	dst = append(dst, `, "utcoffset": `...)
 	dst = strconv.AppendInt(dst, int64(e.UTCOffset), 10)
 	dst = append(dst, `, "pid": `...)
 	dst = strconv.AppendInt(dst, int64(e.PID), 10)
-	dst = append(dst, `, "clock": `...)
-	return strconv.AppendInt(dst, e.Clock, 10)
+	return append(dst, `, "clock": `...)
 }
 
 // End appends what stands behind the fields.

@@ -47,6 +47,8 @@ type events struct {
 	open    bool            // the last is a list that takes more
 	dropped int             // events, since it was told last
 	ready   chan struct{}   // capacity 1: there is something, or a message is full
+	head    []byte          // what each event begins with, as of headAt: the time zone's offset is in it
+	headAt  int64           // minutes since 1970
 }
 
 // eventMessage is a message on its way.
@@ -140,11 +142,18 @@ func (e *events) tellWorker(x event) {
 
 // write writes an event into a message, with the time and the clock of this moment. The caller holds mu.
 func (e *events) write(m *eventMessage, kind string, fields func(protocol.EventMembers) protocol.EventMembers) {
-	now := time.Now()
-	x := protocol.Event{Type: kind, Hostname: e.w.config.Hostname, UTCOffset: protocol.UTCOffset(now), PID: e.pid,
-		Clock: e.w.clock.Add(1), Timestamp: now}
-	m.body = x.End(fields(x.Begin(m.body)))
+	x := protocol.Event{Type: kind, Clock: e.w.clock.Add(1), Timestamp: time.Now()}
+	m.body = x.End(fields(x.BeginAfter(m.body, e.headOf(x.Timestamp))))
 	m.events++
+}
+
+// headOf is what an event of this moment begins with. The caller holds mu.
+func (e *events) headOf(now time.Time) []byte {
+	if at := now.Unix() / 60; at != e.headAt || e.head == nil {
+		x := protocol.Event{Hostname: e.w.config.Hostname, UTCOffset: protocol.UTCOffset(now), PID: e.pid}
+		e.head, e.headAt = x.Head(), at
+	}
+	return e.head
 }
 
 // endList ends the list that is being filled. The caller holds mu.
@@ -165,7 +174,9 @@ func (e *events) bound() {
 		e.dropped += e.waiting[n].events
 		e.waiting[n] = nil
 	}
-	e.waiting = e.waiting[n:]
+	if n > 0 {
+		e.waiting = e.waiting[n:]
+	}
 }
 
 // begin tells that the worker is there, before all other events.

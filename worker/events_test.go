@@ -388,7 +388,7 @@ func TestNoEvents(t *testing.T) {
 }
 
 func BenchmarkTaskEvents(b *testing.B) {
-	client, err := task.NewClient(nopTransport{}, nil, task.Config{})
+	client, err := task.NewClient(&nopTransport{}, nil, task.Config{})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -414,10 +414,16 @@ func BenchmarkTaskEvents(b *testing.B) {
 	}
 }
 
-// nopTransport takes broadcasts and does nothing with them.
-type nopTransport struct{ transport.Transport }
+// nopTransport takes broadcasts, and writes them as for Redis.
+type nopTransport struct {
+	transport.Transport
+	envelope []byte
+}
 
-func (nopTransport) Broadcast(context.Context, string, string, *protocol.Message) error { return nil }
+func (t *nopTransport) Broadcast(_ context.Context, _, _ string, m *protocol.Message) error {
+	t.envelope = protocol.AppendEnvelope(t.envelope[:0], m)
+	return nil
+}
 
 // flood is a broker that, while it takes a message of task events, gets the worker to tell so much that another is full.
 type flood struct {

@@ -19,7 +19,12 @@ func (w *Worker) secrets(t *registered) value.Secrets {
 func (w *Worker) reprs(t *registered, r *protocol.Request) (args, kwargs string) {
 	s := w.secrets(t)
 	if r.Protocol == 1 || s.ShownIn(r.ArgsRepr, r.KwargsRepr, r.Args, r.Kwargs) {
-		return s.ReprTuple(r.Args, eventReprSize), s.Repr(r.Kwargs, eventReprSize)
+		return ownReprs(s, r)
 	}
 	return r.ArgsRepr, r.KwargsRepr
+}
+
+// ownReprs are those of a call's arguments. It is apart from reprs, so that only who needs it copies the secrets to the heap.
+func ownReprs(s value.Secrets, r *protocol.Request) (args, kwargs string) {
+	return s.ReprTuple(r.Args, eventReprSize), s.Repr(r.Kwargs, eventReprSize)
 }

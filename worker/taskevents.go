@@ -68,8 +68,11 @@ func (e *events) ofSuccess(j *job, result any, runtime time.Duration) []event {
 	if !e.tasks.Load() {
 		return nil
 	}
-	secrets := e.w.secrets(j.task)
-	text := secrets.Repr(result, eventReprSize)
+	text := "None" // as of most tasks
+	if result != nil {
+		secrets := e.w.secrets(j.task)
+		text = secrets.Repr(result, eventReprSize)
+	}
 	return []event{{"task-succeeded", ofTask(j.request, len(text)).Text("result", text).Float("runtime", runtime.Seconds())}}
 }
 

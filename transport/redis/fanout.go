@@ -18,12 +18,26 @@ import (
 func (t *redisTransport) Broadcast(ctx context.Context, exchange, routingKey string, m *protocol.Message) error {
 	c := *m
 	c.Properties.DeliveryInfo = protocol.DeliveryInfo{Exchange: exchange, RoutingKey: routingKey}
-	envelope := protocol.AppendEnvelope(nil, &c)
+	kept, _ := broadcasts.Get().(*[]byte)
+	if kept == nil {
+		kept = new([]byte)
+	}
+	envelope := protocol.AppendEnvelope((*kept)[:0], &c)
 	if err := t.commands.Publish(ctx, t.keys.channel(exchange, routingKey), envelope).Err(); err != nil {
-		return t.publishError(err, redisconn.InDoubt(err))
+		return t.publishError(err, redisconn.InDoubt(err)) // its memory is not used again
+	}
+	if cap(envelope) <= keptBroadcast {
+		*kept = envelope
+		broadcasts.Put(kept)
 	}
 	return nil
 }
+
+// broadcasts are envelopes, *[]byte, whose memory is used again: a busy worker's lists of events are its largest messages.
+var broadcasts sync.Pool
+
+// keptBroadcast is the largest envelope that is kept, in bytes.
+const keptBroadcast = 1 << 20
 
 // subscription is an open PSUBSCRIBE on a connection of its own. go-redis subscribes again after a reconnect.
 type subscription struct {
