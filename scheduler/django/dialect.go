@@ -134,36 +134,40 @@ func shown(t time.Time, zone *time.Location) time.Time {
 	return time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), t.Nanosecond(), zone)
 }
 
-// column is a moment as it is read; zero for NULL.
-type column struct{ time.Time }
+// column is a moment as it is read; zero for NULL. What is no moment is kept, and does not stop the others.
+type column struct {
+	time.Time
+	wrong string
+}
 
 // timeForms are those of dates in columns that know no types.
 var timeForms = []string{"2006-01-02 15:04:05.999999999", "2006-01-02 15:04:05.999999999Z07:00", "2006-01-02T15:04:05.999999999", time.RFC3339Nano}
 
 // Scan is sql.Scanner's. A text without an offset is in UTC.
 func (c *column) Scan(v any) error {
-	var text string
+	*c = column{}
 	switch v := v.(type) {
 	case nil:
-		c.Time = time.Time{}
-		return nil
 	case time.Time:
 		c.Time = v.UTC()
-		return nil
 	case []byte:
-		text = string(v)
+		c.parse(string(v))
 	case string:
-		text = v
+		c.parse(v)
 	default:
-		return fmt.Errorf("a %T is no time", v)
+		c.wrong = fmt.Sprintf("%.40v", v)
 	}
+	return nil
+}
+
+func (c *column) parse(text string) {
 	for _, form := range timeForms {
 		if t, err := time.Parse(form, text); err == nil {
 			c.Time = t.UTC()
-			return nil
+			return
 		}
 	}
-	return fmt.Errorf("%.40q is no time", text)
+	c.wrong = fmt.Sprintf("%.40q", text)
 }
 
 // readTime is what was written by time.

@@ -91,8 +91,18 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 // maxConnections are those of one store: the beat asks one question at a time, and the lease is renewed beside it.
 const maxConnections = 4
 
+// finalError is an error of our own, which does not end with time: what a database has not said looks as if it were away.
+type finalError struct{ error }
+
+func (e finalError) Unwrap() error { return e.error }
+
 // again tells which errors end with time.
 func (s *Store) again(err error) bool {
+	var final finalError
+	var entry *scheduler.EntryError
+	if errors.As(err, &final) || errors.As(err, &entry) || errors.Is(err, scheduler.ErrNoEntry) {
+		return false
+	}
 	return errors.Is(err, context.DeadlineExceeded) || s.dialect.Kind(err).Again()
 }
 

@@ -148,7 +148,7 @@ func (s *Store) putStatic(ctx context.Context) {
 }
 
 // errSame ends an edit that would change nothing.
-var errSame = errors.New("nothing is to be changed")
+var errSame = finalError{errors.New("nothing is to be changed")}
 
 func (s *Store) staticChanged(ctx context.Context, e *scheduler.Entry, row *writtenRow) error {
 	err := s.edit(ctx, "store an entry", func(ctx context.Context, tx *sql.Tx, now time.Time) error { return s.put(ctx, tx, e, row, now, true) })
@@ -242,7 +242,7 @@ func (s *Store) scheduleID(ctx context.Context, tx *sql.Tx, w *writtenRow) (id i
 	}
 	there, err := find()
 	if err == nil && !there {
-		err = fmt.Errorf("table %s: a row is not as it was written", table)
+		err = finalError{fmt.Errorf("table %s: a row is not as it was written", table)}
 	}
 	return id, err
 }

@@ -104,7 +104,7 @@ func (l *lease) Mark(ctx context.Context, marks []scheduler.Mark) error {
 			continue
 		}
 		l.read.rows[x.after.name] = x.after
-		x.mark.State = x.after.lastState()
+		x.mark.State = x.after.lastState(x.mark.Entry.Schedule)
 		l.read.table.Moved(x.mark)
 	}
 	return nil
@@ -123,7 +123,7 @@ func newMoved(row *taskRow, m scheduler.Mark, now time.Time) movedRow {
 	after.changed = now.UTC().Truncate(time.Microsecond)
 	if m.Pause {
 		after.enabled, after.lastRunAt = false, time.Time{}
-		if m.Entry.OneOff {
+		if row.oneOff {
 			after.count = 0
 		}
 	}
@@ -144,15 +144,15 @@ func (l *lease) move(ctx context.Context, tx *sql.Tx, rows []movedRow, now time.
 	err := d.query(ctx, tx, func(scan func(...any) error) error {
 		var id, count int64
 		var enabled bool
-		var last column
-		if err := scan(&id, &enabled, &count, &last); err != nil {
+		var last, changed column
+		if err := scan(&id, &enabled, &count, &last, &changed); err != nil {
 			return err
 		}
-		if b := at[id].before; enabled && count == b.count && d.readTime(last).Equal(b.lastRunAt) {
+		if b := at[id].before; enabled && (state{d.readTime(last), count, d.readStamp(changed)}) == b.state {
 			same++
 		}
 		return nil
-	}, slices.Concat([]any{"SELECT id, enabled, total_run_count, last_run_at FROM ", taskTable}, where, []any{d.lock})...)
+	}, slices.Concat([]any{"SELECT id, enabled, total_run_count, last_run_at, date_changed FROM ", taskTable}, where, []any{d.lock})...)
 	if err != nil {
 		return err
 	}

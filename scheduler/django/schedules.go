@@ -103,8 +103,13 @@ func (s *Store) scanSchedule(k kind, scan func(...any) error) (id int64, key str
 	default:
 		var at column
 		err = scan(&id, &at)
-		key = at.String()
-		read = func() (scheduler.Schedule, error) { return scheduler.Clocked{At: s.dialect.readTime(at)}, nil }
+		key = at.String() + at.wrong
+		read = func() (scheduler.Schedule, error) {
+			if at.IsZero() {
+				return nil, fmt.Errorf("clocked_time %s is no time", at.wrong)
+			}
+			return scheduler.Clocked{At: s.dialect.readTime(at)}, nil
+		}
 	}
 	return id, key, read, err
 }

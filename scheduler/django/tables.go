@@ -67,8 +67,8 @@ func (s *Store) prepare(ctx context.Context) error {
 		}
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("the tables in which beats keep their lease and what they send are not there and cannot be made by this account; make them, and let it read and write them: %s",
-			strings.Join(missing, "\n"))
+		return finalError{fmt.Errorf("the tables in which beats keep their lease and what they send are not there and cannot be made by this account; make them, and let it read and write them: %s",
+			strings.Join(missing, "\n"))}
 	}
 	return nil
 }

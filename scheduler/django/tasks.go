@@ -32,6 +32,7 @@ type definition struct {
 	oneOff, enabled                   bool
 	schedule                          [noKind]sql.NullInt64
 	expires, start                    time.Time
+	wrong                             string // what stands in a column of times and is none
 }
 
 // state is what became of it.
@@ -50,6 +51,11 @@ func (d dialect) scanTask(scan func(into ...any) error) (*taskRow, error) {
 	r.headers = headers.String
 	r.expires, r.start, r.lastRunAt = d.readTime(expires), d.readTime(start), d.readTime(last)
 	r.changed = d.readStamp(changed)
+	for name, c := range map[string]column{"expires": expires, "start_time": start, "last_run_at": last, "date_changed": changed} {
+		if c.wrong != "" {
+			r.wrong = name + " " + c.wrong
+		}
+	}
 	return &r, err
 }
 
@@ -91,6 +97,9 @@ func (s *Store) record(r *taskRow, all schedules) (scheduler.Record, error) {
 		return scheduler.Record{}, &scheduler.EntryError{Entry: r.name, Field: field, Err: err}
 	}
 	k := r.kind()
+	if r.wrong != "" {
+		return wrong("", fmt.Errorf("%s is no time", r.wrong))
+	}
 	if k == noKind {
 		return wrong("schedule", errors.New("the row has none of interval, crontab, solar and clocked"))
 	}
@@ -101,35 +110,37 @@ func (s *Store) record(r *taskRow, all schedules) (scheduler.Record, error) {
 	case row.err != nil:
 		return wrong("schedule", row.err)
 	}
-	sig, field, err := r.signature()
+	sig, field, err := r.signature(s.config.KeepExpired)
 	if err != nil {
 		return wrong(field, err)
 	}
-	e := &scheduler.Entry{Name: r.name, Schedule: row.schedule, Task: sig, Paused: !r.enabled, OneOff: r.oneOff || k == clocked,
+	e := &scheduler.Entry{Name: r.name, Schedule: row.schedule, Task: sig, Paused: !r.enabled, OneOff: r.oneOff && k != clocked,
 		Start: r.start, End: r.expires, KeepExpired: s.config.KeepExpired}
 	if k == crontab {
 		e.Deadline = s.config.Deadline
 	}
-	return scheduler.Record{Entry: e, State: r.lastState(), Source: "django"}, e.Check()
+	return scheduler.Record{Entry: e, State: r.lastState(row.schedule), Source: "django"}, e.Check()
 }
 
-// lastState is the state by which the entry goes on.
-func (r *taskRow) lastState() scheduler.State {
+// lastState is the state by which the entry goes on. Without last_run_at that is the time when the row was changed last; but what
+// is due since its start, and what comes once, comes however long ago it was, as in Python.
+func (r *taskRow) lastState(schedule scheduler.Schedule) scheduler.State {
 	last := r.lastRunAt
 	if last.IsZero() {
-		switch {
-		case r.kind() == clocked: // it comes, however long ago it was
-		case !r.start.IsZero() && r.start.Before(r.changed): // what is due since its start comes, as in Python
+		last = r.changed
+		if !r.start.IsZero() && r.start.Before(last) {
 			last = r.start.Add(-time.Microsecond)
-		default:
-			last = r.changed
+		}
+		if once, ok := schedule.(scheduler.Clocked); ok && !once.At.After(last) {
+			last = once.At.Add(-time.Microsecond)
 		}
 	}
 	return scheduler.State{LastRunAt: last, TotalRunCount: r.count}
 }
 
-// signature makes what the row sends, or says which field is wrong.
-func (r *taskRow) signature() (sig task.Signature, field string, err error) {
+// signature makes what the row sends, or says which field is wrong. To what would not expire by itself the end of the row is its
+// end, as in Python.
+func (r *taskRow) signature(keepExpired bool) (sig task.Signature, field string, err error) {
 	wire := protocol.Signature{Task: r.task, Args: []any{}, Kwargs: map[string]any{}, Options: map[string]any{}}
 	if r.task == "" {
 		return sig, "task", errors.New("it is empty")
@@ -156,9 +167,9 @@ func (r *taskRow) signature() (sig task.Signature, field string, err error) {
 		wire.Options["priority"] = r.priority.Int64
 	}
 	switch {
-	case !r.expires.IsZero():
+	case !r.expires.IsZero() && keepExpired:
 		wire.Options["expires"] = protocol.FormatTime(r.expires)
-	case r.expireSeconds.Int64 > 0: // 0 is none, as in Python
+	case r.expires.IsZero() && r.expireSeconds.Int64 > 0: // 0 is none, as in Python
 		wire.Options["expires"] = r.expireSeconds.Int64
 	}
 	sig = task.SignatureOf(wire)

@@ -78,6 +78,9 @@ func (w *writtenRow) writeTask(e *scheduler.Entry) (field string, err error) {
 	if wire.SubtaskType != "" || len(wire.Extra) > 0 {
 		return "task", errors.New("the tables of django-celery-beat have no place for a workflow")
 	}
+	if wire.Immutable {
+		return "task", errors.New("the tables of django-celery-beat have no place for immutable")
+	}
 	if err := fits(wire.Task); err != nil {
 		return "task", err
 	}
