@@ -91,10 +91,16 @@ func TestExamples(t *testing.T) {
 			"failed: Exception: there is nobody to greet\n",
 		"graceful-stop": "page 1 has begun, the worker is stopped\npage 1 printed by the first worker\n" +
 			"page 2 printed by the second worker\npage 3 printed by the second worker\n",
-		"chain":           "the word is there 3 times\nthe page: a task is a task is a task\nfailed: Exception: no such page\n",
-		"group":           "prices: [4 6 3]\n0 4 <nil>\n1 0 Exception: we have no salt\nall we have costs 4\n",
-		"chord":           "votes: 1400\nfailed: Exception: a district without a name\n",
-		"map-and-chunks":  "map [1 4 9]\nstarmap [11 22]\nchunks [[11 22] [33]]\n",
+		"chain":          "the word is there 3 times\nthe page: a task is a task is a task\nfailed: Exception: no such page\n",
+		"group":          "prices: [4 6 3]\n0 4 <nil>\n1 0 Exception: we have no salt\nall we have costs 4\n",
+		"chord":          "votes: 1400\nfailed: Exception: a district without a name\n",
+		"map-and-chunks": "map [1 4 9]\nstarmap [11 22]\nchunks [[11 22] [33]]\n",
+		"beat":           "the fern was watered twice, for moments a second apart: true\nthe workflow noted 7\n",
+		"schedule-file": "report     29 Mar 01:00 shop.report()\n" +
+			"poll       28 Mar 12:00 shop.poll('eu')\n" +
+			"inventory  29 Mar 06:00 shop.count()\n" +
+			"lights     28 Mar 17:33 shop.light()\n" +
+			"closing    31 Dec 19:00 shop.balance() | shop.send('accounts@example.org')\n",
 		"replace":         "IT WAS LATE | NOBODY CAME\n",
 		"error-callbacks": "alert: Exception: the disk is full\n",
 		"revoke":          "the mail of in an hour is revoked: true\nrender was told to end: true\nthe rendering is revoked: true\n",
