@@ -234,8 +234,30 @@ func (b *Beat) tick(ctx context.Context, lease Lease) (time.Time, error) {
 	return next, nil
 }
 
+// stopGrace is how long a beat that is stopped may take to send what it has marked; the rest is sent by the next beat.
+const stopGrace = 5 * time.Second
+
+// outlasting is ctx, but goes on for stopGrace when the beat is stopped; not when it no longer leads.
+func outlasting(ctx context.Context, lease Lease) (context.Context, func()) {
+	lasting, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	unwatch := context.AfterFunc(ctx, func() {
+		timer := time.NewTimer(stopGrace)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			cancel(context.Canceled)
+		case <-lease.Lost():
+			cancel(ErrNotLeading)
+		case <-lasting.Done():
+		}
+	})
+	return lasting, func() { unwatch(); cancel(nil) }
+}
+
 // send hands runs to the broker, for as long as it takes, and reports them as done.
 func (b *Beat) send(ctx context.Context, lease Lease, runs []Run) error {
+	ctx, cancel := outlasting(ctx, lease)
+	defer cancel()
 	left := runs
 	for tries := 0; len(left) > 0; {
 		sigs := make([]task.Signature, len(left))
