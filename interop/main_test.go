@@ -15,6 +15,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(programVariable) != "" {
 		beProgram()
 	}
+	if text := os.Getenv(beatVariable); text != "" {
+		beBeat(text)
+	}
 	// A test waits for the start of a process or for the clock most of the time: as many at once as there are cores would
 	// leave these idle.
 	flag.Parse()

@@ -105,6 +105,16 @@ func (p *Process) WaitFor(t testing.TB, expr string, limit time.Duration) string
 	return ""
 }
 
+// WaitNth waits, for a minute, until so many lines of the output match the expression.
+func (p *Process) WaitNth(t testing.TB, expr string, n int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if _, err := p.Output.waitNth(ctx, regexp.MustCompile(expr), n); err != nil {
+		t.Fatalf("%s: there are no %d lines like %q in a minute", p.Name, n, expr)
+	}
+}
+
 // Stop asks the program to end (SIGTERM), waits up to limit and returns its exit code. One that does not end is killed
 // and fails the test.
 func (p *Process) Stop(t testing.TB, limit time.Duration) int {
@@ -183,12 +193,19 @@ func (o *Output) Write(b []byte) (int, error) {
 
 // waitFor returns the first line, past or future, that matches.
 func (o *Output) waitFor(ctx context.Context, expr *regexp.Regexp) (string, error) {
+	return o.waitNth(ctx, expr, 1)
+}
+
+// waitNth returns the n-th line that matches.
+func (o *Output) waitNth(ctx context.Context, expr *regexp.Regexp, n int) (string, error) {
 	for next := 0; ; {
 		o.mu.Lock()
 		for ; next < o.dropped+len(o.lines); next++ {
 			if i := next - o.dropped; i >= 0 && expr.MatchString(o.lines[i]) {
-				defer o.mu.Unlock()
-				return o.lines[i], nil
+				if n--; n == 0 {
+					defer o.mu.Unlock()
+					return o.lines[i], nil
+				}
 			}
 		}
 		changed := o.changed
