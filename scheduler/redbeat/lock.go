@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -21,7 +22,7 @@ const tokenPrefix = "gelery:"
 // Lead is [scheduler.Store]'s: it waits until RedBeat's lock is free. While a Python beat leads that is its lock, whose timeout may be
 // long.
 func (s *Store) Lead(ctx context.Context) (scheduler.Lease, error) {
-	token := tokenPrefix + newToken()
+	token := newToken()
 	if s.config.NoLock {
 		return newLease(s, token), nil
 	}
@@ -53,10 +54,12 @@ func (s *Store) Lead(ctx context.Context) (scheduler.Lease, error) {
 	}
 }
 
+// newToken names the lock's owner for who looks into Redis, as gelery:host:pid:random.
 func newToken() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // it never fails
-	return hex.EncodeToString(b[:])
+	host, _ := os.Hostname()
+	return fmt.Sprintf("%s%.60s:%d:%s", tokenPrefix, host, os.Getpid(), hex.EncodeToString(b[:]))
 }
 
 // tryLock takes the lock, or tells whose it is.
