@@ -31,6 +31,7 @@ import (
 	"github.com/redis/go-redis/v9/logging"
 	"github.com/spf13/cobra"
 
+	"github.com/gelery/gelery/scheduler"
 	"github.com/gelery/gelery/settings"
 	"github.com/gelery/gelery/worker"
 
@@ -49,11 +50,14 @@ import (
 // Main runs the command line of the process with the tasks of the mux, which may be nil, and ends the process with the
 // command's exit code. SIGINT, SIGTERM and SIGQUIT stop a worker in stages (see `worker --help`) and end any other
 // command.
-func Main(mux *worker.Mux) {
+func Main(mux *worker.Mux, options ...Option) {
 	signals := make(chan os.Signal, 4) // more than a worker's stages: none is lost while it is busy
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT)
 	a := &app{name: filepath.Base(os.Args[0]), mux: mux, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
 		env: os.Getenv, signals: signals, notify: signal.Notify}
+	for _, option := range options {
+		option(a)
+	}
 	code := a.run(context.Background(), os.Args[1:])
 	if code == exitOK && a.again {
 		err := startAgain()
@@ -65,8 +69,11 @@ func Main(mux *worker.Mux) {
 
 // Run is Main for tests and for programs with a main of their own: it leaves signals alone and returns the exit code.
 // When ctx ends, a worker stops warm and any other command gives up. Questions are read from the standard input.
-func Run(ctx context.Context, mux *worker.Mux, args []string, stdout, stderr io.Writer) int {
+func Run(ctx context.Context, mux *worker.Mux, args []string, stdout, stderr io.Writer, options ...Option) int {
 	a := &app{name: "gelery", mux: mux, stdin: os.Stdin, stdout: stdout, stderr: stderr, env: os.Getenv}
+	for _, option := range options {
+		option(a)
+	}
 	return a.run(ctx, args)
 }
 
@@ -82,9 +89,11 @@ type app struct {
 	again          bool                                 // the program is to be started again when the command has ended
 
 	args       []string
-	broker     string // -b as given
-	backend    string // --result-backend as given
-	configFile string // --config as given
+	entries    []*scheduler.Entry // of the program
+	forgetful  bool               // a beat keeps nothing on the disk unless it is told where
+	broker     string             // -b as given
+	backend    string             // --result-backend as given
+	configFile string             // --config as given
 	settings   *settings.Settings
 }
 

@@ -25,6 +25,11 @@ const (
 
 // connect opens what the configuration names and tries for as long as ctx lives. Close must be called.
 func connect(ctx context.Context, c task.Config) (_ *task.Client, closeAll func(), err error) {
+	return connectLazily(ctx, c, poolchild.Is())
+}
+
+// connectLazily is connect, where the result backend may be asked for an answer only when it is needed.
+func connectLazily(ctx context.Context, c task.Config, lazy bool) (_ *task.Client, closeAll func(), err error) {
 	if _, err := task.NewClient(nil, nil, c); err != nil { // a typo is told before anything is tried
 		return nil, nil, usage(err.Error(), "", "")
 	}
@@ -60,7 +65,7 @@ func connect(ctx context.Context, c task.Config) (_ *task.Client, closeAll func(
 			return nil, nil, err
 		}
 		options := backends.Options{Serializer: c.ResultSerializer, TransportOptions: c.BackendOptions, Broker: tr,
-			Persistent: c.ResultPersistent, Logger: c.Logger, Lazy: poolchild.Is()}
+			Persistent: c.ResultPersistent, Logger: c.Logger, Lazy: lazy}
 		if options.Accept, err = serialization.NewAccept(firstOf(c.ResultSerializer, "json")); err != nil {
 			return nil, nil, usage("--result-serializer: "+err.Error(), "", "")
 		}

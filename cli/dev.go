@@ -23,10 +23,10 @@ func devCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "dev",
 		GroupID: groupRun,
-		Short:   "Run a broker and a worker with demo tasks, nothing else needed",
-		Long: `Run a broker and a worker with demo tasks, nothing else needed
+		Short:   "Run a broker, a worker with demo tasks and a beat, nothing else needed",
+		Long: `Run a broker, a worker with demo tasks and a beat, nothing else needed
 
-The broker lives in this process, is reached from this machine only, and forgets everything when it ends. Go and Python
+The beat sends the periodic tasks of the settings, of files and of the program. The broker lives in this process, is reached from this machine only, and forgets everything when it ends. Go and Python
 programs may join it: their URLs, and a line for each to try, are printed on standard output. Ctrl-C ends it.
 
 Exit codes: 0 stopped, 1 stopped cold or could not begin, 2 wrong usage.`,
@@ -42,12 +42,15 @@ Exit codes: 0 stopped, 1 stopped cold or could not begin, 2 wrong usage.`,
 	}
 	f.add(cmd, "INFO")
 	cmd.Flags().IntVar(&port, "port", 0, "TCP `port` of the broker on 127.0.0.1; 0: a free one")
+	cmd.Flags().BoolP("beat", "B", true, "")
+	_ = cmd.Flags().MarkHidden("beat") // it is so anyway
 	addForeignFlags(cmd.Flags(), foreignWorker)
 	return cmd
 }
 
 func (a *app) dev(ctx context.Context, f *workerFlags, port int) error {
 	addDemo(a.mux)
+	f.beat, a.forgetful = true, true
 	if addr := os.Getenv(devBroker); worker.IsChild() && addr != "" {
 		broker, backend := devURLs(addr)
 		return a.work(ctx, f, broker, backend, func() {})

@@ -19,15 +19,16 @@ import (
 	"github.com/gelery/gelery/transport"
 )
 
-// Exit codes. 69 and 70 are sysexits' EX_UNAVAILABLE, which Celery uses too, and EX_SOFTWARE.
+// Exit codes. 69, 70 and 73 are sysexits' EX_UNAVAILABLE, EX_SOFTWARE and EX_CANTCREAT; Celery uses the first and the last too.
 const (
-	exitOK          = 0
-	exitFailed      = 1
-	exitUsage       = 2
-	exitUnavailable = 69
-	exitAbandoned   = 70
-	exitInterrupted = 130
-	exitTerminated  = 143
+	exitOK           = 0
+	exitFailed       = 1
+	exitUsage        = 2
+	exitUnavailable  = 69
+	exitAbandoned    = 70
+	exitCannotCreate = 73
+	exitInterrupted  = 130
+	exitTerminated   = 143
 )
 
 const exitCodes = `Exit codes: 0 done, 1 failed, 2 wrong usage, 69 broker or result backend unreachable, 130 interrupted.`

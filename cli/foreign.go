@@ -23,9 +23,6 @@ var foreignGlobal = []foreignFlag{
 }
 
 var foreignWorker = []foreignFlag{
-	{"beat", "B", true, "the worker has no scheduler inside; run celery beat beside it"},
-	{"schedule-filename", "s", false, "the worker has no scheduler inside; run celery beat beside it"},
-	{"scheduler", "", false, "the worker has no scheduler inside; run celery beat beside it"},
 	{"detach", "D", true, "leave that to the service manager (systemd, Docker), or use nohup ... &"},
 	{"pidfile", "", false, "leave that to the service manager (systemd, Docker)"},
 	{"uid", "", false, "leave that to the service manager (systemd, Docker)"},
@@ -39,8 +36,16 @@ var foreignWorker = []foreignFlag{
 	{"without-mingle", "", true, ""},
 }
 
+var foreignBeat = []foreignFlag{
+	{"detach", "", true, "leave that to the service manager (systemd, Docker), or use nohup ... &"},
+	{"uid", "", false, "leave that to the service manager (systemd, Docker)"},
+	{"gid", "", false, "leave that to the service manager (systemd, Docker)"},
+	{"umask", "", false, "leave that to the service manager (systemd, Docker)"},
+	{"executable", "", false, "Go has no interpreter to choose"},
+}
+
 // foreignCommands are celery's commands that have no counterpart.
-var foreignCommands = map[string]bool{"beat": true, "logtool": true, "migrate": true, "multi": true, "shell": true, "upgrade": true}
+var foreignCommands = map[string]bool{"logtool": true, "migrate": true, "multi": true, "shell": true, "upgrade": true}
 
 func addForeignFlags(flags *pflag.FlagSet, all []foreignFlag) {
 	for _, f := range all {
@@ -55,7 +60,7 @@ func addForeignFlags(flags *pflag.FlagSet, all []foreignFlag) {
 
 // refuseForeignFlags answers the first flag given that has no meaning here.
 func refuseForeignFlags(cmd *cobra.Command) error {
-	for _, all := range [][]foreignFlag{foreignGlobal, foreignWorker} {
+	for _, all := range [][]foreignFlag{foreignGlobal, foreignWorker, foreignBeat} {
 		for _, f := range all {
 			given := cmd.Flags().Lookup(f.name)
 			if f.answer == "" || given == nil || !given.Hidden || !given.Changed {

@@ -12,7 +12,7 @@ func TestHelp(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"", "dev", "worker", "call", "result", "queues", "purge", "amqp", "amqp exchange.declare",
 		"amqp exchange.delete", "amqp queue.declare", "amqp queue.bind", "amqp queue.unbind", "amqp queue.delete", "amqp queue.purge",
-		"doctor", "status", "inspect", "control", "events", "top", "list", "list bindings", "report", "graph", "graph workers", "bench", "config", "config show", "config check", "config settings", "version"} {
+		"beat", "schedule", "schedule list", "schedule next", "schedule show", "schedule add", "schedule pause", "schedule resume", "schedule run", "schedule remove", "doctor", "status", "inspect", "control", "events", "top", "list", "list bindings", "report", "graph", "graph workers", "bench", "config", "config show", "config check", "config settings", "version"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			got := command(t, 0, strings.Fields(name+" --help")...)

@@ -27,6 +27,7 @@ const (
 	outputJSON  output = "json"
 	outputJSONL output = "jsonl" // a document a line, as it comes
 	outputYAML  output = "yaml"
+	outputName  output = "name" // names alone, a line each
 )
 
 func (o *output) add(cmd *cobra.Command, modes ...output) {
@@ -37,6 +38,9 @@ func (o *output) add(cmd *cobra.Command, modes ...output) {
 	var flag pflag.Value = o
 	if slices.Contains(modes, outputJSONL) {
 		flag = (*streamOutput)(o)
+	}
+	if slices.Contains(modes, outputName) {
+		flag = &namedOutput{(*streamOutput)(o)}
 	}
 	cmd.Flags().VarP(flag, "output", "o", "`form` of the output: "+strings.Join(names, ", "))
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp))
@@ -67,6 +71,17 @@ func (o *streamOutput) Set(text string) error {
 		return nil
 	}
 	return fmt.Errorf("%q is not table, plain, json, jsonl or yaml", text)
+}
+
+// namedOutput is an output of a command that prints names, too.
+type namedOutput struct{ *streamOutput }
+
+func (o *namedOutput) Set(text string) error {
+	if output(text) == outputName {
+		*o.streamOutput = streamOutput(outputName)
+		return nil
+	}
+	return o.streamOutput.Set(text)
 }
 
 // only refuses the forms that a command has not.

@@ -1,9 +1,10 @@
 package cli
 
 import (
-	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -76,28 +77,19 @@ func (a *app) confirmPurge(ctx context.Context, queues []string) error {
 	}
 	fmt.Fprintf(a.stderr, "WARNING: this removes all tasks from %s %s at %s.\n         There is no undo.\n\n"+
 		"Are you sure you want to delete them? [y/N]: ", noun, strings.Join(queues, ", "), brokerurl.Redact(a.brokerURL("READ")))
-	answer := make(chan string, 1)
-	go func() { // it stays behind in its read when the user prefers Ctrl-C; the process ends then
-		defer close(answer)
-		lines := bufio.NewScanner(a.stdin)
-		if lines.Scan() {
-			answer <- lines.Text()
-		}
-	}()
-	select {
-	case text, ok := <-answer:
-		if !ok {
-			fmt.Fprintln(a.stderr)
-			return needForce
-		}
-		switch strings.ToLower(strings.TrimSpace(text)) {
-		case "y", "yes":
-			return nil
-		}
-		return &failure{code: exitFailed, what: "nothing was purged"}
-	case <-ctx.Done():
-		return ctx.Err()
+	text, err := a.answer(ctx)
+	switch {
+	case errors.Is(err, io.EOF):
+		fmt.Fprintln(a.stderr)
+		return needForce
+	case err != nil:
+		return err
 	}
+	switch strings.ToLower(strings.TrimSpace(text)) {
+	case "y", "yes":
+		return nil
+	}
+	return &failure{code: exitFailed, what: "nothing was purged"}
 }
 
 func (a *app) purge(ctx context.Context, queues []string, o output) error {

@@ -93,13 +93,24 @@ func (a *app) beforehand(parent context.Context, more <-chan os.Signal, log *slo
 	}
 }
 
-// supervise runs the worker until it has ended by itself or by signals.
-func (a *app) supervise(ctx context.Context, w *worker.Worker, more <-chan os.Signal, log *slog.Logger, ready func()) error {
+// supervise runs the worker, and the beat in it if it has one, until the worker has ended by itself or by signals. The beat ends when
+// the worker begins to stop.
+func (a *app) supervise(ctx context.Context, w *worker.Worker, beat *openedBeat, more <-chan os.Signal, log *slog.Logger, ready func()) error {
 	if worker.IsChild() {
 		return w.Run(ctx) // which the parent ends
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	if beat != nil {
+		beating := make(chan struct{})
+		go func() {
+			defer close(beating)
+			if err := beat.run(ctx); err != nil {
+				log.Error("beat: it does not run", "error", err)
+			}
+		}()
+		defer func() { stop(); <-beating }()
+	}
 	s := &supervisor{app: a, w: w, log: log, stop: stop}
 	ended := make(chan error, 1)
 	go func() { ended <- w.Run(ctx) }()

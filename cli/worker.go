@@ -20,6 +20,7 @@ type workerFlags struct {
 	logFlags
 	demo  bool
 	quiet bool
+	beat  bool
 }
 
 func (f *workerFlags) add(cmd *cobra.Command, logLevel string) {
@@ -56,6 +57,10 @@ func (f *workerFlags) add(cmd *cobra.Command, logLevel string) {
 	addSetting(cmd, "stop-timeout", "", "how long a warm stop waits for running tasks", "worker_stop_timeout")
 	addSetting(cmd, "soft-stop-timeout", "", "how long running tasks may go on when a cold stop is asked for", "worker_soft_shutdown_timeout")
 	addSetting(cmd, "health-addr", "", "`address`, or port of the loopback interface, that answers /healthz, /readyz and /metrics", "worker_health_addr")
+	addBeatFlags(cmd, "")
+	addSetting(cmd, "schedule-filename", "s", "`path` of the file in which the scheduler local keeps what ran last", "beat_schedule_filename")
+	addSetting(cmd, "schedule", "", "", "beat_schedule_filename") // Celery's other name
+	_ = flags.MarkHidden("schedule")
 	addBrokerFlags(cmd)
 	addBackendFlags(cmd)
 }
@@ -95,6 +100,8 @@ After a cold stop has begun, another one ends the process at once; what it held 
 ends. SIGHUP stops it warm and starts the same command again, unless it runs on a terminal. SIGUSR1 writes the stacks of
 all goroutines into the log.
 
+With --beat a beat runs in the same process and ends as the worker begins to stop; see the command beat.
+
 Settings may follow behind "--", as with celery: -- task.default_rate_limit=5/m _prefetch_multiplier=2.
 
 Exit codes: 0 stopped warm or by SIGQUIT, 1 stopped cold or could not begin, 2 wrong usage, 70 stopped by itself because
@@ -115,6 +122,7 @@ too many tasks go on running after they were given up: start it again.`,
 	f.add(cmd, "WARNING")
 	addQueueFlags(cmd)
 	addTaskFiles(cmd, &taskFiles)
+	cmd.Flags().BoolVarP(&f.beat, "beat", "B", false, "run a beat in this process too")
 	cmd.Flags().BoolVar(&f.demo, "demo", false, "run the demo tasks too: "+strings.Join(demoNames(), ", "))
 	addForeignFlags(cmd.Flags(), foreignWorker)
 	return cmd
@@ -146,6 +154,12 @@ func (a *app) work(ctx context.Context, f *workerFlags, broker, backend string, 
 	}
 	starting, release := a.beforehand(ctx, more, log)
 	client, closeClient, err := connect(starting, config)
+	var beat *openedBeat
+	if err == nil && f.beat && !worker.IsChild() {
+		if beat, err = a.openBeat(starting, broker, log); err != nil {
+			closeClient()
+		}
+	}
 	stopped := release()
 	if err != nil {
 		if stopped {
@@ -155,6 +169,10 @@ func (a *app) work(ctx context.Context, f *workerFlags, broker, backend string, 
 		return err
 	}
 	defer closeClient()
+	if beat != nil {
+		beat.client = client
+		defer beat.close()
+	}
 	w, err := worker.New(client, a.mux, workerConfig)
 	if err != nil {
 		return usage(a.settings.Named(err).Error(), "", "")
@@ -165,7 +183,7 @@ func (a *app) work(ctx context.Context, f *workerFlags, broker, backend string, 
 	if stopped { // the signal came just as the connection was made
 		return nil
 	}
-	return a.supervise(ctx, w, more, log, func() {
+	return a.supervise(ctx, w, beat, more, log, func() {
 		a.sayReady(f, w, log)
 		ready()
 	})

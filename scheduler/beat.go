@@ -12,6 +12,9 @@ import (
 	"github.com/gelery/gelery/transport"
 )
 
+// DefaultMaxInterval is that of a [Config].
+const DefaultMaxInterval = time.Second
+
 // Config says how a beat works. The zero value is right for most.
 type Config struct {
 	// MaxInterval is how often the store is asked at least, for what others changed in it. 0: 1 s. Celery's
@@ -77,7 +80,7 @@ func New(client *task.Client, store Store, c Config) (*Beat, error) {
 		return nil, errors.New("beat config: MaxInterval or CronDeadline is negative")
 	}
 	if c.MaxInterval == 0 {
-		c.MaxInterval = time.Second
+		c.MaxInterval = DefaultMaxInterval
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()

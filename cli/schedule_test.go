@@ -1,0 +1,112 @@
+package cli
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/gelery/gelery/internal/testservice"
+)
+
+// TestScheduleLocal changes what is in a file, and tells where the rest is to be changed.
+func TestScheduleLocal(t *testing.T) {
+	t.Parallel()
+	config, folder := scheduleFile(t, "beat_schedule:\n  hourly: {task: dev.add, schedule: 0 * * * *, timezone: Europe/Berlin}\n")
+	schedule := func(code int, stdin string, args ...string) (stdout, stderr string) {
+		t.Helper()
+		got, stdout, stderr := run{args: append([]string{"--config", config, "schedule"}, args...), stdin: strings.NewReader(stdin)}.do(t)
+		if got != code {
+			t.Fatalf("%q: exit code %d, want %d: %s", args, got, code, stderr)
+		}
+		return stdout, stderr
+	}
+	schedule(0, "", "add", "sun", "--task", "dev.echo", "--solar", "sunset,52.5,13.4", "--args", "[1]", "--queue", "q", "--jitter", "10s")
+	if _, stderr := schedule(1, "", "add", "sun", "--task", "dev.echo", "--every", "1m"); !strings.Contains(stderr, "give --replace") {
+		t.Errorf("an entry that is there: %s", stderr)
+	}
+	shown, _ := schedule(0, "", "show", "sun")
+	schedule(0, shown, "add", "--file", "-", "--replace")
+	schedule(0, "", "pause", "sun")
+	out, _ := schedule(0, "", "list", "-o", "json")
+	var all []entryDocument
+	if err := json.Unmarshal([]byte(out), &all); err != nil {
+		t.Fatal(err)
+	}
+	for i := range all {
+		if (all[i].Next != nil) != (all[i].Name == "hourly") || all[i].LastRunAt == nil {
+			t.Errorf("%+v", all[i])
+		}
+		all[i].Next, all[i].LastRunAt = nil, nil
+	}
+	want := []entryDocument{
+		{Name: "hourly", Task: "dev.add", Schedule: "0 * * * *", Timezone: "Europe/Berlin", Enabled: true, Source: "beat_schedule (" + config + ":1)", Fixed: true},
+		{Name: "sun", Task: "dev.echo", Schedule: "sunset at 52.5, 13.4", Source: filepath.Join(folder, "entries.yaml")},
+	}
+	if d := cmp.Diff(want, all); d != "" {
+		t.Error(d)
+	}
+	schedule(0, "", "resume", "sun")
+	if out, _ := schedule(0, "", "list", "-o", "name"); out != "hourly\nsun\n" {
+		t.Errorf("names %q", out)
+	}
+	out, _ = schedule(0, "", "next", "hourly", "-n", "3")
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	if len(lines) != 3 || !strings.HasPrefix(lines[0], "in ") || !strings.Contains(lines[0], ":00:00 CE") || !strings.HasSuffix(lines[0], "\thourly") {
+		t.Errorf("next says\n%s", out)
+	}
+	if _, stderr := schedule(1, "", "pause", "hourly"); !strings.Contains(stderr, "try: change it where it is defined: beat_schedule ("+config) {
+		t.Errorf("an entry of the settings: %s", stderr)
+	}
+	if _, stderr := schedule(1, "", "pause", "hurly"); !strings.Contains(stderr, "there is no entry hurly") {
+		t.Errorf("an entry that is not there: %s", stderr)
+	}
+	schedule(1, "son\n", "remove", "sun")
+	schedule(2, "", "remove", "sun")
+	schedule(0, "sun\n", "remove", "sun")
+	if text, err := os.ReadFile(filepath.Join(folder, "entries.yaml")); err != nil || strings.Contains(string(text), "sun") {
+		t.Errorf("the file holds %q, %v", text, err)
+	}
+}
+
+// TestScheduleRedBeat adds an entry beside a beat that leads, which sends it, and runs it out of its turn.
+func TestScheduleRedBeat(t *testing.T) {
+	t.Parallel()
+	broker := testservice.Redis(t)
+	on := func(args ...string) []string { return append([]string{"-b", broker}, append(args, "-S", "redbeat")...) }
+	b := run{args: on("beat", "-l", "INFO")}.start(t)
+	b.output.waitFor(t, `beat: leading`)
+	command(t, 0, on("schedule", "add", "often", "--task", "dev.add", "--every", "0.5", "--args", "[1, 2]", "--expires", "10m")...)
+	b.output.waitFor(t, `Sending due task often \(dev.add\)`)
+	command(t, 0, on("schedule", "pause", "often")...)
+	if out := command(t, 0, on("schedule", "list", "-o", "plain")...); !strings.HasPrefix(out, "often\tdev.add\tevery 500ms\tpaused\t") {
+		t.Errorf("list says %q", out)
+	}
+	id := strings.TrimSpace(command(t, 0, on("schedule", "run", "often")...))
+	w := run{args: []string{"-b", broker, "worker", "--demo", "-l", "INFO"}}.start(t)
+	w.output.waitFor(t, `Task dev.add\[`+id+`\] succeeded`)
+	command(t, 0, on("schedule", "remove", "often", "--yes")...)
+	if out := command(t, 0, on("schedule", "list", "-o", "json")...); out != "[]\n" {
+		t.Errorf("list says %q", out)
+	}
+}
+
+func TestAway(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	for d, want := range map[time.Duration]string{0: "now", 400 * time.Millisecond: "now", time.Second: "in 1 second", 4 * time.Minute: "in 4 minutes",
+		59*time.Second + 700*time.Millisecond: "in 1 minute", 2*time.Hour + 5*time.Minute + time.Second: "in 2 hours 5 minutes", -49 * time.Hour: "2 days 1 hour ago"} {
+		if got := away(now.Add(d), now); got != want {
+			t.Errorf("%v is %q, want %q", d, got, want)
+		}
+	}
+	for d, want := range map[time.Duration]string{time.Hour: "1h", 90 * time.Second: "1m30s", 10 * time.Minute: "10m", 24 * time.Hour: "24h", time.Second: "1s"} {
+		if got := spanText(d); got != want {
+			t.Errorf("%v is %q, want %q", d, got, want)
+		}
+	}
+}
