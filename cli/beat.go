@@ -114,10 +114,10 @@ func (a *app) beat(ctx context.Context, f *beatFlags) error {
 
 // stopped is nothing if the command was told to stop.
 func stopped(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil
 }
 
 // chordBackend is the result backend for a client that only sends: of a chord it is told the size. Results over rpc are the sender's.

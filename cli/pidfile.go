@@ -17,7 +17,7 @@ func holdPIDFile(path string) (remove func(), err error) {
 		return func() {}, nil
 	}
 	for range 2 {
-		f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644) //nolint:gosec // it is for others to read
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 		if errors.Is(err, fs.ErrExist) {
 			if holder := processOf(path); holder != "" {
 				return nil, &failure{exitCannotCreate, "pidfile " + path + " already exists", "process " + holder + " runs",
@@ -42,7 +42,7 @@ func holdPIDFile(path string) (remove func(), err error) {
 
 // processOf is the process that has a pid file, "" if none that runs.
 func processOf(path string) string {
-	text, err := os.ReadFile(path) //nolint:gosec // the operator names it
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return ""
 	}

@@ -143,7 +143,7 @@ const maxDefinitions = 16 << 20
 func (a *app) readDefinitions(path string) (map[string]any, error) {
 	in := a.stdin
 	if path != "-" {
-		f, err := os.Open(path) //nolint:gosec // the operator names it
+		f, err := os.Open(path)
 		if err != nil {
 			return nil, usage("--file: "+err.Error(), "", "")
 		}
