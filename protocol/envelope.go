@@ -250,7 +250,7 @@ func (s *scanner) address() (string, bool) {
 func AppendEnvelope(dst []byte, m *Message) []byte {
 	dst = slices.Grow(dst, base64.StdEncoding.EncodedLen(len(m.Body))+1024)
 	dst = append(dst, `{"body": "`...)
-	dst = base64.StdEncoding.AppendEncode(dst, m.Body)
+	dst = appendBase64(dst, m.Body)
 	dst = append(dst, `", "content-encoding": `...)
 	dst = serialization.AppendString(dst, m.ContentEncoding)
 	dst = append(dst, `, "content-type": `...)
