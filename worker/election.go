@@ -93,7 +93,7 @@ func electionCommand(_ context.Context, w *Worker, a arguments) (any, error) {
 	if !w.gossip.elections.stand(id, &duty{topic, a.values["action"], len(action)}) {
 		return nil, pythonError("RuntimeError", "election: too many are open")
 	}
-	w.events.tellWorker(event{workerElect, protocol.EventMembers(nil).Text("id", id).Text("topic", topic).JSON("action", action).Int("cver", 1)})
+	w.events.tellWorker(event{kind: workerElect, members: protocol.EventMembers(nil).Text("id", id).Text("topic", topic).JSON("action", action).Int("cver", 1)})
 	return nil, nil //nolint:nilnil // Celery's answer is null
 }
 
@@ -197,7 +197,7 @@ func (e *elections) answers(now time.Time) (ids []string) {
 // close answers, and ends the elections whose time has come. If this worker is elected, it does what is to be done.
 func (e *elections) close(ctx context.Context, now time.Time) {
 	for _, id := range e.answers(now) {
-		e.w.events.tellWorker(event{workerElectAck, protocol.EventMembers(nil).Text("id", id)})
+		e.w.events.tellWorker(event{kind: workerElectAck, members: protocol.EventMembers(nil).Text("id", id)})
 	}
 	e.mu.Lock()
 	type result struct {

@@ -72,11 +72,16 @@ func newEvents(w *Worker) *events {
 type event struct {
 	kind    string
 	members protocol.EventMembers
+	success success // of taskSucceeded, in place of the members
 }
 
 // tellTasks adds events of tasks, in their order.
 func (e *events) tellTasks(all ...event) {
 	for i := range all {
+		if all[i].kind == taskSucceeded {
+			e.tellSuccess(all[i].success)
+			continue
+		}
 		e.tellTask(all[i].kind, func(m protocol.EventMembers) protocol.EventMembers { return append(m, all[i].members...) })
 	}
 }

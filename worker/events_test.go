@@ -314,7 +314,7 @@ func TestEventsWithoutBroker(t *testing.T) {
 	text := strings.Repeat("x", maxEventText)
 	const many = 3 * maxWaitingEvents / maxEventText
 	for i := range many {
-		e.tellTasks(event{"task-custom", protocol.EventMembers(nil).Int("n", int64(i)).Text("text", text)})
+		e.tellTasks(event{kind: "task-custom", members: protocol.EventMembers(nil).Int("n", int64(i)).Text("text", text)})
 	}
 	e.mu.Lock()
 	if e.bytes > maxWaitingEvents || e.dropped == 0 {
@@ -448,7 +448,7 @@ func TestHeartbeatsInAFlood(t *testing.T) {
 	var flooded atomic.Bool
 	f := &flood{Transport: s.client.Transport(), again: func() {
 		if flooded.Load() {
-			s.worker.events.tellTasks(event{"task-custom", protocol.EventMembers(nil).Text("text", strings.Repeat("x", fullBytes))})
+			s.worker.events.tellTasks(event{kind: "task-custom", members: protocol.EventMembers(nil).Text("text", strings.Repeat("x", fullBytes))})
 		}
 	}}
 	var err error

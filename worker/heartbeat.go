@@ -28,7 +28,7 @@ func (w *Worker) workerEvent(kind string) event {
 	version, _ := moduleversion.Read()
 	system := runtime.GOOS // as Python's platform.system writes it
 	var m protocol.EventMembers
-	return event{kind, m.Float("freq", w.events.interval.Seconds()).Int("active", int64(len(w.active.undecided()))).Int("processed", processed).
+	return event{kind: kind, members: m.Float("freq", w.events.interval.Seconds()).Int("active", int64(len(w.active.undecided()))).Int("processed", processed).
 		Floats("loadavg", loadAverage()...).Text("sw_ident", "gelery").Text("sw_ver", version).
 		Text("sw_sys", strings.ToUpper(system[:1])+system[1:])}
 }

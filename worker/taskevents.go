@@ -45,9 +45,9 @@ func (e *events) ofRun(o *outcome, x *execution, c *completion) []event {
 	case protocol.Success:
 		return e.ofSuccess(x.job, c.result, c.runtime)
 	case protocol.Retry:
-		return []event{{"task-retried", ofTask(r, len(c.traceback)).Text("exception", exceptionRepr(c.exception)).Text("traceback", cut(c.traceback))}}
+		return []event{{kind: "task-retried", members: ofTask(r, len(c.traceback)).Text("exception", exceptionRepr(c.exception)).Text("traceback", cut(c.traceback))}}
 	case protocol.Failure:
-		failed := event{"task-failed", ofTask(r, len(c.traceback)).Text("exception", exceptionRepr(c.exception)).
+		failed := event{kind: "task-failed", members: ofTask(r, len(c.traceback)).Text("exception", exceptionRepr(c.exception)).
 			OptionalText("traceback", cut(c.traceback))}
 		if o.verdict == transport.Reject && !o.settled {
 			return []event{rejectedEvent(r, false), failed}
@@ -68,12 +68,29 @@ func (e *events) ofSuccess(j *job, result any, runtime time.Duration) []event {
 	if !e.tasks.Load() {
 		return nil
 	}
+	return []event{{kind: taskSucceeded, success: success{j.request.ID, j.task, result, runtime}}}
+}
+
+const taskSucceeded = "task-succeeded"
+
+// success is what the event of a task that has succeeded is written from, when it is told: most events are such.
+type success struct {
+	id      string
+	task    *registered
+	result  any // canonical
+	runtime time.Duration
+}
+
+// tellSuccess tells of a task that has succeeded.
+func (e *events) tellSuccess(s success) {
 	text := "None" // as of most tasks
-	if result != nil {
-		secrets := e.w.secrets(j.task)
-		text = secrets.Repr(result, eventReprSize)
+	if s.result != nil {
+		secrets := e.w.secrets(s.task)
+		text = secrets.Repr(s.result, eventReprSize)
 	}
-	return []event{{"task-succeeded", ofTask(j.request, len(text)).Text("result", text).Float("runtime", runtime.Seconds())}}
+	e.tellTask(taskSucceeded, func(m protocol.EventMembers) protocol.EventMembers {
+		return m.Text("uuid", s.id).Text("result", text).Float("runtime", s.runtime.Seconds())
+	})
 }
 
 // ofRefusal are the events of a message that is not run; nil: there are none.
@@ -81,7 +98,7 @@ func (e *events) ofRefusal(r *protocol.Request, x *protocol.Exception) []event {
 	if !e.tasks.Load() || r.ID == "" {
 		return nil
 	}
-	return []event{{"task-failed", ofTask(r, 0).Text("exception", exceptionRepr(x))}}
+	return []event{{kind: "task-failed", members: ofTask(r, 0).Text("exception", exceptionRepr(x))}}
 }
 
 // ofRevocation are the events of a task that is discarded before its run: it is "expired" or "revoked".
@@ -98,7 +115,7 @@ func ofTask(r *protocol.Request, more int) protocol.EventMembers {
 }
 
 func rejectedEvent(r *protocol.Request, requeue bool) event {
-	return event{"task-rejected", ofTask(r, 0).Bool("requeue", requeue)}
+	return event{kind: "task-rejected", members: ofTask(r, 0).Bool("requeue", requeue)}
 }
 
 // revokedEvent tells of a task that was terminated with a signal; 0: it was discarded.
@@ -109,7 +126,7 @@ func revokedEvent(r *protocol.Request, signal int8, expired bool) event {
 	} else {
 		m = m.Int("signum", int64(signal))
 	}
-	return event{"task-revoked", m.Bool("expired", expired)}
+	return event{kind: "task-revoked", members: m.Bool("expired", expired)}
 }
 
 // tellOutcomes tells of outcomes that are stored.
