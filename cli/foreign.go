@@ -33,7 +33,6 @@ var foreignWorker = []foreignFlag{
 	{"discard", "", true, "empty the queues before, with the command purge"},
 	{"include", "I", false, "tasks are compiled in; import their package and register them in the mux"},
 	{"optimization", "O", false, ""}, // every worker is "fair": a task goes to a free slot only
-	{"without-mingle", "", true, ""},
 }
 
 var foreignBeat = []foreignFlag{

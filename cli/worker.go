@@ -53,6 +53,7 @@ func (f *workerFlags) add(cmd *cobra.Command, logLevel string) {
 	addSetting(cmd, "heartbeat-interval", "", "how often monitors are told that the worker is alive", "worker_heartbeat_interval")
 	addSetting(cmd, "without-heartbeat", "", "do not tell them", "worker_without_heartbeat")
 	addSetting(cmd, "without-gossip", "", "do not hear other workers, nor take part in elections", "worker_without_gossip")
+	addSetting(cmd, "without-mingle", "", "do not ask other workers what is revoked", "worker_without_mingle")
 	addSetting(cmd, "statedb", "S", "`path` of the file that keeps what is revoked over a restart", "worker_state_db")
 	addSetting(cmd, "stop-timeout", "", "how long a warm stop waits for running tasks", "worker_stop_timeout")
 	addSetting(cmd, "soft-stop-timeout", "", "how long running tasks may go on when a cold stop is asked for", "worker_soft_shutdown_timeout")

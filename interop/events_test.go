@@ -2,6 +2,7 @@ package interop
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -409,6 +410,27 @@ func TestMingle(t *testing.T) {
 				t.Errorf("the Python worker knows as revoked %s %s", a.Value, a.Error)
 			}
 			wantResult(t, dial(t, s, 2), "py.add", []any{2, 3}, int64(5))
+		})
+		c.To(PythonToGo).Cell(t, "a Go worker mingles", func(t *testing.T) {
+			revoke("py1@box", "revoked-at-python")
+			later := golang
+			later.Queue = "later"
+			var worker *Process
+			eventually(t, "a worker that starts has its answer within the second", func() bool { // of a busy machine
+				worker = StartGelery(t, later, "-n", "go2@box")
+				worker.WaitFor(t, `mingle: (sync complete|all alone)`, patience)
+				a := driver.Do(t, Command{Op: "control", Task: "revoked", Timeout: 10, Options: map[string]any{"destination": []string{"go2@box"}}})
+				if strings.Contains(string(a.Value), "revoked-at-python") && strings.Contains(string(a.Value), "revoked-at-go") {
+					return true
+				}
+				worker.Kill()
+				return false
+			})
+			r := send(t, dial(t, later, 2), "dev.add", []any{1, 2}, task.ID("revoked-at-python"))
+			if _, err := r.Get(within(t)); !errors.Is(err, task.ErrRevoked) {
+				t.Errorf("a task that was revoked at the Python worker ends with %v", err)
+			}
+			worker.WaitFor(t, `Discarding revoked task: dev\.add\[revoked-at-python\]`, patience)
 		})
 	})
 }

@@ -85,6 +85,7 @@ var (
 		"HeartbeatInterval":        "worker_heartbeat_interval",
 		"DisableHeartbeat":         "worker_without_heartbeat",
 		"DisableGossip":            "worker_without_gossip",
+		"DisableMingle":            "worker_without_mingle",
 		"RevokesMax":               "worker_revokes_max",
 		"RevokeExpires":            "worker_revoke_expires",
 		"StateFile":                "worker_state_db",

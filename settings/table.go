@@ -236,6 +236,8 @@ var table = []Setting{
 		use: to(func(c *configs) *bool { return &c.worker.DisableHeartbeat })},
 	{Name: "worker_without_gossip", Own: true, Type: Boolean, Default: "false", Meaning: "do not hear other workers, nor take part in elections: --without-gossip",
 		use: to(func(c *configs) *bool { return &c.worker.DisableGossip })},
+	{Name: "worker_without_mingle", Own: true, Type: Boolean, Default: "false", Meaning: "do not ask other workers what is revoked: --without-mingle",
+		use: to(func(c *configs) *bool { return &c.worker.DisableMingle })},
 	{Name: "worker_state_db", Type: Text, Meaning: "path of the file that keeps what is revoked over a restart",
 		use: to(func(c *configs) *string { return &c.worker.StateFile })},
 	{Name: "worker_chord_size_timeout", Own: true, Type: Seconds, Default: "300", Meaning: "how long a chord may have no size once a part of it is done", check: notZero,

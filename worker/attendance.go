@@ -50,6 +50,9 @@ func (a *attendance) begin() {
 	a.actors.Go(func() { a.w.revoked.keep(a.ctx, a.since) })
 	if c := a.control; c != nil {
 		a.actors.Go(func() { c.talk(a.ctx) })
+		if !a.w.config.DisableMingle {
+			a.actors.Go(func() { a.w.mingle(a.ctx, c) })
+		}
 	}
 }
 

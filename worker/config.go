@@ -138,6 +138,9 @@ type Config struct {
 	// DisableGossip leaves unheard what other workers tell of themselves: no part is taken in elections, and the logical clock
 	// follows remote control alone. It saves a subscription. Default false. celery worker --without-gossip.
 	DisableGossip bool
+	// DisableMingle asks no other worker at the start what is revoked, and tells none. Without remote control none is asked in any
+	// case. Default false. celery worker --without-mingle.
+	DisableMingle bool
 	// RevokesMax is how many revoked ids the worker keeps in mind, and as many stamps. Default: the environment's
 	// CELERY_WORKER_REVOKES_MAX, else 50,000.
 	RevokesMax int

@@ -9,6 +9,7 @@ import (
 
 	"github.com/gelery/gelery/protocol"
 	"github.com/gelery/gelery/task"
+	"github.com/gelery/gelery/transport"
 )
 
 // neighbour starts another worker on the site's broker, with what it logs.
@@ -178,4 +179,34 @@ func TestGossipBounds(t *testing.T) {
 	if len(w.gossip.peers)+len(w.gossip.elections.all)+w.gossip.elections.actions != 0 {
 		t.Error("they are kept for ever")
 	}
+}
+
+// TestMingleOfTwo: one that starts learns what its neighbours know as revoked, and tells them what it knows.
+func TestMingleOfTwo(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.start(Config{Hostname: "first@box"})
+	s.worker.revoked.heard(transport.RevokedSet, "revoked-at-first")
+	knows := func(w *Worker, id string) bool {
+		_, yes := w.revoked.holds(&protocol.Request{Headers: protocol.Headers{ID: id}})
+		return yes
+	}
+	for learnt := false; !learnt; { // on a busy machine an answer may take more than the second that is waited for it
+		log := &lines{}
+		second, err := New(s.client, NewMux(), Config{Hostname: "second@box", Queues: []string{"other"}, Logger: slog.New(slog.NewTextHandler(log, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		second.revoked.heard(transport.RevokedSet, "revoked-at-second")
+		ctx, cancel := context.WithCancel(s.context())
+		done := make(chan error, 1)
+		go func() { done <- second.Run(ctx) }()
+		s.eventually("it has asked", func() bool { return log.count("mingle: ") > 0 })
+		learnt = knows(second, "revoked-at-first")
+		cancel()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.eventually("the first has heard of it", func() bool { return knows(s.worker, "revoked-at-second") })
 }

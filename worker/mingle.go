@@ -2,9 +2,12 @@ package worker
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
+	"time"
 
+	"github.com/gelery/gelery/protocol"
 	"github.com/gelery/gelery/transport"
 )
 
@@ -17,14 +20,63 @@ func helloCommand(_ context.Context, w *Worker, a arguments) (any, error) {
 		return nil, err
 	}
 	w.log.Info("sync with " + from)
-	if theirs, ok := a.values["revoked"].(map[string]any); ok && len(theirs) > 0 {
-		w.revoked.heard(transport.RevokedSet, slices.Collect(maps.Keys(theirs))...)
-	}
+	w.revoked.learn(a.values["revoked"])
+	return map[string]any{"revoked": w.revoked.told(), "clock": w.clock.Add(1)}, nil
+}
+
+// told is what is revoked as neighbours tell it each other: [seconds, id] by id.
+func (r *revoked) told() map[string]any {
 	ours := map[string]any{}
-	w.revoked.mu.RLock()
-	for id, at := range w.revoked.ids.all() {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for id, at := range r.ids.all() {
 		ours[id] = []any{float64(at.UnixMicro()) / 1e6, id}
 	}
-	w.revoked.mu.RUnlock()
-	return map[string]any{"revoked": ours, "clock": w.clock.Add(1)}, nil
+	return ours
+}
+
+// learn takes in what a neighbour tells, as of now.
+func (r *revoked) learn(told any) {
+	if theirs, ok := told.(map[string]any); ok && len(theirs) > 0 {
+		r.heard(transport.RevokedSet, slices.Collect(maps.Keys(theirs))...)
+	}
+}
+
+// mingleTimeout is how long the next answer of a neighbour is waited for, Celery's second.
+const mingleTimeout = time.Second
+
+// mingle asks the neighbours what this worker has missed: what is revoked, and how late it is by their clocks. It asks beside the
+// first tasks, which do not wait for it; those that wait when an answer comes are looked at again.
+func (w *Worker) mingle(ctx context.Context, c *control) {
+	request := &protocol.PidboxRequest{Method: "hello", Clock: int(w.clock.Add(1)),
+		Arguments: map[string]any{"from_node": w.config.Hostname, "revoked": w.revoked.told()}}
+	nodes := 0
+	err := transport.Collect(ctx, w.client.Transport(), request, c.serializer, mingleTimeout, func(d *transport.Delivery) bool {
+		if d.Err != nil {
+			return true
+		}
+		reply, err := protocol.DecodePidboxReply(d.Message, w.accept)
+		if err != nil || reply.Ticket != request.Ticket || reply.Node == w.config.Hostname {
+			return true
+		}
+		w.hearClock(int64(reply.Clock))
+		if theirs, ok := reply.Value.(map[string]any); ok {
+			nodes++
+			w.revoked.learn(theirs["revoked"])
+			if clock, ok := theirs["clock"].(int64); ok {
+				w.hearClock(clock)
+			}
+		}
+		return true
+	})
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		w.log.Warn("mingle: the neighbours were not asked what is revoked", "error", err)
+	case nodes == 0:
+		w.log.Info("mingle: all alone")
+	default:
+		w.log.Info(fmt.Sprintf("mingle: sync with %d nodes", nodes))
+		w.log.Info("mingle: sync complete")
+	}
 }
