@@ -18,6 +18,9 @@ func TestMain(m *testing.M) {
 	if text := os.Getenv(beatVariable); text != "" {
 		beBeat(text)
 	}
+	if url := os.Getenv(djangoBeatVariable); url != "" {
+		beDjangoBeat(url)
+	}
 	// A test waits for the start of a process or for the clock most of the time: as many at once as there are cores would
 	// leave these idle.
 	flag.Parse()

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the full test run needs and the machine lacks: redis-server, rabbitmq-server, PostgreSQL, MariaDB, a headless
-# Chromium, one Python environment for each Celery version the interop tests speak with one for what monitors clusters, one with RedBeat, and
-# Celery's own integration suite. Safe to run again; then it takes less than a second.
+# Chromium, one Python environment for each Celery version the interop tests speak with, one for what monitors clusters, one each
+# for RedBeat and django-celery-beat, and Celery's own integration suite. Safe to run again; then it takes less than a second.
 #
 #   PYTHON=/path/to/python3.11   the interpreter to make the environments from
 source "$(dirname "$0")/common.sh"
@@ -148,7 +148,7 @@ install_venvs() {
 		python=$(find_python) || die "no fitting Python is here" "Celery 5.2 to 5.6 and celery-exporter together need Python 3.11 or 3.12 with venv" "set PYTHON to such an interpreter"
 	fi
 	mkdir -p .venv
-	for name in "${CELERY_VERSIONS[@]/#/celery-}" monitoring redbeat; do
+	for name in "${CELERY_VERSIONS[@]/#/celery-}" monitoring redbeat django; do
 		[ "$(cat ".venv/$name/stamp" 2>/dev/null)" = "$(stamp "$name" "$python")" ] || missing+=("$name")
 	done
 	[ ${#missing[@]} != 0 ] || return 0

@@ -12,13 +12,13 @@ Every command names the backend's URL as "task". Commands ("op"):
 import datetime as dt
 import os
 from types import SimpleNamespace
-from urllib.parse import urlsplit
 
 from celery import Celery
 from celery.backends.database import DatabaseBackend
 from celery.exceptions import TaskRevokedError
 from celery.result import ResultBase, result_from_tuple
 
+import djangodb
 import driver
 from app import CardDeclined
 from values import SETS, same, short
@@ -104,28 +104,7 @@ def cleanup(command):
     return {}
 
 
-def set_up_django(url):
-    import django
-    from django.conf import settings
-    from django.core.management import call_command
-
-    place = urlsplit(url)
-    if place.scheme == "sqlite":
-        database = {"ENGINE": "django.db.backends.sqlite3", "NAME": place.path[1:]}
-    else:
-        if place.scheme == "mysql":
-            import pymysql
-
-            pymysql.install_as_MySQLdb()
-        database = {"ENGINE": "django.db.backends." + place.scheme, "NAME": place.path[1:], "USER": place.username,
-                    "HOST": place.hostname, "PORT": place.port}
-    settings.configure(DATABASES={"default": database}, INSTALLED_APPS=["django_celery_results"], USE_TZ=True,
-                       DEFAULT_AUTO_FIELD="django.db.models.AutoField")
-    django.setup()
-    call_command("migrate", verbosity=0)
-
-
 if __name__ == "__main__":
     if os.environ.get("DJANGO"):
-        set_up_django(os.environ["RESULT_BACKEND"])
+        djangodb.set_up(os.environ["RESULT_BACKEND"], "django_celery_results")
     driver.main({f.__name__: f for f in (keep, outcome, save, restore, delete, cleanup, driver.hello)})

@@ -199,13 +199,31 @@ func testRows(t *testing.T, url string) {
 	if row := find(t, s, "ended"); row.enabled || !row.lastRunAt.IsZero() {
 		t.Errorf("what has ended is not disabled: %+v", row)
 	}
-	// A time in our own rows is what the row says.
 	mark := scheduler.Mark{Entry: due[0].Entry, State: scheduler.State{LastRunAt: end, TotalRunCount: 8}, Next: end.Add(time.Minute)}
 	if err := l.Mark(t.Context(), []scheduler.Mark{mark}); err != nil {
 		t.Fatal(err)
 	}
-	if row := find(t, s, "good"); !row.lastRunAt.Equal(end) || row.count != 8 || !row.enabled {
+	row := find(t, s, "good")
+	if !row.lastRunAt.Equal(end) || row.count != 8 || !row.enabled {
 		t.Errorf("after a run: %+v", row)
+	}
+	// Somebody saves the row who has read it before that run.
+	execute(t, s, "UPDATE ", taskTable, " SET args = '[1]', total_run_count = 7, last_run_at = ", s.dialect.time(now), ", date_changed = ", s.dialect.stamp(end),
+		" WHERE name = 'good'")
+	mark.State, mark.Next = scheduler.State{LastRunAt: end.Add(time.Minute), TotalRunCount: 9}, end.Add(2*time.Minute)
+	if err := l.Mark(t.Context(), []scheduler.Mark{mark}); err != scheduler.ErrChanged { //nolint:errorlint // it is that one
+		t.Errorf("marked what was changed: %v", err)
+	}
+	due, _, err = l.Due(t.Context(), end.Add(time.Minute), 10)
+	if err != nil || len(due) != 1 || due[0].State != (scheduler.State{LastRunAt: end, TotalRunCount: 8}) {
+		t.Fatalf("due after the change: %v, %v", due, err)
+	}
+	mark.Entry = due[0].Entry
+	if err := l.Mark(t.Context(), []scheduler.Mark{mark}); err != nil {
+		t.Fatal(err)
+	}
+	if row := find(t, s, "good"); row.count != 9 || row.args != "[1]" {
+		t.Errorf("after another run: %+v", row)
 	}
 }
 

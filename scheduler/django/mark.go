@@ -118,6 +118,7 @@ type movedRow struct {
 
 func newMoved(row *taskRow, m scheduler.Mark, now time.Time) movedRow {
 	after := *row
+	after.ran = state{}
 	after.lastRunAt = m.State.LastRunAt.UTC().Truncate(time.Microsecond)
 	after.count = min(m.State.TotalRunCount, mostRuns)
 	after.changed = now.UTC().Truncate(time.Microsecond)

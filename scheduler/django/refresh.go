@@ -97,6 +97,9 @@ func (l *lease) load(ctx context.Context) error {
 // set puts a row into the table, if it is another one than it was.
 func (l *lease) set(r, before *taskRow, all schedules) {
 	c := &l.read
+	if before != nil {
+		r.keep(before)
+	}
 	k := r.kind()
 	same := before != nil && before.definition == r.definition && (k == noKind || sameSchedule(c.schedules[k], all[k], r.schedule[k].Int64))
 	if same && (before.state == r.state || c.wrong[r.name]) {

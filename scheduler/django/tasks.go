@@ -22,6 +22,7 @@ type taskRow struct {
 	id int64
 	definition
 	state
+	ran state // what the leader knows better, see keep
 }
 
 // definition is what a person has written. It is comparable.
@@ -40,6 +41,22 @@ type state struct {
 	lastRunAt time.Time // zero: NULL
 	count     int64
 	changed   time.Time // date_changed
+}
+
+// known is what became of the row, as far as is known.
+func (r *taskRow) known() state {
+	if r.ran.count > r.count {
+		return r.ran
+	}
+	return r.state
+}
+
+// keep takes over what is known of a row as it was before. Who changes a row with Django writes all of its columns, as they were
+// when it was read: what ran meanwhile seems not to have run. What goes back in both its time and its count is taken for that.
+func (r *taskRow) keep(before *taskRow) {
+	if k := before.known(); !r.lastRunAt.IsZero() && r.lastRunAt.Before(k.lastRunAt) && r.count < k.count {
+		r.ran = k
+	}
 }
 
 func (d dialect) scanTask(scan func(into ...any) error) (*taskRow, error) {
@@ -125,7 +142,8 @@ func (s *Store) record(r *taskRow, all schedules) (scheduler.Record, error) {
 // lastState is the state by which the entry goes on. Without last_run_at that is the time when the row was changed last; but what
 // is due since its start, and what comes once, comes however long ago it was, as in Python.
 func (r *taskRow) lastState(schedule scheduler.Schedule) scheduler.State {
-	last := r.lastRunAt
+	known := r.known()
+	last := known.lastRunAt
 	if last.IsZero() {
 		last = r.changed
 		if !r.start.IsZero() && r.start.Before(last) {
@@ -135,7 +153,7 @@ func (r *taskRow) lastState(schedule scheduler.Schedule) scheduler.State {
 			last = once.At.Add(-time.Microsecond)
 		}
 	}
-	return scheduler.State{LastRunAt: last, TotalRunCount: r.count}
+	return scheduler.State{LastRunAt: last, TotalRunCount: known.count}
 }
 
 // signature makes what the row sends, or says which field is wrong. To what would not expire by itself the end of the row is its
