@@ -70,6 +70,7 @@ func newDjangoSide(t *testing.T, database string, s Settings) *djangoSide {
 	}
 	d := &djangoSide{Settings: s, version: v, database: database, self: self}
 	d.driver = v.startDriver(t, d.command(t, "python", "djangobeat.py"))
+	d.do(t, Command{Op: "migrate", Timeout: 240})
 	return d
 }
 
@@ -84,7 +85,9 @@ func (d *djangoSide) python(t *testing.T) *Process {
 	t.Helper()
 	cmd := d.command(t, "celery", "-A", "djangobeat", "beat", "-S", "django_celery_beat.schedulers:DatabaseScheduler", "--max-interval", "1", "-l", "info",
 		"--pidfile=")
-	return Start(t, "python-beat", cmd)
+	p := Start(t, "python-beat", cmd)
+	p.WaitFor(t, "beat: Starting", 4*time.Minute)
+	return p
 }
 
 func (d *djangoSide) golang(t *testing.T) *Process {

@@ -2,6 +2,7 @@
 application of ``celery -A djangobeat beat -S django``, and run by itself Django's side of its tables on command, by
 driver.py's protocol:
 
+    migrate makes the tables
     create  args: rows of PeriodicTask as objects, in which a schedule is an object of its own: {"interval": {"every": 1, …}}
     change  id: the name, kwargs: fields to set, as the admin pages do
     rows    all rows, by name
@@ -66,4 +67,4 @@ def due(command):
 
 
 if __name__ == "__main__":
-    driver.main({f.__name__: f for f in (create, change, rows, due, driver.hello)})
+    driver.main({f.__name__: f for f in (djangodb.migrate, create, change, rows, due, driver.hello)})

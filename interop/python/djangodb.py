@@ -3,10 +3,9 @@ from urllib.parse import urlsplit
 
 
 def set_up(url, app):
-    """Sets Django up for a database, by the URL that Go has of it, with one app, and makes the app's tables."""
+    """Sets Django up for a database, by the URL that Go has of it, with one app."""
     import django
     from django.conf import settings
-    from django.core.management import call_command
 
     place = urlsplit(url)
     if place.scheme == "sqlite":
@@ -21,4 +20,11 @@ def set_up(url, app):
     settings.configure(DATABASES={"default": database}, INSTALLED_APPS=[app], USE_TZ=True,
                        DEFAULT_AUTO_FIELD="django.db.models.AutoField")
     django.setup()
+
+
+def migrate(command=None):
+    """Makes the tables of the app."""
+    from django.core.management import call_command
+
     call_command("migrate", verbosity=0)
+    return {}

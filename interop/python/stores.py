@@ -107,4 +107,5 @@ def cleanup(command):
 if __name__ == "__main__":
     if os.environ.get("DJANGO"):
         djangodb.set_up(os.environ["RESULT_BACKEND"], "django_celery_results")
+        djangodb.migrate()
     driver.main({f.__name__: f for f in (keep, outcome, save, restore, delete, cleanup, driver.hello)})
