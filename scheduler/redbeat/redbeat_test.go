@@ -4,6 +4,8 @@ import (
 	"log/slog"
 	"testing"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/gelery/gelery/internal/testservice"
 	"github.com/gelery/gelery/scheduler"
 	"github.com/gelery/gelery/scheduler/storetest"
@@ -34,3 +36,6 @@ func TestContract(t *testing.T) {
 		return func() scheduler.Store { return opened(t, Config{URL: url}) }
 	})
 }
+
+// z is a member of a zset.
+func z(score float64, member string) redis.Z { return redis.Z{Score: score, Member: member} }
