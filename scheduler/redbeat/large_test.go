@@ -26,7 +26,7 @@ func BenchmarkHundredThousand(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		last := now.Add(time.Duration(i/1000)*60*time.Second - time.Hour + time.Minute) // a thousand each minute
+		last := now.Add(time.Duration(i/1000)*60*time.Second - 2*time.Hour + time.Minute) // a thousand each minute
 		if r.meta, err = writeMeta(scheduler.State{LastRunAt: last, TotalRunCount: 1}, ""); err != nil {
 			b.Fatal(err)
 		}
