@@ -79,8 +79,8 @@ func isPlaceholder(definition map[string]any) bool {
 }
 
 // write is what Redis gets of an entry, of which it has had old: its definition and what is ours beside it. What others have
-// added to the old definition is kept. alone tells that RedBeat is to leave it alone.
-func (c codec) write(e *scheduler.Entry, old raw) (r raw, alone bool, err error) {
+// added to the old definition is kept.
+func (c codec) write(e *scheduler.Entry, old raw) (r raw, err error) {
 	schedule, ok := c.writeSchedule(e.Schedule)
 	plain := *e
 	if _, ours := e.Schedule.(*Recurrence); ours {
@@ -88,7 +88,7 @@ func (c codec) write(e *scheduler.Entry, old raw) (r raw, alone bool, err error)
 	}
 	whole, err := plain.Definition()
 	if err != nil {
-		return raw{}, false, err
+		return raw{}, err
 	}
 	r.meta = old.meta
 	definition, err := dictOf(old.definition)
@@ -96,7 +96,7 @@ func (c codec) write(e *scheduler.Entry, old raw) (r raw, alone bool, err error)
 		definition = map[string]any{} // it is put right
 	}
 	name, isName := whole["task"].(string)
-	alone = !ok || !isName || !e.End.IsZero() || e.OneOff
+	alone := !ok || !isName || !e.End.IsZero() || e.OneOff
 	values := map[string]any{"name": e.Name, "task": name, "args": whole["args"], "kwargs": whole["kwargs"], "options": whole["options"],
 		"schedule": schedule, "enabled": !e.Paused}
 	for field, empty := range map[string]any{"args": []any{}, "kwargs": map[string]any{}, "options": map[string]any{}} {
@@ -111,7 +111,7 @@ func (c codec) write(e *scheduler.Entry, old raw) (r raw, alone bool, err error)
 	extra := map[string]any{}
 	if alone {
 		if _, ours := e.Schedule.(*Recurrence); ours {
-			return raw{}, false, &scheduler.EntryError{Entry: e.Name, Field: "schedule", Err: errors.New("with an rrule it can have no end, no one_off, and only arguments that RedBeat can hold")}
+			return raw{}, &scheduler.EntryError{Entry: e.Name, Field: "schedule", Err: errors.New("with an rrule it can have no end, no one_off, and only arguments that RedBeat can hold")}
 		}
 		values = map[string]any{"name": e.Name, "task": e.Task.Name(), "args": []any{}, "kwargs": map[string]any{}, "options": map[string]any{}, "enabled": false,
 			"schedule": map[string]any{typeKey: "interval", "every": placeholderEvery, "relative": false}}
@@ -128,9 +128,9 @@ func (c codec) write(e *scheduler.Entry, old raw) (r raw, alone bool, err error)
 		r.extra, err = textOf(extra)
 	}
 	if err != nil {
-		return raw{}, false, &scheduler.EntryError{Entry: e.Name, Err: err}
+		return raw{}, &scheduler.EntryError{Entry: e.Name, Err: err}
 	}
-	return r, alone, nil
+	return r, nil
 }
 
 // pause is r with the entry paused or not, and nothing else changed.

@@ -22,7 +22,7 @@ func BenchmarkHundredThousand(b *testing.B) {
 	pipe := s.client.Pipeline()
 	for i := range entries {
 		e.Name = fmt.Sprint("entry ", i)
-		r, _, err := s.codec.write(e, raw{})
+		r, err := s.codec.write(e, raw{})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -125,7 +125,7 @@ func (s *Store) put(ctx context.Context, e *scheduler.Entry, static bool) error 
 			paused.Paused = true
 			write = &paused
 		}
-		r, _, err := s.codec.write(write, old)
+		r, err := s.codec.write(write, old)
 		if err != nil {
 			return raw{}, nil, err
 		}
