@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/gelery/gelery/protocol"
@@ -62,8 +63,8 @@ type Beat struct {
 // batch is how many due entries are dealt with at once.
 const batch = 250
 
-// sendTimeout is how long the broker may take for a batch before it is tried again.
-const sendTimeout = 10 * time.Second
+// sendTimeout is how long the loop waits for the broker. What it has not taken then holds up nothing else.
+const sendTimeout = 2 * time.Second
 
 // retryDelay is the first pause after a failure of store or broker; it doubles up to retryMost.
 const (
@@ -151,16 +152,21 @@ func (b *Beat) lead(ctx context.Context, lease Lease) error {
 		}
 	}()
 
+	unsent := newRetrier(b, lease)
+	var retrying sync.WaitGroup
+	retrying.Go(func() { unsent.run(ctx) })
+	defer func() { cancel(nil); retrying.Wait() }()
+
 	clock := newWallClock(b.now)
 	begun := false
 	for tries := 0; ctx.Err() == nil; {
 		var next time.Time
 		var err error
 		if jumped := clock.jumped(); jumped || !begun {
-			err = b.begin(ctx, lease)
+			err = b.begin(ctx, lease, unsent)
 		}
 		if err == nil {
-			next, err = b.tick(ctx, lease)
+			next, err = b.tick(ctx, lease, unsent)
 		}
 		if errors.Is(err, ErrNotLeading) {
 			return err
@@ -182,7 +188,7 @@ func (b *Beat) lead(ctx context.Context, lease Lease) error {
 }
 
 // begin does what the beat before has left, or this one before the store failed it, and heeds the clock.
-func (b *Beat) begin(ctx context.Context, lease Lease) error {
+func (b *Beat) begin(ctx context.Context, lease Lease, unsent *retrier) error {
 	n, err := lease.Rewind(ctx, b.now())
 	if err != nil {
 		return err
@@ -195,11 +201,14 @@ func (b *Beat) begin(ctx context.Context, lease Lease) error {
 		return err
 	}
 	b.log.Warn("beat: sending again what was marked and perhaps not sent", "runs", len(left))
-	return b.send(ctx, lease, left)
+	for _, r := range left {
+		unsent.add(r, 0)
+	}
+	return nil
 }
 
 // tick deals with one batch of what is due, and returns when to look again.
-func (b *Beat) tick(ctx context.Context, lease Lease) (time.Time, error) {
+func (b *Beat) tick(ctx context.Context, lease Lease, unsent *retrier) (time.Time, error) {
 	now := b.now()
 	due, next, err := lease.Due(ctx, now, batch)
 	b.stats.looked.Store(now.UnixNano())
@@ -223,7 +232,7 @@ func (b *Beat) tick(ctx context.Context, lease Lease) (time.Time, error) {
 	if err := lease.Mark(ctx, marks); err != nil {
 		return next, err
 	}
-	if err := b.send(ctx, lease, runs); err != nil {
+	if err := b.send(ctx, lease, unsent, runs); err != nil {
 		return next, err
 	}
 	if len(due) == batch { // there may be more
@@ -257,43 +266,61 @@ func outlasting(ctx context.Context, lease Lease) (context.Context, func()) {
 	return lasting, func() { unwatch(); cancel(nil) }
 }
 
-// send hands runs to the broker, for as long as it takes, and reports them as done.
-func (b *Beat) send(ctx context.Context, lease Lease, runs []Run) error {
-	ctx, cancel := outlasting(ctx, lease)
-	defer cancel()
-	left := runs
-	for tries := 0; len(left) > 0; {
-		sigs := make([]task.Signature, len(left))
-		for i, r := range left {
-			sigs[i] = r.Task
-		}
-		sending, cancel := context.WithTimeout(ctx, sendTimeout)
-		errs := b.client.ApplyOnce(sending, sigs)
-		cancel()
-		if err := context.Cause(ctx); err != nil {
-			return err
-		}
-		now := b.now()
-		var again []Run
-		var away error
-		for i, r := range left {
-			switch err := errs[i]; {
-			case err == nil:
-				b.sent(ctx, r, now)
-			case brokerAway(err):
-				again, away = append(again, r), err
-			default:
-				b.stats.failed.Add(1)
-				b.log.Error("beat: a run cannot be sent, and is left out", "entry", r.Entry, "id", r.ID, "error", err)
-			}
-		}
-		if left = again; away != nil {
-			b.stats.brokerErrors.Add(1)
-			b.log.Error("beat: the broker does not take what is due; it is tried again", "runs", len(left), "error", away)
-			tries = pause(ctx, tries)
+// send hands runs to the broker and reports them as done. What it does not take now is left to the retrier.
+func (b *Beat) send(ctx context.Context, lease Lease, unsent *retrier, runs []Run) error {
+	fresh := make([]Run, 0, len(runs))
+	for _, r := range runs {
+		if unsent.has(r.Entry) { // behind what is before it
+			unsent.add(r, 0)
+		} else {
+			fresh = append(fresh, r)
 		}
 	}
-	return retry(ctx, b.log, func() error { return lease.Done(ctx, runs) })
+	if len(fresh) == 0 {
+		return nil
+	}
+	ctx, cancel := outlasting(ctx, lease)
+	defer cancel()
+	done, away, err := b.try(ctx, fresh, sendTimeout)
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	if len(away) > 0 {
+		b.log.Error("beat: the broker, or a backend that a chord needs, does not take what is due; it is tried again", "runs", len(away), "entry", away[0].Entry, "error", err)
+		for _, r := range away {
+			unsent.add(r, 1)
+		}
+	}
+	return retry(ctx, b.log, func() error { return lease.Done(ctx, done) })
+}
+
+// try sends runs. done are with the broker or can never be; away those that may be sent later, err why.
+func (b *Beat) try(ctx context.Context, runs []Run, timeout time.Duration) (done, away []Run, err error) {
+	sigs := make([]task.Signature, len(runs))
+	for i, r := range runs {
+		sigs[i] = r.Task
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	errs := b.client.ApplyOnce(ctx, sigs)
+	now := b.now()
+	for i, r := range runs {
+		switch e := errs[i]; {
+		case e == nil:
+			b.sent(ctx, r, now)
+			done = append(done, r)
+		case brokerAway(e):
+			away, err = append(away, r), e
+		default:
+			b.stats.failed.Add(1)
+			b.log.Error("beat: a run cannot be sent, and is left out", "entry", r.Entry, "id", r.ID, "error", e)
+			done = append(done, r)
+		}
+	}
+	if len(away) > 0 {
+		b.stats.brokerErrors.Add(1)
+	}
+	return done, away, err
 }
 
 // sent tells that the broker has a run.

@@ -26,28 +26,40 @@ type ledger struct {
 	got  []*protocol.Message
 	once int
 	fail func(m *protocol.Message) error
+	// tells: of a batch that fails in part it takes the rest, and says what it took, as RabbitMQ does.
+	tells bool
 }
 
 func (l *ledger) Declare(context.Context, transport.Queue) error { return nil }
 
 func (l *ledger) Publish(ctx context.Context, batch []transport.Publication) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, p := range batch {
+	failed := map[int]error{}
+	var first error
+	for i, p := range batch {
 		if l.fail != nil {
 			if err := l.fail(p.Message); err != nil {
-				if errors.Is(err, context.DeadlineExceeded) {
-					<-ctx.Done()
-				}
-				return &transport.PublishError{Err: err}
+				failed[i], first = err, err
 			}
 		}
 	}
-	for _, p := range batch {
-		l.got = append(l.got, p.Message)
+	if errors.Is(first, context.DeadlineExceeded) {
+		<-ctx.Done()
+	}
+	if first != nil && !l.tells {
+		return &transport.PublishError{Err: first}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, p := range batch {
+		if failed[i] == nil {
+			l.got = append(l.got, p.Message)
+		}
 		if p.Once {
 			l.once++
 		}
+	}
+	if first != nil {
+		return &transport.PublishError{Err: first, InDoubt: true, Failed: failed}
 	}
 	return nil
 }
@@ -227,35 +239,71 @@ func TestJitter(t *testing.T) {
 	})
 }
 
-// While the broker is away nothing is lost and nothing piles up; what one entry does wrong harms no other.
+// While the broker is away, or full, nothing is lost and nothing piles up; what one entry does wrong harms no other.
 func TestBrokerAway(t *testing.T) {
 	t.Parallel()
+	for name, away := range map[string]error{"no answer": context.DeadlineExceeded, "full": transport.ErrBrokerFull} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				l := &ledger{}
+				begun := time.Now()
+				l.fail = func(m *protocol.Message) error {
+					if m.Headers.Task == "bad" {
+						return errors.New("no such queue")
+					}
+					if since := time.Since(begun); since > time.Minute && since < 10*time.Minute {
+						return away
+					}
+					return nil
+				}
+				b := beating(t, 15*time.Minute+time.Second, local(t, LocalConfig{Entries: []*Entry{
+					entry(t, "minutely", `{task: a, schedule: 60}`), entry(t, "wrong", `{task: bad, schedule: 90}`),
+					entry(t, "every", `{task: a, schedule: 60, missed: all}`), entry(t, "soon", `{task: a, schedule: 60, missed: none}`),
+					{Name: "panics", Schedule: Clocked{At: begun.Add(time.Minute)}, Make: func(time.Time) (task.Signature, error) { panic("oh") }},
+				}}), l, nil)
+				got := l.moments(t, "minutely")
+				if len(got) < 6 || len(got) > 8 || got[0] != "01 00:01:00" || got[len(got)-1] != "01 00:15:00" || !slices.IsSorted(got) {
+					t.Errorf("of each minute: %v", got)
+				}
+				every := l.moments(t, "every")
+				if slices.Sort(every); len(every) != 15 || len(slices.Compact(every)) != 15 {
+					t.Errorf("not each minute once: %v", every)
+				}
+				for _, moment := range l.moments(t, "soon") {
+					if moment > "01 00:01:00" && moment < "01 00:10:00" {
+						t.Errorf("what is not made up for was sent late: %s", moment)
+					}
+				}
+				if s := b.Stats(); s.Failed < 5 || s.BrokerErrors == 0 {
+					t.Errorf("%+v", s)
+				}
+			})
+		})
+	}
+}
+
+// One queue that takes nothing holds up nothing but what is for it.
+func TestStuckQueue(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		l := &ledger{}
+		l := &ledger{tells: true}
 		begun := time.Now()
 		l.fail = func(m *protocol.Message) error {
-			if m.Headers.Task == "bad" {
-				return errors.New("no such queue")
-			}
-			if since := time.Since(begun); since > time.Minute && since < 10*time.Minute {
+			if m.Headers.Task == "stuck" && time.Since(begun) < 10*time.Minute {
 				return context.DeadlineExceeded
 			}
 			return nil
 		}
-		b := beating(t, 15*time.Minute+time.Second, local(t, LocalConfig{Entries: []*Entry{
-			entry(t, "minutely", `{task: a, schedule: 60}`), entry(t, "wrong", `{task: bad, schedule: 90}`),
-			entry(t, "every", `{task: a, schedule: 60, missed: all}`),
-			{Name: "panics", Schedule: Clocked{At: begun.Add(time.Minute)}, Make: func(time.Time) (task.Signature, error) { panic("oh") }},
+		beating(t, 11*time.Minute+time.Second, local(t, LocalConfig{Entries: []*Entry{
+			entry(t, "good", `{task: a, schedule: 1, missed: all}`), entry(t, "stuck", `{task: stuck, schedule: 60}`),
 		}}), l, nil)
-		want := []string{"01 00:01:00", "01 00:02:00"}
-		if got := l.moments(t, "minutely"); !slices.Equal(got[:2], want) || len(got) < 7 || len(got) > 8 {
-			t.Errorf("%v", got)
+		got := l.moments(t, "good")
+		if n := len(got); n < 659 || n > 661 || !slices.IsSorted(got) || len(slices.Compact(got)) != n {
+			t.Errorf("beside a queue that is stuck %d runs of 660 came: %v", n, got)
 		}
-		if got := l.moments(t, "every"); len(got) != 15 || !slices.IsSorted(got) {
-			t.Errorf("not each minute once: %v", got)
-		}
-		if s := b.Stats(); s.Failed < 5 || s.BrokerErrors == 0 {
-			t.Errorf("%+v", s)
+		if got := l.moments(t, "stuck"); len(got) < 2 || len(got) > 4 || got[len(got)-1] != "01 00:11:00" {
+			t.Errorf("when it takes messages again: %v", got)
 		}
 	})
 }

@@ -30,7 +30,7 @@ func BenchmarkTick(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		now = now.Add(time.Second)
-		if _, err := beat.tick(b.Context(), lease); err != nil {
+		if _, err := beat.tick(b.Context(), lease, newRetrier(beat, lease)); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -168,10 +168,13 @@ type Run struct {
 	Entry  string
 	ID     string // of the task: it follows from the entry's name, the moment and the number
 	Moment time.Time
-	Number int64 // the entry's TotalRunCount with it
+	Number int64     // the entry's TotalRunCount with it
+	Until  time.Time // it is not sent later; zero: however late
 	Task   task.Signature
 
-	delay time.Duration // by which the entry's jitter moves it; not stored
+	// Not stored:
+	delay time.Duration // by which the entry's jitter moves it
+	most  int           // how many runs of the entry wait for a broker that does not take them
 }
 
 func (r *Run) due() time.Time { return r.Moment.Add(r.delay) }
@@ -204,7 +207,10 @@ func (e *Entry) run(moment, now time.Time, number int64) (r Run, err error) {
 	if err != nil {
 		return r, &EntryError{e.Name, "task", err}
 	}
-	r = Run{Entry: e.Name, Moment: moment.UTC(), Number: number, delay: e.delay(moment)}
+	r = Run{Entry: e.Name, Moment: moment.UTC(), Number: number, delay: e.delay(moment), most: max(1, int(e.Missed))}
+	if limit := e.deadline(); limit > 0 {
+		r.Until = r.due().Add(limit).UTC()
+	}
 	at := protocol.FormatTime(moment.UTC())
 	r.ID = protocol.DerivedID("beat", e.Name, at, strconv.FormatInt(number, 10))
 	options := make(map[string]any, len(wire.Options)+3)

@@ -211,6 +211,7 @@ type runText struct {
 	ID     string          `json:"id"`
 	Moment time.Time       `json:"moment"`
 	Number int64           `json:"number"`
+	Until  time.Time       `json:"until,omitzero"`
 	Task   json.RawMessage `json:"task"`
 }
 
@@ -222,9 +223,13 @@ func (r *Run) append(b []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return serialization.AppendJSON(b, map[string]any{
+	text := map[string]any{
 		"entry": r.Entry, "id": r.ID, "moment": r.Moment.UTC().Format(time.RFC3339Nano), "number": r.Number, "task": wire.Value(),
-	})
+	}
+	if !r.Until.IsZero() {
+		text["until"] = r.Until.UTC().Format(time.RFC3339Nano)
+	}
+	return serialization.AppendJSON(b, text)
 }
 
 // ParseRun reads a run.
@@ -241,5 +246,5 @@ func ParseRun(text []byte) (Run, error) {
 	if err != nil {
 		return Run{}, err
 	}
-	return Run{Entry: t.Entry, ID: t.ID, Moment: t.Moment, Number: t.Number, Task: task.SignatureOf(wire)}, nil
+	return Run{Entry: t.Entry, ID: t.ID, Moment: t.Moment, Number: t.Number, Until: t.Until, Task: task.SignatureOf(wire)}, nil
 }

@@ -96,7 +96,7 @@ func (r *refusing) Publish(ctx context.Context, batch []transport.Publication) e
 			return err
 		}
 	}
-	return &transport.PublishError{Err: err, InDoubt: len(taken) > 0, Refused: refused}
+	return &transport.PublishError{Err: err, InDoubt: len(taken) > 0, Failed: refused}
 }
 
 // What cannot be sent keeps nothing else back.

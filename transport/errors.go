@@ -29,10 +29,10 @@ var (
 type PublishError struct {
 	URL     string // the broker's URL, without its password
 	InDoubt bool   // true: some or all of the batch may have arrived nevertheless
-	// Refused are the places in the batch of the messages that the broker refused, where it is known that it has all others
-	// (RabbitMQ). nil: it is not known.
-	Refused map[int]error
-	Err     error
+	// Failed are the places in the batch of the messages that the broker has refused, or not confirmed when the context ended,
+	// where it is known that it has all others (RabbitMQ). nil: it is not known.
+	Failed map[int]error
+	Err    error
 }
 
 func (e *PublishError) Error() string {

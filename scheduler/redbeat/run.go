@@ -21,10 +21,14 @@ func (l *lease) writeRun(r scheduler.Run) (string, error) {
 	if err != nil {
 		return "", &scheduler.EntryError{Entry: r.Entry, Field: "task", Err: err}
 	}
-	text, err := textOf(map[string]any{
+	fields := map[string]any{
 		"entry": r.Entry, "moment": protocol.FormatTime(r.Moment), "number": r.Number, "task": wire.Value(),
 		"lease": l.id, "marked": protocol.FormatTime(time.Now()),
-	})
+	}
+	if !r.Until.IsZero() {
+		fields["until"] = protocol.FormatTime(r.Until)
+	}
+	text, err := textOf(fields)
 	if err != nil {
 		return "", &scheduler.EntryError{Entry: r.Entry, Field: "task", Err: err}
 	}
@@ -43,6 +47,11 @@ func readRun(id, text string) (r scheduler.Run, by marker, err error) {
 		at, _ := dict[field].(string)
 		if *into, err = protocol.ParseTime(at); err != nil {
 			return r, by, fmt.Errorf("%s: %w", field, err)
+		}
+	}
+	if until, has := dict["until"].(string); has {
+		if r.Until, err = protocol.ParseTime(until); err != nil {
+			return r, by, fmt.Errorf("until: %w", err)
 		}
 	}
 	by.lease, _ = dict["lease"].(string)

@@ -108,7 +108,12 @@ func (p *publisher) fail(o *outbound, err error) {
 
 // answer tells a caller what became of one of its messages.
 func (p *publisher) answer(o *outbound, err error) {
-	o.answered, o.err = true, err
+	o.answered = true
+	if err == nil {
+		o.confirmed.Store(true)
+	} else {
+		o.failure.Store(&err)
+	}
 	s := o.of
 	if s.err == nil {
 		s.err = err

@@ -38,19 +38,26 @@ func (t *rabbitTransport) Publish(ctx context.Context, batch []transport.Publica
 		if errors.Is(err, transport.ErrNoRoute) {
 			t.doubtTopology(batch)
 		}
-		return t.publishError(ctx, doubt, err, refused(ctx, err, out)...)
+		p := t.publishError(ctx, doubt, err)
+		p.Failed = failed(ctx, err, out)
+		return p
 	}
 	return nil
 }
 
-// refused are the messages that failed, if all were answered.
-func refused(ctx context.Context, err error, out []*outbound) (all []*outbound) {
-	if ctx.Err() != nil || errors.Is(err, transport.ErrClosed) {
+// failed are the messages that were refused, or not confirmed when the context ended.
+func failed(ctx context.Context, err error, out []*outbound) map[int]error {
+	if ctx.Err() == nil && errors.Is(err, transport.ErrClosed) {
 		return nil
 	}
+	all := map[int]error{}
 	for _, o := range out {
-		if o.err != nil {
-			all = append(all, o)
+		switch why := o.failure.Load(); {
+		case o.confirmed.Load():
+		case why != nil:
+			all[o.place] = *why
+		default:
+			all[o.place] = err
 		}
 	}
 	return all
@@ -67,21 +74,14 @@ func (t *rabbitTransport) doubtTopology(batch []transport.Publication) {
 	}
 }
 
-func (t *rabbitTransport) publishError(ctx context.Context, doubt bool, err error, refused ...*outbound) error {
+func (t *rabbitTransport) publishError(ctx context.Context, doubt bool, err error) *transport.PublishError {
 	if errors.Is(err, errNotFound) {
 		err = fmt.Errorf("%w: %w", transport.ErrNoRoute, err)
 	}
 	if ctx.Err() != nil && !errors.Is(err, context.Cause(ctx)) {
 		err = fmt.Errorf("%w: %w", err, context.Cause(ctx))
 	}
-	p := &transport.PublishError{URL: t.options.url, InDoubt: doubt, Err: err}
-	for _, o := range refused {
-		if p.Refused == nil {
-			p.Refused = make(map[int]error, len(refused))
-		}
-		p.Refused[o.place] = o.err
-	}
-	return p
+	return &transport.PublishError{URL: t.options.url, InDoubt: doubt, Err: err}
 }
 
 // outbound makes what the publisher sends, and makes sure that sending it does no harm to others: an exchange that does

@@ -76,10 +76,12 @@ type outbound struct {
 	message       amqp.Publishing
 	written       bool
 	nacks         int
-	returned      bool  // the broker gave it back, as unroutable
-	answered      bool  // its caller knows what became of it
-	err           error // how it failed; to be read like submission.err
-	place         int   // in the caller's batch
+	returned      bool // the broker gave it back, as unroutable
+	answered      bool // its caller knows what became of it
+	place         int  // in the caller's batch
+	// What the caller looks at, also when it does not wait any longer.
+	confirmed atomic.Bool
+	failure   atomic.Pointer[error]
 }
 
 // abandoned tells that nobody waits for the message any more.

@@ -268,8 +268,8 @@ func TestRefusedOfABatch(t *testing.T) {
 		batch = append(batch, transport.Publication{Message: taskMessage(fmt.Sprint(i)), RoutingKey: queue})
 	}
 	e := r.refuses(patience, func(ctx context.Context) error { return r.tr.Publish(ctx, batch) })
-	if !e.InDoubt || len(e.Refused) != 2 || !errors.Is(e.Refused[1], transport.ErrNoRoute) || !errors.Is(e.Refused[3], transport.ErrNoRoute) {
-		t.Errorf("%v; refused %v", e, e.Refused)
+	if !e.InDoubt || len(e.Failed) != 2 || !errors.Is(e.Failed[1], transport.ErrNoRoute) || !errors.Is(e.Failed[3], transport.ErrNoRoute) {
+		t.Errorf("%v; refused %v", e, e.Failed)
 	}
 	if got := r.take(r.consume(10, transport.Queue{Name: "q"}), 2); !slices.Equal(got, []string{"0", "2"}) {
 		t.Errorf("in the queue: %v", got)

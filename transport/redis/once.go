@@ -44,17 +44,24 @@ func (t *redisTransport) pushOnce(ctx context.Context, out []outgoing) (inDoubt 
 		keys = append(keys, o.once, o.list)
 		args = append(args, o.envelope)
 	}
-	var refused []any
 	err = redisconn.Do(ctx, t.log, "publish", func(ctx context.Context) error {
 		var err error
-		refused, err = onceScript.Run(ctx, t.publishes, keys, args...).Slice()
+		refused, err := onceScript.Run(ctx, t.publishes, keys, args...).Slice()
 		inDoubt = inDoubt || redisconn.InDoubt(err)
+		if err == nil && len(refused) > 1 {
+			if i, ok := refused[0].(int64); ok { // a reply's error, by whose code it is known what to do
+				err = fmt.Errorf("push to list %q: %w", out[i-1].list, refusal(fmt.Sprint(refused[1])))
+			}
+		}
 		return err
 	})
-	if err == nil && len(refused) > 1 {
-		if i, ok := refused[0].(int64); ok {
-			err = fmt.Errorf("push to list %q: %v", out[i-1].list, refused[1])
-		}
-	}
 	return inDoubt, err
 }
+
+// refusal is an error that a script has caught: Redis's own, as redisconn classifies them.
+type refusal string
+
+func (r refusal) Error() string { return string(r) }
+
+// RedisError is redis.Error's.
+func (refusal) RedisError() {}
