@@ -2,7 +2,7 @@ package django
 
 import (
 	"context"
-	"database/sql"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -99,6 +99,14 @@ func TestPostgreSQL(t *testing.T) {
 	server := testservice.StartPostgreSQL(t)
 	t.Run("Contract", func(t *testing.T) { contract(t, server.NewDatabase) })
 	t.Run("Rows", func(t *testing.T) { testRows(t, newTables(t, server.NewDatabase(t))) })
+	t.Run("Account", func(t *testing.T) {
+		url := newTables(t, server.NewDatabase(t))
+		server.Execute(t, "CREATE ROLE reader LOGIN IN ROLE pg_read_all_data")
+		_, err := Open(t.Context(), Config{URL: strings.Replace(url, "gelery@", "reader@", 1)})
+		if err == nil || !strings.Contains(err.Error(), "CREATE TABLE gelery_beat (") || !strings.Contains(err.Error(), "CREATE TABLE gelery_beat_pending (") {
+			t.Errorf("an account that may not make tables: %v", err)
+		}
+	})
 }
 
 func TestMariaDB(t *testing.T) {
@@ -236,4 +244,76 @@ func find(t testing.TB, s *Store, name string) *taskRow {
 	return row
 }
 
-var _ sql.Scanner = (*column)(nil)
+// A beat that was frozen while another one led changes nothing, and learns that it has lost its lease.
+func TestFencing(t *testing.T) {
+	t.Parallel()
+	s := opened(t, Config{URL: newSQLite(t)})
+	put(t, s, "e", `{task: a, schedule: 60}`)
+	l := lead(t, s)
+	now := time.Now().UTC().Truncate(time.Second).Add(2 * time.Minute)
+	due, _, err := l.Due(t.Context(), now, 1)
+	if err != nil || len(due) != 1 {
+		t.Fatalf("due: %v, %v", due, err)
+	}
+	execute(t, s, "UPDATE ", leaseTable, " SET fence = fence + 1, owner = 'another'")
+	mark := scheduler.Mark{Entry: due[0].Entry, State: scheduler.State{LastRunAt: now, TotalRunCount: 1}, Next: now.Add(time.Minute)}
+	if err := l.Mark(t.Context(), []scheduler.Mark{mark}); !errors.Is(err, scheduler.ErrNotLeading) {
+		t.Errorf("marked without the lease: %v", err)
+	}
+	select {
+	case <-l.Lost():
+	case <-time.After(patience):
+		t.Error("the lease is not lost")
+	}
+	if row := find(t, s, "e"); row.count != 0 || !row.lastRunAt.IsZero() {
+		t.Errorf("a mark without the lease has changed the row: %+v", row)
+	}
+}
+
+// With USE_TZ off times go into the tables and come out of them as Django's and Celery's clocks show them.
+func TestUnaware(t *testing.T) {
+	t.Parallel()
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
+	for name, tt := range map[string]struct{ time, stamp time.Time }{
+		"sqlite":     {at, at.Add(2 * time.Hour)}, // the clock of Django shows 14:00
+		"postgresql": {at.Add(-2 * time.Hour), at},
+	} {
+		d := dialectOf(&database.Dialect{Names: []string{name}, Time: func(t time.Time) any { return t }}, Config{Unaware: true, DjangoZone: berlin})
+		if got := d.time(at).v.(time.Time); !got.Equal(tt.time) || !d.readTime(column{Time: got}).Equal(at) {
+			t.Errorf("%s: a beat's time is %v, not %v", name, got, tt.time)
+		}
+		if got := d.stamp(at).v.(time.Time); !got.Equal(tt.stamp) || !d.readStamp(column{Time: got}).Equal(at) {
+			t.Errorf("%s: Django's time is %v, not %v", name, got, tt.stamp)
+		}
+	}
+	s := opened(t, Config{URL: newSQLite(t), Unaware: true, Zone: berlin})
+	put(t, s, "e", `{task: a, schedule: "0 12 * * *", timezone: Europe/Berlin}`)
+	var of *scheduler.EntryError
+	if err := s.Put(t.Context(), storetest.Entry(t, "f", `{task: a, schedule: "0 12 * * *"}`)); !errors.As(err, &of) || of.Field != "schedule" {
+		t.Errorf("a crontab of another zone: %v", err)
+	}
+}
+
+// What the configuration has is stored when a beat begins to lead, and a row that was disabled stays so.
+func TestStatic(t *testing.T) {
+	t.Parallel()
+	url := newSQLite(t)
+	static := []*scheduler.Entry{storetest.Entry(t, "a", `{task: new, schedule: 60}`), storetest.Entry(t, "b", `{task: b, schedule: {cron: "@daily"}}`),
+		storetest.Entry(t, "c", `{task: c, schedule: 60}`)}
+	s := opened(t, Config{URL: url, Static: static})
+	put(t, s, "a", `{task: old, schedule: 60, enabled: false}`)
+	lead(t, s)
+	if row := find(t, s, "a"); row.enabled || row.task != "new" {
+		t.Errorf("a row that was there: %+v", row)
+	}
+	if row := find(t, s, "c"); !row.enabled || row.task != "c" {
+		t.Errorf("a new row: %+v", row)
+	}
+	if row, err := s.find(t.Context(), s.db, "b", ""); row != nil || err != nil {
+		t.Errorf("what cannot be stored: %+v, %v", row, err)
+	}
+}
