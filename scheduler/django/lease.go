@@ -24,6 +24,9 @@ const (
 // statementTimeout bounds what the beat asks of the database at once.
 const statementTimeout = 10 * time.Second
 
+// readTimeout bounds how long it may take to read all rows.
+const readTimeout = time.Minute
+
 // lease is the right to send. Its owner and number are in the table as long as nobody else has led, and every change of the beat's
 // begins with a look at them in the same transaction: so a beat that lost it without knowing changes nothing.
 type lease struct {

@@ -48,7 +48,7 @@ func (l *lease) Pending(ctx context.Context) ([]scheduler.Run, error) {
 func (l *lease) Due(ctx context.Context, now time.Time, limit int) ([]scheduler.Record, time.Time, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	if err := l.refresh(ctx, now); err != nil {
 		return nil, time.Time{}, err
