@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -27,6 +28,9 @@ import (
 	"github.com/gelery/gelery/transport"
 	"github.com/gelery/gelery/worker"
 )
+
+// oddities is how much each Go worker is sent: so many commands, so many tasks, and a quarter of it by Celery's own client.
+var oddities = flag.Int("oddities", 60, "odd commands and tasks that each worker is sent")
 
 // TestNothingStopsPython: whatever a Go worker is called and sent, what it publishes has the fields and types that Python workers
 // need (transports.md 4.2, 4.5, 5 and 3.2), and a Python worker with gossip and mingle, Celery's receiver of events with its state of
@@ -57,7 +61,7 @@ func TestNothingStopsPython(t *testing.T) {
 				o.controlByPython(t, driver)
 				if i == 3 { // one that starts asks what is revoked
 					late := python("py2@box")
-					late.WaitFor(t, `mingle: sync complete`, time.Minute)
+					late.WaitFor(t, `mingle: sync complete`, 2*time.Minute)
 					late.WaitFor(t, `\bready\.`, patience)
 					answers(t, driver, "py2@box")
 					wellBehaved(t, late)
@@ -243,7 +247,7 @@ func (o *odd) request() (method string, arguments map[string]any) {
 // control sends commands, and waits for all replies.
 func (o *odd) control(t *testing.T) {
 	t.Helper()
-	for i := range 300 {
+	for i := range *oddities {
 		method, arguments := o.request()
 		if arguments["queue"] == o.queue {
 			continue
@@ -272,7 +276,7 @@ func (o *odd) tasks(t *testing.T) {
 	t.Helper()
 	names := []string{"odd.returns", "odd.fails", "odd.panics", "odd.raises", "odd.rejects", "odd\xed\xa0\x80", "no.such", "celery.chord_unlock"}
 	var all []transport.Publication
-	for i := range 200 {
+	for i := range *oddities {
 		name := names[o.rand.IntN(len(names))]
 		args, kwargs := any([]any{o.value(0)}), any(map[string]any{})
 		if o.rand.IntN(5) == 0 {
@@ -307,7 +311,7 @@ func (o *odd) tasks(t *testing.T) {
 // controlByPython has Celery's own client ask.
 func (o *odd) controlByPython(t *testing.T, driver *Driver) {
 	t.Helper()
-	for range 60 {
+	for range *oddities / 4 {
 		method, arguments := o.request()
 		plain, ok := plainJSON(arguments).(map[string]any)
 		if !ok || arguments["queue"] == o.queue {
