@@ -343,8 +343,10 @@ func TestErrbacksOfBodies(t *testing.T) {
 		t.Errorf("child of a body that has failed is %v; expected the group of its error callback", children[0])
 	}
 	s.settled()
-	if len(s.came) > 0 {
-		t.Errorf("it was called again, with %v", s.note())
+	for len(s.came) > 0 {
+		if note := s.note(); len(note) != 2 || note[1] != "e" { // a body that is a group calls once for each member, maybe late
+			t.Errorf("it was called again, with %v", note)
+		}
 	}
 }
 
