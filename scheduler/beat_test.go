@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -457,6 +458,21 @@ func TestStateFile(t *testing.T) {
 	aside, _ := filepath.Glob(path + ".corrupt-*")
 	if len(aside) != 1 || len(left) != 1 {
 		t.Errorf("a corrupt line: set aside %v, state %+v, runs %v", aside, r.State, left)
+	}
+	if kept, err := os.ReadFile(path); err != nil || !bytes.HasPrefix(kept, data[:20]) {
+		t.Errorf("in place of the corrupt file: %q, %v", kept, err)
+	}
+	for i, foreign := range [][]byte{ // what a power loss leaves, and what is another's
+		append(make([]byte, 4096), data[20:]...), data[:10], []byte("broker_url: redis://"), []byte("[beat]\nx = 1\n"), {0},
+	} {
+		reread(foreign)
+		aside, _ := filepath.Glob(path + ".corrupt-*")
+		if len(aside) != i+2 {
+			t.Fatalf("%.20q: set aside %v", foreign, aside)
+		}
+		if kept, _ := os.ReadFile(aside[i+1]); !bytes.Equal(kept, foreign) {
+			t.Errorf("%.20q is kept as %.20q", foreign, kept)
+		}
 	}
 	if err := os.WriteFile(path, []byte("\x00\x06\x15\x61shelve"), 0o600); err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gelery/gelery/internal/atomicfile"
+	"github.com/gelery/gelery/internal/shelve"
 	"github.com/gelery/gelery/protocol"
 	"github.com/gelery/gelery/protocol/serialization"
 	"github.com/gelery/gelery/task"
@@ -62,12 +63,15 @@ func readState(path string, log *slog.Logger) (*stateFile, error) {
 	if err != nil {
 		return nil, fmt.Errorf("state file: %w", err)
 	}
-	if bytes.IndexByte(data[:min(len(data), 512)], 0) >= 0 {
-		return nil, fmt.Errorf("state file: %s is not one of Gelery's (celery beat's own is a shelve); give another name", path)
+	if shelve.Is(data) {
+		return nil, fmt.Errorf("state file: %s is a shelve, as celery beat's own is; give Gelery a file of its own", path)
 	}
 	for first := true; ; first = false {
 		line, rest, whole := bytes.Cut(data, []byte{'\n'})
 		if !whole { // torn, or the end
+			if first && len(data) > 0 { // not so the header: it comes with the snapshot, and that whole
+				s.bad++
+			}
 			break
 		}
 		if data = rest; !s.take(line, first) {
@@ -107,7 +111,12 @@ func (s *stateFile) open() error {
 	if s.bad > 0 {
 		aside := s.path + ".corrupt-" + time.Now().UTC().Format("20060102T150405.000000")
 		s.log.Error("beat: the state file has lines that cannot be read; it is set aside, and they are not known", "file", s.path, "aside", aside, "lines", s.bad)
-		if err := os.Rename(s.path, aside); err != nil {
+		// A copy: a crash before the snapshot is there leaves the file as it was.
+		data, err := os.ReadFile(s.path)
+		if err == nil {
+			err = atomicfile.Replace(aside, data)
+		}
+		if err != nil {
 			return fmt.Errorf("state file: %w", err)
 		}
 		s.bad = 0

@@ -1,17 +1,16 @@
 package worker
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strconv"
 	"time"
 
 	"github.com/gelery/gelery/internal/atomicfile"
+	"github.com/gelery/gelery/internal/shelve"
 	"github.com/gelery/gelery/transport"
 )
 
@@ -45,7 +44,7 @@ func (w *Worker) loadState() error {
 	if err != nil {
 		return fmt.Errorf("worker config: StateFile: %w", err)
 	}
-	if isShelve(b) {
+	if shelve.Is(b) {
 		return fmt.Errorf("worker config: StateFile: %s is the state of a Python worker (a shelve); give Gelery a file of its own", path)
 	}
 	var s stateFile
@@ -82,34 +81,6 @@ func readState(path string) ([]byte, error) {
 		err = fmt.Errorf("%s has more than %d bytes", path, maxStateFile)
 	}
 	return b, err
-}
-
-// isShelve tells whether the bytes are of one of the files that Python's shelve makes: GNU dbm, Berkeley DB, SQLite, or the
-// text of dbm.dumb.
-func isShelve(b []byte) bool {
-	magics := [][]byte{{0xce, 0x9a, 0x57, 0x13}, {0xcd, 0x9a, 0x57, 0x13}, {0xcf, 0x9a, 0x57, 0x13}} // GNU dbm
-	if len(b) >= 4 && slices.ContainsFunc(magics, func(m []byte) bool {
-		turned := slices.Clone(m)
-		slices.Reverse(turned)
-		return bytes.HasPrefix(b, m) || bytes.HasPrefix(b, turned)
-	}) {
-		return true
-	}
-	if bytes.HasPrefix(b, []byte("SQLite format 3\x00")) || bytes.HasPrefix(b, []byte("'__proto__', (")) ||
-		bytes.HasPrefix(b, []byte("'zrevoked', (")) || bytes.HasPrefix(b, []byte("'clock', (")) {
-		return true
-	}
-	if len(b) < 16 { // Berkeley DB has its magic at 12, or at 0 in its old form
-		return false
-	}
-	hash := []byte{0x61, 0x15, 0x06, 0x00}
-	turned := []byte{0x00, 0x06, 0x15, 0x61}
-	for _, at := range []int{0, 12} {
-		if bytes.Equal(b[at:at+4], hash) || bytes.Equal(b[at:at+4], turned) {
-			return true
-		}
-	}
-	return false
 }
 
 // saveState writes the state file: beside it first, and then in its place.
