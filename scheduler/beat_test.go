@@ -577,3 +577,38 @@ func TestWatchedFile(t *testing.T) {
 		t.Errorf("removed: %v", err)
 	}
 }
+
+// An entry that comes with an old file counts from when the file was looked at, not from the file's own time.
+func TestOldFileMovedIn(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "schedule.yaml")
+	write := func(path, text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(path, "a: {task: a, schedule: 5}\n")
+	store := local(t, LocalConfig{Files: []string{path}})
+	lease, err := store.Lead(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = lease.Release(t.Context()) }()
+	now := time.Now().Add(2 * time.Second)
+	if _, _, err := lease.Due(t.Context(), now, 10); err != nil {
+		t.Fatal(err)
+	}
+	old := filepath.Join(dir, "old")
+	write(old, "new: {task: a, schedule: 3600}\n")
+	if err := os.Chtimes(old, now, now.Add(-48*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(old, path); err != nil {
+		t.Fatal(err)
+	}
+	if due, next, err := lease.Due(t.Context(), now.Add(5*time.Second), 10); err != nil || len(due) != 0 || !next.Equal(now.Add(time.Hour)) {
+		t.Errorf("due %v, next at %v, %v; want %v", due, next, err, now.Add(time.Hour))
+	}
+}

@@ -123,9 +123,10 @@ func (l *Local) readFiles() {
 	}
 }
 
-// changed is when a file was changed last, at most now: what is new in it counts from then on.
-func (l *Local) changed(now time.Time) time.Time {
-	var last time.Time
+// changed is when a file was changed last, at most now: what is new in it counts from then on. It was not there at the look before, however
+// old the file is that was moved into its place.
+func (l *Local) changed(before, now time.Time) time.Time {
+	last := before
 	for _, f := range l.files {
 		if f.seen != nil && f.seen.ModTime().After(last) {
 			last = f.seen.ModTime()
@@ -346,7 +347,7 @@ func (l *Local) edit(name string, change func(*File, *Entry) error) error {
 	if err := change(file, entry); err != nil {
 		return err
 	}
-	l.looked = time.Time{}
+	l.looked = l.looked.Add(-fileInterval) // it is time to look again
 	select {
 	case l.change <- struct{}{}:
 	default:

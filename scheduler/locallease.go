@@ -35,10 +35,11 @@ func (l *localLease) Due(_ context.Context, now time.Time, limit int) ([]Record,
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if now.Sub(l.looked).Abs() >= fileInterval {
+		before := l.looked
 		l.looked = now
 		if slices.ContainsFunc(l.files, (*File).Changed) {
 			l.readFiles()
-			if err := l.settle(l.changed(now)); err != nil {
+			if err := l.settle(l.changed(before, now)); err != nil {
 				return nil, time.Time{}, err
 			}
 		}
