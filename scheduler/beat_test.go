@@ -612,3 +612,31 @@ func TestOldFileMovedIn(t *testing.T) {
 		t.Errorf("due %v, next at %v, %v; want %v", due, next, err, now.Add(time.Hour))
 	}
 }
+
+// What was missed in a pause is not sent, also when no beat runs at its end.
+func TestResumedWithoutBeat(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "state")
+	synctest.Test(t, func(t *testing.T) {
+		phase := func(definition string) []string {
+			t.Helper()
+			l := &ledger{}
+			beating(t, 61*time.Second, local(t, LocalConfig{StateFile: path, Entries: []*Entry{entry(t, "e", definition)}}), l, nil)
+			return l.moments(t, "e")
+		}
+		const on, off = `{task: a, schedule: "* * * * *"}`, `{task: a, schedule: "* * * * *", enabled: false}`
+		for i, step := range []struct {
+			definition string
+			want       []string
+		}{
+			{on, []string{"01 00:01:00"}}, {off, nil}, {off, nil},
+			{on, []string{"01 01:34:00"}}, // not 01:33:00, which the pause had
+			{on, []string{"01 02:04:00", "01 02:05:00"}},
+		} {
+			if got := phase(step.definition); !slices.Equal(got, step.want) {
+				t.Errorf("phase %d: %v, want %v", i, got, step.want)
+			}
+			time.Sleep(30 * time.Minute) //nolint:forbidigo // the bubble's clock
+		}
+	})
+}

@@ -153,14 +153,18 @@ func (l *Local) settle(now time.Time) error {
 			return
 		}
 		k, known := l.state.kept[e.Name]
+		defined := e.Paused
 		if k.done != "" && k.done == fingerprint(e) {
 			paused := *e
 			paused.Paused = true
 			e = &paused
 		}
-		resumed := had && before.Entry.Paused && !e.Paused
+		resumed := (k.paused || had && before.Entry.Paused) && !e.Paused
 		if !known || resumed {
 			k.LastRunAt, k.done = now, ""
+		}
+		if !known || resumed || k.paused != defined {
+			k.paused = defined
 			fresh[e.Name] = k
 		}
 		l.table.Set(Record{Entry: e, State: k.State, Source: source, Fixed: fixed})

@@ -55,7 +55,7 @@ func (l *localLease) Mark(_ context.Context, marks []Mark) error {
 	entries := make(map[string]kept, len(marks))
 	var runs []Run
 	for _, m := range marks {
-		k := kept{State: m.State}
+		k := kept{State: m.State, paused: l.state.kept[m.Entry.Name].paused}
 		if m.Pause {
 			k.done = fingerprint(m.Entry)
 		}

@@ -33,7 +33,8 @@ type stateFile struct {
 // kept is what the file says of an entry.
 type kept struct {
 	State
-	done string // the fingerprint of the definition that has done what it was for; "": it has not
+	done   string // the fingerprint of the definition that has done what it was for; "": it has not
+	paused bool   // by its definition, when a beat saw it last
 }
 
 // stateLine is one line; which fields there are tells what it is.
@@ -43,6 +44,7 @@ type stateLine struct {
 	Last    time.Time       `json:"last_run_at,omitzero"`
 	Count   int64           `json:"total_run_count,omitempty"`
 	Done    string          `json:"done,omitempty"`
+	Paused  bool            `json:"paused,omitempty"`
 	Run     json.RawMessage `json:"run,omitempty"`  // marked, see runText
 	Sent    []string        `json:"sent,omitempty"` // ids of runs
 }
@@ -90,7 +92,7 @@ func (s *stateFile) take(line []byte, first bool) bool {
 	switch {
 	case first:
 	case l.Name != "":
-		s.kept[l.Name] = kept{State{l.Last, l.Count}, l.Done}
+		s.kept[l.Name] = kept{State{l.Last, l.Count}, l.Done, l.Paused}
 	case l.Run != nil:
 		r, err := ParseRun(l.Run)
 		if err != nil {
@@ -123,7 +125,7 @@ func (s *stateFile) open() error {
 	}
 	b := appendLine(nil, stateLine{Version: stateVersion})
 	for name, k := range s.kept {
-		b = appendLine(b, stateLine{Name: name, Last: k.LastRunAt, Count: k.TotalRunCount, Done: k.done})
+		b = appendKept(b, name, k)
 	}
 	for _, r := range s.pending {
 		var err error
@@ -177,7 +179,7 @@ func (s *stateFile) write(entries map[string]kept, runs []Run, sent []string, la
 func (s *stateFile) append(entries map[string]kept, runs []Run, sent []string, lasting bool) (err error) {
 	var b []byte
 	for name, k := range entries {
-		b = appendLine(b, stateLine{Name: name, Last: k.LastRunAt, Count: k.TotalRunCount, Done: k.done})
+		b = appendKept(b, name, k)
 	}
 	for _, r := range runs {
 		if b, err = appendRunLine(b, &r); err != nil {
@@ -204,6 +206,10 @@ func appendLine(b []byte, l stateLine) []byte {
 		panic(err)
 	}
 	return append(append(b, text...), '\n')
+}
+
+func appendKept(b []byte, name string, k kept) []byte {
+	return appendLine(b, stateLine{Name: name, Last: k.LastRunAt, Count: k.TotalRunCount, Done: k.done, Paused: k.paused})
 }
 
 // appendRunLine is appendLine of a run: there are many of them, and each is encoded once.
