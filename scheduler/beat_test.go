@@ -640,3 +640,29 @@ func TestResumedWithoutBeat(t *testing.T) {
 		}
 	})
 }
+
+// However short its interval is and whatever it makes up for, an entry is sent ten times a second at most; one that long misses none.
+func TestFastest(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := &ledger{}
+		beating(t, 10*time.Second+50*time.Millisecond, local(t, LocalConfig{Entries: []*Entry{
+			entry(t, "storm", `{task: a, schedule: 0.001, missed: all}`), entry(t, "odd", `{task: a, schedule: 0.037, missed: all}`),
+			entry(t, "tenth", `{task: a, schedule: 0.1, missed: all}`),
+		}}), l, nil)
+		for _, name := range []string{"storm", "odd", "tenth"} {
+			if n := len(l.moments(t, name)); n < 80 || n > 101 || name == "tenth" && n < 100 {
+				t.Errorf("%s: %d runs in ten seconds", name, n)
+			}
+		}
+	})
+	e := entry(t, "e", `{task: a, schedule: 0.1, missed: all}`)
+	begin := time.Date(2026, 1, 1, 0, 0, 0, 12345678, time.UTC)
+	if m, _ := plan(Record{Entry: e, State: State{LastRunAt: begin}}, begin.Add(10*time.Second)); len(m.Runs) != 100 {
+		t.Errorf("%d of 100 missed runs", len(m.Runs))
+	}
+	e = entry(t, "e", `{task: a, schedule: 0.001, missed: all}`)
+	if m, _ := plan(Record{Entry: e, State: State{LastRunAt: begin}}, begin.Add(4*time.Second)); len(m.Runs) < 39 || len(m.Runs) > 41 {
+		t.Errorf("%d runs for four seconds of milliseconds", len(m.Runs))
+	}
+}

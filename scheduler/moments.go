@@ -45,16 +45,17 @@ func latest(s Schedule, after, until time.Time) time.Time {
 	}
 }
 
-// moments are the latest n moments of a schedule after one time and not after another, in their order.
+// moments are the latest n moments of a schedule after one time and not after another, in their order: of those before the latest, the
+// last one in each of the clock's tenths of a second (fastest), and none in that of after.
 func moments(s Schedule, after, until time.Time, n int) []time.Time {
 	var all []time.Time
 	for len(all) < n {
 		m := latest(s, after, until)
-		if m.IsZero() {
+		if m.IsZero() || len(all) > 0 && m.Truncate(fastest).Equal(after.Truncate(fastest)) {
 			break
 		}
 		all = append(all, m)
-		until = m.Add(-1)
+		until = m.Truncate(fastest).Add(-1)
 	}
 	for i, j := 0, len(all)-1; i < j; i, j = i+1, j-1 {
 		all[i], all[j] = all[j], all[i]
