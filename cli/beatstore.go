@@ -34,13 +34,18 @@ var beatStores = map[string]func(context.Context, *beatOpening) (scheduler.Store
 
 // openBeatStore opens the store of the settings. The URL is the broker's, in case the schedule is there. Mistakes in entries are logged.
 func (a *app) openBeatStore(ctx context.Context, broker string, lead bool, log *slog.Logger) (*beatStore, error) {
-	config, err := a.settings.Beat()
-	if err != nil && lead {
-		for mistake := range strings.SplitSeq(err.Error(), "\n") {
+	leftOut := func(mistake string) {
+		if lead {
 			log.Error("beat: an entry is left out", "error", mistake)
 		}
 	}
-	o := &beatOpening{config: config, entries: slices.Concat(config.Entries, a.entries), lead: lead, log: log}
+	config, err := a.settings.Beat()
+	if err != nil {
+		for mistake := range strings.SplitSeq(err.Error(), "\n") {
+			leftOut(mistake)
+		}
+	}
+	o := &beatOpening{config: config, entries: distinct(slices.Concat(a.entries, config.Entries), leftOut), lead: lead, log: log}
 	switch scheme, _, _ := strings.Cut(broker, "://"); scheme {
 	case "redis", "rediss", "sentinel":
 		o.redis, o.options = broker, a.settings.ClientOf(broker, "").TransportOptions
@@ -54,6 +59,26 @@ func (a *app) openBeatStore(ctx context.Context, broker string, lead bool, log *
 		return nil, err
 	}
 	return &beatStore{store, config, at}, nil
+}
+
+// distinct are the entries that can be, and of those of one name the first: the program's, which Celery's add_periodic_task, too, puts in
+// the place of the settings'.
+func distinct(entries []*scheduler.Entry, leftOut func(mistake string)) []*scheduler.Entry {
+	var all []*scheduler.Entry
+	names := map[string]bool{}
+	for _, e := range entries {
+		err := e.Check()
+		if err == nil && names[e.Name] {
+			err = &scheduler.EntryError{Entry: e.Name, Field: "name", Err: errors.New("there are two of it, and the program's or the first one counts")}
+		}
+		if err != nil {
+			leftOut(err.Error())
+			continue
+		}
+		names[e.Name] = true
+		all = append(all, e)
+	}
+	return all
 }
 
 func (a *app) openLocal(_ context.Context, o *beatOpening) (scheduler.Store, string, error) {
