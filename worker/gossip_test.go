@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -209,4 +212,41 @@ func TestMingleOfTwo(t *testing.T) {
 		}
 	}
 	s.eventually("the first has heard of it", func() bool { return knows(s.worker, "revoked-at-second") })
+}
+
+// TestMingleKeepsAges: what neighbours tell each other is forgotten in its time, however often workers start.
+func TestMingleKeepsAges(t *testing.T) {
+	t.Parallel()
+	w := &Worker{log: slog.New(slog.DiscardHandler), config: Config{RevokesMax: 10, RevokeExpires: time.Hour}}
+	w.revoked = newRevoked(w)
+	ago := func(d time.Duration) []any { return []any{unixSeconds(time.Now().Add(-d)), "id"} }
+	w.revoked.heard(transport.RevokedSet, "known")
+	<-w.revoked.stale
+	known := w.revoked.ids.all()["known"]
+	w.revoked.unkept = map[string][]string{}
+	w.revoked.learn(map[string]any{"known": ago(0)})
+	w.revoked.learn(map[string]any{"known": ago(-time.Minute)})
+	w.revoked.learn(map[string]any{"known": []any{12.5, "known"}})
+	if len(w.revoked.stale) != 0 || len(w.revoked.unkept[transport.RevokedSet]) != 0 || !w.revoked.ids.all()["known"].Equal(known) {
+		t.Error("what is known is taken in again")
+	}
+	began := time.Now()
+	for range 2 { // as two neighbours tell it
+		w.revoked.learn(map[string]any{"young": ago(59 * time.Minute), "old": ago(61 * time.Minute), "ahead": ago(-time.Minute),
+			"python": []any{12.5, "python"}, "odd": nil, "endless": []any{math.Inf(1), "endless"}, "": nil})
+	}
+	ids := w.revoked.ids.all()
+	if age := began.Sub(ids["young"]); age < 58*time.Minute || age > time.Hour {
+		t.Errorf("what was revoked 59 minutes ago is as of %v ago", age)
+	}
+	for _, now := range []string{"ahead", "python", "odd", "endless"} {
+		if at := ids[now]; at.Before(began) || at.After(time.Now()) {
+			t.Errorf("%s is as of %v", now, at)
+		}
+	}
+	told := w.revoked.unkept[transport.RevokedSet]
+	slices.Sort(told)
+	if got := strings.Join(told, " "); len(ids) != 6 || got != "endless odd python" {
+		t.Errorf("it knows %v, and tells the broker %q", ids, got)
+	}
 }

@@ -3,8 +3,6 @@ package worker
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/gelery/gelery/protocol"
@@ -12,8 +10,7 @@ import (
 )
 
 // helloCommand answers a Python worker that starts and asks its neighbours what it has missed: Celery's mingle. Each side
-// tells the other what is revoked. The times are only for the asker to let go of the oldest by; its own are of a clock that
-// no other machine has.
+// tells the other what is revoked, and since when. Python's own times are of a clock that no other machine has.
 func helloCommand(_ context.Context, w *Worker, a arguments) (any, error) {
 	from, err := a.requiredText("from_node")
 	if err != nil || from == w.config.Hostname {
@@ -35,11 +32,42 @@ func (r *revoked) told() map[string]any {
 	return ours
 }
 
-// learn takes in what a neighbour tells, as of now.
+// wallClockBegins tells a time of day, in seconds since 1970, from what a Python worker tells, which is the time since its machine
+// was started.
+const wallClockBegins = 1e9
+
+// learn takes in what a neighbour tells and this worker does not know. With a time of day it comes from a Go worker, which has
+// told the broker itself: it keeps its age, or it would never be forgotten where workers are started again and again. What
+// has none is revoked as of now.
 func (r *revoked) learn(told any) {
-	if theirs, ok := told.(map[string]any); ok && len(theirs) > 0 {
-		r.heard(transport.RevokedSet, slices.Collect(maps.Keys(theirs))...)
+	theirs, _ := told.(map[string]any)
+	now := time.Now()
+	var aged []revocation
+	var ageless []string
+	for _, id := range r.unknown(theirs, now) {
+		pair, _ := theirs[id].([]any)
+		if len(pair) > 0 {
+			if s, _ := pair[0].(float64); s >= wallClockBegins && s <= 2*unixSeconds(now) {
+				aged = append(aged, revocation{id, time.UnixMicro(int64(s * 1e6))})
+				continue
+			}
+		}
+		ageless = append(ageless, id)
 	}
+	r.add(transport.RevokedSet, aged, false)
+	r.heard(transport.RevokedSet, ageless...)
+}
+
+// unknown are those ids of a neighbour that are not revoked here.
+func (r *revoked) unknown(theirs map[string]any, now time.Time) (ids []string) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for id := range theirs {
+		if !r.ids.has(id, now) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 // mingleTimeout is how long the next answer of a neighbour is waited for, Celery's second.
