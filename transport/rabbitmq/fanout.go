@@ -55,7 +55,7 @@ func (t *rabbitTransport) Broadcast(ctx context.Context, exchange, routingKey st
 // subscription is a consumer of a queue of its own. After a lost connection it has another queue; what was sent in
 // between is not heard.
 type subscription struct {
-	consumer *consumer
+	consumer transport.Consumer
 	once     sync.Once
 }
 
@@ -87,14 +87,15 @@ func checkSubscription(exchange, pattern string) error {
 	return checkShort("pattern", pattern)
 }
 
-// Receive implements transport.Subscription.
+// Receive implements transport.Subscription. A message that came is handed out whether or not it could be acknowledged: it does not
+// come again, and what is wrong with the consumer the next call tells.
 func (s *subscription) Receive(ctx context.Context) (transport.Delivery, error) {
 	batch, err := s.consumer.Receive(ctx, 1)
 	if err != nil {
 		return transport.Delivery{}, err
 	}
-	_, err = s.consumer.Settle(ctx, []transport.Settlement{{Delivery: &batch[0]}})
-	return batch[0], err
+	_, _ = s.consumer.Settle(ctx, []transport.Settlement{{Delivery: &batch[0]}})
+	return batch[0], nil
 }
 
 // Close implements transport.Subscription.
