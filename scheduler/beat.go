@@ -158,12 +158,16 @@ func (b *Beat) lead(ctx context.Context, lease Lease) error {
 	defer func() { cancel(nil); retrying.Wait() }()
 
 	clock := newWallClock(b.now)
-	begun := false
+	begun, skew := false, Skew
 	for tries := 0; ctx.Err() == nil; {
 		var next time.Time
 		var err error
-		if jumped := clock.jumped(); jumped || !begun {
-			err = b.begin(ctx, lease, unsent)
+		by := clock.jumped()
+		if by < 0 {
+			skew = 0
+		}
+		if by != 0 || !begun {
+			err = b.begin(ctx, lease, unsent, skew)
 		}
 		if err == nil {
 			next, err = b.tick(ctx, lease, unsent)
@@ -174,7 +178,7 @@ func (b *Beat) lead(ctx context.Context, lease Lease) error {
 		begun = err == nil // else nobody knows whether what was marked is marked
 		switch {
 		case begun:
-			tries = 0
+			tries, skew = 0, Skew
 			b.sleep(ctx, lease, next)
 		case errors.Is(err, ErrChanged) && tries < mostChanges:
 			tries++
@@ -188,8 +192,8 @@ func (b *Beat) lead(ctx context.Context, lease Lease) error {
 }
 
 // begin does what the beat before has left, or this one before the store failed it, and heeds the clock.
-func (b *Beat) begin(ctx context.Context, lease Lease, unsent *retrier) error {
-	n, err := lease.Rewind(ctx, b.now())
+func (b *Beat) begin(ctx context.Context, lease Lease, unsent *retrier, skew time.Duration) error {
+	n, err := lease.Rewind(ctx, b.now(), skew)
 	if err != nil {
 		return err
 	}

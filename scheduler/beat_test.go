@@ -345,6 +345,18 @@ func TestClockIsSet(t *testing.T) {
 	}
 }
 
+// A clock that is set back by less than clocks of machines may differ keeps nothing waiting.
+func TestClockIsSetBackALittle(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := &ledger{}
+		beating(t, 2*time.Minute+time.Second, local(t, LocalConfig{Entries: []*Entry{entry(t, "e", `{task: a, schedule: 5}`)}}), l, shifted(time.Minute+time.Second, -45*time.Second))
+		if n := len(l.moments(t, "e")); n < 23 || n > 25 {
+			t.Errorf("%d runs in two minutes of one each five seconds", n)
+		}
+	})
+}
+
 // failing is a lease whose store fails at some of its steps, as when the process dies there.
 type failing struct {
 	Lease

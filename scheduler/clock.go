@@ -17,12 +17,13 @@ func newWallClock(now func() time.Time) *wallClock {
 	return &wallClock{now: now, begun: time.Now(), wall: now().Round(0)}
 }
 
-// jumped tells whether the wall clock was set since the last call.
-func (c *wallClock) jumped() bool {
+// jumped is by how much the wall clock was set since the last call, back if it is negative; 0: it was not.
+func (c *wallClock) jumped() time.Duration {
 	deviation := c.now().Round(0).Sub(c.wall) - time.Since(c.begun)
-	if (deviation - c.deviation).Abs() < tolerated {
-		return false
+	by := deviation - c.deviation
+	if by.Abs() < tolerated {
+		return 0
 	}
 	c.deviation = deviation
-	return true
+	return by
 }

@@ -83,12 +83,12 @@ func (l *localLease) Done(_ context.Context, runs []Run) error {
 }
 
 // Rewind is [Lease]'s.
-func (l *localLease) Rewind(_ context.Context, now time.Time) (int, error) {
+func (l *localLease) Rewind(_ context.Context, now time.Time, skew time.Duration) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	changed := map[string]kept{}
 	for r := range l.table.All() {
-		if name := r.Entry.Name; r.State.LastRunAt.After(now.Add(Skew)) {
+		if name := r.Entry.Name; r.State.LastRunAt.After(now.Add(skew)) {
 			k := l.state.kept[name]
 			k.LastRunAt = now
 			changed[name] = k

@@ -47,14 +47,15 @@ type Lease interface {
 	Mark(ctx context.Context, marks []Mark) error
 	// Done notes that runs are with the broker, or will never be.
 	Done(ctx context.Context, runs []Run) error
-	// Rewind is called when the clock may have been set back: what was last run later than now counts as run now. It returns
-	// how many entries that were.
-	Rewind(ctx context.Context, now time.Time) (int, error)
+	// Rewind is called when the clock may have been set back: what was last run later than now, by more than
+	// skew, counts as run now. It returns how many entries that were.
+	Rewind(ctx context.Context, now time.Time, skew time.Duration) (int, error)
 	// Release gives the lease back.
 	Release(ctx context.Context) error
 }
 
-// Skew is how far in the future the last moment of an entry may be before [Lease.Rewind] heeds it: clocks of two machines differ.
+// Skew is how far in the future the last moment of an entry may be when a beat begins to lead: clocks of two machines differ. While it
+// leads, the clock is its own, and [Lease.Rewind] is called with no skew when it was set back.
 const Skew = time.Minute
 
 // Record is an entry as a store has it.

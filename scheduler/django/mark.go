@@ -221,12 +221,12 @@ func (l *lease) Done(ctx context.Context, runs []scheduler.Run) error {
 }
 
 // Rewind is [scheduler.Lease]'s.
-func (l *lease) Rewind(ctx context.Context, now time.Time) (int, error) {
+func (l *lease) Rewind(ctx context.Context, now time.Time, skew time.Duration) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.read.stale = true
 	d := l.dialect
-	latest := now.Add(scheduler.Skew)
+	latest := now.Add(skew)
 	var n int64
 	err := l.within(ctx, func(ctx context.Context, tx *sql.Tx) (err error) {
 		n, err = d.exec(ctx, tx, "UPDATE ", taskTable, " SET last_run_at = ", d.time(now), ", date_changed = ", d.stamp(now),

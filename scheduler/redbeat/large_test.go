@@ -44,7 +44,7 @@ func BenchmarkHundredThousand(b *testing.B) {
 		begin := time.Now()
 		s.led = false
 		l := led(b, s)
-		if _, err := l.Rewind(ctx, now); err != nil {
+		if _, err := l.Rewind(ctx, now, scheduler.Skew); err != nil {
 			b.Fatal(err)
 		}
 		if _, err := l.Pending(ctx); err != nil {

@@ -175,7 +175,7 @@ func (l *lease) Pending(ctx context.Context) ([]scheduler.Run, error) {
 
 // Rewind is [scheduler.Lease]'s. All entries are looked at only if the latest moment that was marked is in the future, and once after
 // another than Gelery may have led.
-func (l *lease) Rewind(ctx context.Context, now time.Time) (int, error) {
+func (l *lease) Rewind(ctx context.Context, now time.Time, skew time.Duration) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	latest, err := l.store.client.Get(ctx, l.store.keys.latest).Int64()
@@ -183,11 +183,11 @@ func (l *lease) Rewind(ctx context.Context, now time.Time) (int, error) {
 		return 0, fmt.Errorf("redbeat: rewind: %w", err)
 	}
 	latestAt := time.UnixMilli(latest)
-	future := latestAt.After(now.Add(scheduler.Skew))
+	future := latestAt.After(now.Add(skew))
 	if !future && !l.scan {
 		return 0, nil
 	}
-	n, err := l.rewind(ctx, now)
+	n, err := l.rewind(ctx, now, skew)
 	if err == nil && future {
 		err = l.store.client.Set(ctx, l.store.keys.latest, strconv.FormatInt(now.UnixMilli(), 10), 0).Err()
 	}
@@ -204,10 +204,10 @@ func (l *lease) Rewind(ctx context.Context, now time.Time) (int, error) {
 	return n, nil
 }
 
-func (l *lease) rewind(ctx context.Context, now time.Time) (count int, err error) {
+func (l *lease) rewind(ctx context.Context, now time.Time, skew time.Duration) (count int, err error) {
 	l.reset()
 	err = l.store.each(ctx, func(all []member) error {
-		late, err := l.inFuture(ctx, all, now)
+		late, err := l.inFuture(ctx, all, now.Add(skew))
 		if err != nil || len(late) == 0 {
 			return err
 		}
@@ -221,7 +221,7 @@ func (l *lease) rewind(ctx context.Context, now time.Time) (count int, err error
 				continue
 			}
 			rec, err := l.store.codec.read(m.name, raws[i])
-			if err != nil || !rec.State.LastRunAt.After(now.Add(scheduler.Skew)) {
+			if err != nil || !rec.State.LastRunAt.After(now.Add(skew)) {
 				continue
 			}
 			l.keep(rec, now, seen{score: m.score, raw: raws[i], at: now})
@@ -239,8 +239,8 @@ func (l *lease) rewind(ctx context.Context, now time.Time) (count int, err error
 	return count, err
 }
 
-// inFuture are the members whose last run is later than now.
-func (l *lease) inFuture(ctx context.Context, all []member, now time.Time) (late []member, err error) {
+// inFuture are the members whose last run is later than some time.
+func (l *lease) inFuture(ctx context.Context, all []member, than time.Time) (late []member, err error) {
 	replies := make([]*redis.StringCmd, len(all))
 	_, err = l.store.client.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i, m := range all {
@@ -252,7 +252,7 @@ func (l *lease) inFuture(ctx context.Context, all []member, now time.Time) (late
 		return nil, err
 	}
 	for i, reply := range replies {
-		if s, err := readMeta(reply.Val()); err == nil && s.LastRunAt.After(now.Add(scheduler.Skew)) {
+		if s, err := readMeta(reply.Val()); err == nil && s.LastRunAt.After(than) {
 			late = append(late, all[i])
 		}
 	}

@@ -518,7 +518,7 @@ func testRewind(b *bench) {
 	b.put(s, "cron", b.minutely())
 	l := b.lead(s)
 	now := time.Now()
-	if n, err := l.Rewind(b.ctx, now); n != 0 || err != nil {
+	if n, err := l.Rewind(b.ctx, now, scheduler.Skew); n != 0 || err != nil {
 		b.Errorf("rewind with nothing to do: %d, %v", n, err)
 	}
 	later := now.Add(24 * time.Hour).UTC().Truncate(time.Second)
@@ -528,14 +528,26 @@ func testRewind(b *bench) {
 	if due := b.due(l, now.Add(3*time.Minute)); len(due) != 0 {
 		b.Errorf("due after a run in the future: %v", due)
 	}
-	if n, err := l.Rewind(b.ctx, now); n != 2 || err != nil {
+	if n, err := l.Rewind(b.ctx, now, scheduler.Skew); n != 2 || err != nil {
 		b.Errorf("rewind: %d, %v", n, err)
 	}
 	if due := b.due(l, now.Add(3*time.Minute)); len(due) != 2 {
 		b.Errorf("due after the rewind: %v", due)
 	}
-	if n, err := l.Rewind(b.ctx, now); n != 0 || err != nil {
+	if n, err := l.Rewind(b.ctx, now, scheduler.Skew); n != 0 || err != nil {
 		b.Errorf("rewind again: %d, %v", n, err)
+	}
+	soon := now.Add(30 * time.Second).UTC().Truncate(time.Second)
+	for _, r := range b.due(l, now.Add(3*time.Minute)) {
+		b.mark(l, mark(r, soon))
+	}
+	for _, want := range []struct {
+		skew time.Duration
+		n    int
+	}{{scheduler.Skew, 0}, {0, 2}} {
+		if n, err := l.Rewind(b.ctx, now, want.skew); n != want.n || err != nil {
+			b.Errorf("rewind of half a minute with a skew of %v: %d, %v", want.skew, n, err)
+		}
 	}
 }
 
