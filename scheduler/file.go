@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -99,11 +100,69 @@ func (f *File) read() (map[string]any, error) {
 	return dict, nil
 }
 
+// editTimeout is how long an edit waits for another's of the same file.
+const editTimeout = 20 * time.Second
+
+// alone does something to the file while no other process that uses alone does.
+func (f *File) alone(do func() error) error {
+	for begun := time.Now(); ; time.Sleep(10 * time.Millisecond) { //nolint:forbidigo // a lock of files tells nobody that it is free
+		unlock, taken, err := tryLock(f.path + ".lock")
+		switch {
+		case err != nil:
+			return err
+		case !taken:
+			defer unlock()
+			return do()
+		case time.Since(begun) > editTimeout:
+			return fmt.Errorf("%s: another process is changing it", f.path)
+		}
+	}
+}
+
 // edit changes the definition of one entry and leaves the rest of the file as it is, comments too. A nil definition removes it.
 func (f *File) edit(name string, definition map[string]any) error {
 	if filepath.Ext(f.path) == ".json" {
-		return f.editJSON(name, definition)
+		return f.alone(func() error { return f.editJSON(name, definition) })
 	}
+	return f.editYAML(func(root *yaml.Node) error { return editMap(root, name, definition) })
+}
+
+// pause changes one field of an entry, enabled, and leaves the rest of its definition as it is written. An entry that is written as a
+// reference to another is replaced by its definition.
+func (f *File) pause(name string, paused bool, definition map[string]any) error {
+	if filepath.Ext(f.path) == ".json" {
+		return f.edit(name, definition)
+	}
+	return f.editYAML(func(root *yaml.Node) error {
+		for i := 0; i+1 < len(root.Content); i += 2 {
+			if at := root.Content[i+1]; root.Content[i].Value == name && at.Kind == yaml.MappingNode {
+				setEnabled(at, !paused)
+				return nil
+			}
+		}
+		return editMap(root, name, definition)
+	})
+}
+
+func setEnabled(entry *yaml.Node, enabled bool) {
+	text := strconv.FormatBool(enabled)
+	for i := 0; i+1 < len(entry.Content); i += 2 {
+		if entry.Content[i].Value == "enabled" {
+			value := entry.Content[i+1]
+			value.Kind, value.Tag, value.Value, value.Style, value.Alias = yaml.ScalarNode, "!!bool", text, 0, nil
+			return
+		}
+	}
+	key := &yaml.Node{}
+	key.SetString("enabled")
+	entry.Content = append(entry.Content, key, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!bool", Value: text})
+}
+
+func (f *File) editYAML(change func(root *yaml.Node) error) error {
+	return f.alone(func() error { return f.changeYAML(change) })
+}
+
+func (f *File) changeYAML(change func(root *yaml.Node) error) error {
 	data, err := os.ReadFile(f.path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -119,13 +178,16 @@ func (f *File) edit(name string, definition map[string]any) error {
 	if root.Kind != yaml.MappingNode {
 		return fmt.Errorf("%s: it is no map of names to definitions", f.path)
 	}
-	if err := editMap(root, name, definition); err != nil {
+	if err := change(root); err != nil {
 		return err
 	}
-	if data, err = yaml.Marshal(&document); err != nil {
+	var text bytes.Buffer
+	encoder := yaml.NewEncoder(&text)
+	encoder.SetIndent(2)
+	if err := errors.Join(encoder.Encode(&document), encoder.Close()); err != nil {
 		return err
 	}
-	return atomicfile.Replace(f.path, data)
+	return atomicfile.Replace(f.path, text.Bytes())
 }
 
 func (f *File) editJSON(name string, definition map[string]any) error {

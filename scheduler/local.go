@@ -311,7 +311,7 @@ func (l *Local) Pause(_ context.Context, name string, paused bool) error {
 		if err != nil {
 			return err
 		}
-		return f.edit(name, definition)
+		return f.pause(name, paused, definition)
 	})
 }
 
