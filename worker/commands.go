@@ -20,6 +20,7 @@ type controlCommand struct {
 	run      func(ctx context.Context, w *Worker, a arguments) (any, error)
 	required []string // the arguments that must be there
 	slow     bool     // it waits for the broker
+	lists    bool     // it takes the longer the more there is to tell
 	program  bool     // it is the program's own, see Mux.Control
 }
 
@@ -43,25 +44,25 @@ var controlCommands = map[string]controlCommand{
 	"election":                  {run: electionCommand, required: []string{"id", "topic"}},
 	"shutdown":                  {run: shutdownCommand},
 	"pool_restart":              {run: poolRestartCommand},
-	"active":                    {run: activeCommand},
-	"dump_active":               {run: activeCommand},
-	"reserved":                  {run: reservedCommand},
-	"dump_reserved":             {run: reservedCommand},
-	"scheduled":                 {run: scheduledCommand},
-	"dump_schedule":             {run: scheduledCommand},
-	"revoked":                   {run: revokedCommand},
-	"dump_revoked":              {run: revokedCommand},
-	"registered":                {run: registeredCommand},
-	"dump_tasks":                {run: registeredCommand},
-	"query_task":                {run: queryTaskCommand, required: []string{"ids"}},
+	"active":                    {run: activeCommand, lists: true},
+	"dump_active":               {run: activeCommand, lists: true},
+	"reserved":                  {run: reservedCommand, lists: true},
+	"dump_reserved":             {run: reservedCommand, lists: true},
+	"scheduled":                 {run: scheduledCommand, lists: true},
+	"dump_schedule":             {run: scheduledCommand, lists: true},
+	"revoked":                   {run: revokedCommand, lists: true},
+	"dump_revoked":              {run: revokedCommand, lists: true},
+	"registered":                {run: registeredCommand, lists: true},
+	"dump_tasks":                {run: registeredCommand, lists: true},
+	"query_task":                {run: queryTaskCommand, required: []string{"ids"}, lists: true},
 	"stats":                     {run: statsCommand},
-	"conf":                      {run: confCommand},
-	"dump_conf":                 {run: confCommand},
-	"report":                    {run: reportCommand},
+	"conf":                      {run: confCommand, lists: true},
+	"dump_conf":                 {run: confCommand, lists: true},
+	"report":                    {run: reportCommand, lists: true},
 	"clock":                     {run: clockCommand},
-	"hello":                     {run: helloCommand, required: []string{"from_node"}},
+	"hello":                     {run: helloCommand, required: []string{"from_node"}, lists: true},
 	"memsample":                 {run: memsampleCommand},
-	"memdump":                   {run: memdumpCommand},
+	"memdump":                   {run: memdumpCommand, lists: true},
 	"objgraph":                  {run: objgraphCommand},
 }
 

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gelery/gelery/internal/fnmatch"
@@ -24,6 +25,8 @@ const (
 	// controlTimeout bounds a command that waits for the broker, replyTimeout the sending of a reply.
 	controlTimeout = 30 * time.Second
 	replyTimeout   = 5 * time.Second
+	// clockAllowance is how far the clock of who sends a command may be behind, so that none is taken for expired at once.
+	clockAllowance = time.Minute
 	// What could not be subscribed to is tried again after a pause, which doubles from the first to the last.
 	firstSubscribePause = time.Second
 	lastSubscribePause  = time.Minute
@@ -32,16 +35,18 @@ const (
 )
 
 // control is remote control: kombu's pidbox, by which `celery control`, `celery inspect` and Flower talk to workers. It
-// hears commands that are broadcast, carries out those meant for this worker, and replies where a reply is wanted. Four
-// actors, so that no command waits for the broker or for the program's code but those that must: one hears and carries out
-// what answers at once, two carry out the rest in their order, one replies.
+// hears commands that are broadcast, carries out those meant for this worker, and replies where a reply is wanted. Five
+// actors, so that no command waits for the broker, for long lists or for the program's code but those that must: one hears and
+// carries out what answers at once, three carry out the rest in their order, one replies.
 type control struct {
 	w          *Worker
 	serializer serialization.Serializer
 	heard      transport.Subscription // what listen begins with; nil: none yet
 	slow       chan *protocol.PidboxRequest
+	listing    chan *protocol.PidboxRequest
 	programs   chan *protocol.PidboxRequest // the program's own commands
 	replies    chan answer
+	expired    atomic.Int64 // commands that came, or whose turn came, too late
 }
 
 // answer is a reply on its way.
@@ -58,7 +63,9 @@ func newControl(ctx context.Context, w *Worker) *control {
 		s = serialization.JSON
 	}
 	c := &control{w: w, serializer: s, replies: make(chan answer, controlBacklog)}
-	c.slow, c.programs = make(chan *protocol.PidboxRequest, controlBacklog), make(chan *protocol.PidboxRequest, controlBacklog)
+	for _, waiting := range []*chan *protocol.PidboxRequest{&c.slow, &c.listing, &c.programs} {
+		*waiting = make(chan *protocol.PidboxRequest, controlBacklog)
+	}
 	ctx, cancel := context.WithTimeout(ctx, replyTimeout)
 	defer cancel()
 	c.heard, _ = c.subscribe(ctx)
@@ -118,12 +125,19 @@ func (c *control) hear(ctx context.Context, d *transport.Delivery) {
 	if !mine {
 		return
 	}
-	waiting := c.slow
+	if c.late(r) {
+		return
+	}
+	var waiting chan *protocol.PidboxRequest
 	switch command := c.w.commands[r.Method]; {
 	case command.program:
 		waiting = c.programs
-	case !command.slow:
-		c.carryOut(ctx, r)
+	case command.lists:
+		waiting = c.listing
+	case command.slow:
+		waiting = c.slow
+	default:
+		c.carryOut(ctx, r, c.reply)
 		return
 	}
 	select {
@@ -131,6 +145,16 @@ func (c *control) hear(ctx context.Context, d *transport.Delivery) {
 	default:
 		c.w.log.Error("remote control: too many commands wait, one is dropped", "method", r.Method)
 	}
+}
+
+// late tells whether a request has expired, by more than clocks differ. Whoever sent it has been told that it had no answer, and
+// may have sent another.
+func (c *control) late(r *protocol.PidboxRequest) bool {
+	if r.Expires.IsZero() || !time.Now().After(r.Expires.Add(clockAllowance)) {
+		return false
+	}
+	c.w.log.Info("remote control: a command has expired and is not carried out", "method", r.Method, "expired", r.Expires, "so_far", c.expired.Add(1))
+	return true
 }
 
 // maxClock bounds the logical clock, so that no number from outside makes it turn over.
@@ -171,12 +195,15 @@ func addressed(r *protocol.PidboxRequest, node string) (bool, error) {
 }
 
 // obey carries out commands that take their time, one after the other, until ctx is done.
-func (c *control) obey(ctx context.Context, waiting <-chan *protocol.PidboxRequest) {
+func (c *control) obey(ctx context.Context, waiting <-chan *protocol.PidboxRequest, reply func(answer)) {
 	for {
 		select {
 		case r := <-waiting:
+			if c.late(r) {
+				continue
+			}
 			limited, cancel := context.WithTimeout(ctx, controlTimeout)
-			c.carryOut(limited, r)
+			c.carryOut(limited, r, reply)
 			cancel()
 		case <-ctx.Done():
 			return
@@ -184,8 +211,8 @@ func (c *control) obey(ctx context.Context, waiting <-chan *protocol.PidboxReque
 	}
 }
 
-// carryOut runs a command and hands on what it answers.
-func (c *control) carryOut(ctx context.Context, r *protocol.PidboxRequest) {
+// carryOut runs a command and hands on what it answers, if that is wanted.
+func (c *control) carryOut(ctx context.Context, r *protocol.PidboxRequest, reply func(answer)) {
 	value, err := c.w.command(ctx, r)
 	if err != nil {
 		c.w.log.Error("pidbox command error: "+err.Error(), "method", r.Method)
@@ -201,26 +228,32 @@ func (c *control) carryOut(ctx context.Context, r *protocol.PidboxRequest) {
 		c.w.log.Error("remote control: replies go to "+protocol.PidboxReplyExchange+" only", "method", r.Method, "reply_to", r.ReplyTo.Exchange)
 		return
 	}
+	reply(answer{r, value})
+}
+
+// reply has an answer sent when those before it are.
+func (c *control) reply(a answer) {
 	select {
-	case c.replies <- answer{r, value}:
+	case c.replies <- a:
 	default:
-		c.w.log.Warn("remote control: too many replies wait for the broker, one is dropped", "method", r.Method)
+		c.w.log.Warn("remote control: too many replies wait for the broker, one is dropped", "method", a.to.Method)
 	}
 }
 
 // talk carries out commands until ctx is done, and sends all that they answer, the reply to shutdown included.
 func (c *control) talk(ctx context.Context) {
 	var commanding sync.WaitGroup
+	last, cancel := context.WithCancel(context.WithoutCancel(ctx)) // what waits when ctx is done is sent, if it can be soon
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(time.Second, cancel) })()
 	commanding.Go(func() { c.listen(ctx) })
-	commanding.Go(func() { c.obey(ctx, c.slow) })
-	commanding.Go(func() { c.obey(ctx, c.programs) })
+	commanding.Go(func() { c.obey(ctx, c.slow, c.reply) })
+	commanding.Go(func() { c.obey(ctx, c.programs, c.reply) })
+	commanding.Go(func() { c.obey(ctx, c.listing, func(a answer) { c.send(last, a) }) }) // long lists: one at a time, and no other waits behind them
 	go func() {
 		commanding.Wait()
 		close(c.replies)
 	}()
-	last, cancel := context.WithCancel(context.WithoutCancel(ctx)) // what waits when ctx is done is sent, if it can be soon
-	defer cancel()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(time.Second, cancel) })()
 	for a := range c.replies {
 		c.send(last, a)
 	}
@@ -228,7 +261,7 @@ func (c *control) talk(ctx context.Context) {
 
 // send replies to one request, unless nobody waits any more.
 func (c *control) send(ctx context.Context, a answer) {
-	if !a.to.Expires.IsZero() && time.Now().After(a.to.Expires.Add(replyTimeout)) { // clocks differ
+	if !a.to.Expires.IsZero() && time.Now().After(a.to.Expires.Add(clockAllowance)) {
 		return
 	}
 	m, err := protocol.NewPidboxReply(c.w.config.Hostname, a.value, a.to.Ticket, int(c.w.clock.Add(1)), c.serializer)

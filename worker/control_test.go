@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -193,6 +194,68 @@ func TestControlThatIsNotHeeded(t *testing.T) {
 		t.Error("a command for others was carried out")
 	}
 	s.settled()
+}
+
+// TestControlListsApart: who asks for lists, which may take long, holds up no other command.
+func TestControlListsApart(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.start(Config{})
+	m := s.mailbox()
+	w := s.worker
+	held := []sync.Locker{&w.reserved.mu, &w.active.mu, &w.revoked.mu}
+	for _, l := range held {
+		l.Lock()
+	}
+	release := sync.OnceFunc(func() {
+		for _, l := range held {
+			l.Unlock()
+		}
+	})
+	defer release()
+	lists := []string{"reserved", "active", "query_task", "revoked", "hello"}
+	for _, method := range lists {
+		m.broadcast(m.request(method, map[string]any{"ids": "x", "from_node": "other@box"}))
+	}
+	m.want("ping", nil, "map[ok:pong]")
+	release()
+	for range lists {
+		if got := fmt.Sprint(m.answer()); strings.Contains(got, "error") {
+			t.Errorf("a list is answered with %s", got)
+		}
+	}
+}
+
+// TestControlExpired: a command that comes too late is not carried out, nor one whose turn comes too late.
+func TestControlExpired(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.start(Config{Concurrency: 2})
+	m := s.mailbox()
+	grow := func(expired time.Duration) *protocol.PidboxRequest {
+		r := m.request("pool_grow", nil)
+		r.Expires = time.Now().Add(-expired)
+		return r
+	}
+	m.broadcast(grow(10 * time.Minute))
+	m.broadcast(grow(clockAllowance / 4)) // of a machine whose clock is behind
+	if got := fmt.Sprint(m.answer()); got != "map[ok:pool will grow]" || s.worker.Stats().Concurrency != 3 {
+		t.Errorf("answered %s, and there are %d slots", got, s.worker.Stats().Concurrency)
+	}
+	waiting, answers := make(chan *protocol.PidboxRequest, 2), make(chan answer, 2)
+	waiting <- grow(10 * time.Minute)
+	waiting <- m.request("ping", nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	c, done := &control{w: s.worker}, make(chan struct{})
+	go func() {
+		c.obey(ctx, waiting, func(a answer) { answers <- a })
+		close(done)
+	}()
+	if a := await(t, answers, "the answer to ping"); a.to.Method != "ping" || c.expired.Load() != 1 || s.worker.Stats().Concurrency != 3 {
+		t.Errorf("%s was carried out, %d had expired", a.to.Method, c.expired.Load())
+	}
+	cancel()
+	await(t, done, "the actor's end")
 }
 
 func TestControlPanic(t *testing.T) {
