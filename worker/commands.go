@@ -230,8 +230,19 @@ func revokeCommand(_ context.Context, w *Worker, a arguments) (any, error) {
 	if len(ids) > 0 {
 		set = "{" + strings.Join(texts, ", ") + "}"
 	}
-	w.log.Info("Tasks flagged as revoked: " + strings.Join(ids, ", "))
+	w.log.Info("Tasks flagged as revoked: " + logged(ids))
 	return ok("tasks " + set + " flagged as revoked" + leftOut(left)), nil
+}
+
+// maxLoggedIDs is how many ids one line of the log shows.
+const maxLoggedIDs = 100
+
+// logged are the first of many ids.
+func logged(ids []string) string {
+	if more := len(ids) - maxLoggedIDs; more > 0 {
+		return strings.Join(ids[:maxLoggedIDs], ", ") + fmt.Sprintf(" and %d more", more)
+	}
+	return strings.Join(ids, ", ")
 }
 
 // leftOut says of how many revocations nothing is kept.

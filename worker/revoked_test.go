@@ -381,3 +381,14 @@ func TestRevokeNames(t *testing.T) {
 		t.Errorf("40,000 ids took %v", took)
 	}
 }
+
+func TestLoggedIDs(t *testing.T) {
+	t.Parallel()
+	ids := slices.Repeat([]string{"a"}, maxLoggedIDs+2)
+	hundred := strings.Repeat("a, ", maxLoggedIDs-1) + "a"
+	for n, want := range map[int]string{0: "", 2: "a, a", maxLoggedIDs: hundred, maxLoggedIDs + 2: hundred + " and 2 more"} {
+		if got := logged(ids[:n]); got != want {
+			t.Errorf("%d ids are logged as %q", n, got)
+		}
+	}
+}
