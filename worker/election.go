@@ -23,7 +23,7 @@ const (
 )
 
 const (
-	// maxElections bounds those that are open, maxCandidates the candidates of one; more are left out.
+	// maxElections bounds those that are open, maxCandidates the candidates of one; more are answered, and not kept.
 	maxElections, maxCandidates = 1000, 1000
 	// maxElectionID and maxAction bound what one is about, in bytes, maxActions what is to be done in all that are open.
 	maxElectionID, maxAction, maxActions = 1024, 1 << 20, 16 << 20
@@ -97,14 +97,38 @@ func electionCommand(_ context.Context, w *Worker, a arguments) (any, error) {
 	return nil, nil //nolint:nilnil // Celery's answer is null
 }
 
-// of is an election, which is begun if it is not known; nil: there are too many. The caller holds mu.
+// of is an election, which is begun if it is not known. Of too many the oldest goes in which this worker has no duty; nil: there is
+// none. The caller holds mu.
 func (e *elections) of(id string) *election {
 	x := e.all[id]
-	if x == nil && len(e.all) < maxElections {
+	if x == nil && (len(e.all) < maxElections || e.dropOldest()) {
 		x = &election{begun: time.Now()}
 		e.all[id] = x
 	}
 	return x
+}
+
+// dropOldest makes room. Who waits for an answer gets it. The caller holds mu.
+func (e *elections) dropOldest() bool {
+	var oldest string
+	for id, x := range e.all {
+		if x.own == nil && (oldest == "" || x.begun.Before(e.all[oldest].begun)) {
+			oldest = id
+		}
+	}
+	if oldest == "" {
+		return false
+	}
+	for range e.all[oldest].unanswered {
+		e.acknowledge(oldest)
+	}
+	e.forget(oldest)
+	return true
+}
+
+// acknowledge answers a candidate.
+func (e *elections) acknowledge(id string) {
+	e.w.events.tellWorker(event{kind: workerElectAck, members: protocol.EventMembers(nil).Text("id", id)})
 }
 
 // stand notes that this worker will be a candidate, and for what. False: there are too many elections.
@@ -144,7 +168,8 @@ func (e *elections) candidate(told *protocol.Event) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	x := e.of(id)
-	if x == nil || len(x.candidates) >= maxCandidates {
+	if x == nil || len(x.candidates) >= maxCandidates { // it waits for the answer all the same
+		e.acknowledge(id)
 		return
 	}
 	x.candidates = append(x.candidates, candidate{told.Clock, told.Hostname + "." + strconv.Itoa(told.PID)})
@@ -197,7 +222,7 @@ func (e *elections) answers(now time.Time) (ids []string) {
 // close answers, and ends the elections whose time has come. If this worker is elected, it does what is to be done.
 func (e *elections) close(ctx context.Context, now time.Time) {
 	for _, id := range e.answers(now) {
-		e.w.events.tellWorker(event{kind: workerElectAck, members: protocol.EventMembers(nil).Text("id", id)})
+		e.acknowledge(id)
 	}
 	e.mu.Lock()
 	type result struct {

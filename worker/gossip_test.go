@@ -184,6 +184,41 @@ func TestGossipBounds(t *testing.T) {
 	}
 }
 
+// TestElectionsFull: elections that others have made up keep none from an honest one, and every candidate is answered.
+func TestElectionsFull(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	w, err := New(s.client, s.mux, Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &w.gossip.elections
+	stands := func(id string) *protocol.Event {
+		return &protocol.Event{Type: workerElect, Hostname: "x", Fields: []protocol.EventField{{Name: "id", Value: id}}}
+	}
+	e.stand("ours", &duty{topic: "task"})
+	for i := range maxElections {
+		e.candidate(stands(fmt.Sprint(i)))
+	}
+	e.candidate(stands("honest"))
+	if e.all["ours"] == nil || e.all["honest"] == nil || len(e.all) != maxElections || !e.stand("honest", &duty{topic: "task"}) {
+		t.Errorf("of %d elections ours is %v, the honest one %v", len(e.all), e.all["ours"], e.all["honest"])
+	}
+	for i := range maxElections {
+		e.stand(fmt.Sprint("own ", i), &duty{topic: "task"}) // until there is a duty in each
+	}
+	if e.candidate(stands("late")); e.all["late"] != nil || len(e.all) != maxElections {
+		t.Error("an election of others has taken the place of one with a duty")
+	}
+	sent := 0
+	for _, m := range w.events.waiting {
+		sent += strings.Count(string(m.body), workerElectAck)
+	}
+	if want := maxElections + 1; sent != want { // all but the honest one, whose turn comes
+		t.Errorf("%d candidates are answered; expected %d", sent, want)
+	}
+}
+
 // TestMingleOfTwo: one that starts learns what its neighbours know as revoked, and tells them what it knows.
 func TestMingleOfTwo(t *testing.T) {
 	t.Parallel()
