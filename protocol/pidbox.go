@@ -27,8 +27,8 @@ func IsPidboxReplyExchange(name string) bool {
 }
 
 // maxPidbox bounds the body of a request and what it decompresses to, in bytes. Celery's own are below a kilobyte, a long
-// list of ids is the exception.
-const maxPidbox = 4 << 20
+// list of ids is the exception. A worker's hello has all ids that are revoked, 50,000 of them, and may have maxHello.
+const maxPidbox, maxHello = 4 << 20, 32 << 20
 
 // maxPidboxReply bounds the body of a reply the same way: a busy worker lists all its tasks with their arguments.
 const maxPidboxReply = 32 << 20
@@ -113,12 +113,19 @@ func pidboxMessage(body map[string]any, s serialization.Serializer) (*Message, e
 // DecodePidbox reads a request. Every defect of it is an error; unknown members are ignored.
 func DecodePidbox(m *Message, accept serialization.Accept) (*PidboxRequest, error) {
 	v, err := decodePidbox(m, accept, maxPidbox)
+	large := errors.Is(err, errLargePidbox) && m.Headers.Compression == ""
+	if large {
+		v, err = decodePidbox(m, accept, maxHello)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("pidbox request: %w", err)
 	}
 	fields, ok := v.(map[string]any)
 	if !ok {
 		return nil, errors.New("pidbox request: the body is no mapping")
+	}
+	if large && fields["method"] != "hello" {
+		return nil, fmt.Errorf("pidbox request: %d bytes: %w", len(m.Body), errLargePidbox)
 	}
 	r := &PidboxRequest{Clock: pidboxClock(m.Headers.Extra), Expires: pidboxExpires(m.Headers.Extra)}
 	if err := r.read(fields); err != nil {
@@ -127,11 +134,14 @@ func DecodePidbox(m *Message, accept serialization.Accept) (*PidboxRequest, erro
 	return r, nil
 }
 
+// errLargePidbox is that a body is longer than what it may be.
+var errLargePidbox = errors.New("the body is too long")
+
 // decodePidbox reads a body of at most so many bytes, compressed or not.
 func decodePidbox(m *Message, accept serialization.Accept, most int) (any, error) {
 	body := m.Body
 	if len(body) > most {
-		return nil, fmt.Errorf("%d bytes are more than %d", len(body), most)
+		return nil, fmt.Errorf("%d bytes, more than %d: %w", len(body), most, errLargePidbox)
 	}
 	if c := m.Headers.Compression; c != "" {
 		var err error

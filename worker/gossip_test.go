@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gelery/gelery/protocol"
+	"github.com/gelery/gelery/protocol/serialization"
 	"github.com/gelery/gelery/task"
 	"github.com/gelery/gelery/transport"
 )
@@ -283,5 +284,39 @@ func TestMingleKeepsAges(t *testing.T) {
 	slices.Sort(told)
 	if got := strings.Join(told, " "); len(ids) != 6 || got != "endless odd python" {
 		t.Errorf("it knows %v, and tells the broker %q", ids, got)
+	}
+}
+
+// TestHelloAtRevokesMax: a neighbour that tells all that may be revoked is heard, and told the newest.
+func TestHelloAtRevokesMax(t *testing.T) {
+	t.Parallel()
+	w := &Worker{log: slog.New(slog.DiscardHandler), config: Config{RevokesMax: transport.DefaultRevokedBounds.Members, RevokeExpires: time.Hour}}
+	w.revoked = newRevoked(w)
+	now := time.Now()
+	ids := make(map[string]any, w.config.RevokesMax)
+	for i := range w.config.RevokesMax {
+		id := fmt.Sprintf("%036d", i)
+		ids[id] = []any{unixSeconds(now.Add(time.Duration(i-w.config.RevokesMax) * time.Millisecond)), id}
+	}
+	r := &protocol.PidboxRequest{Method: "hello", Arguments: map[string]any{"from_node": "x", "revoked": ids}}
+	m, err := r.Message(serialization.JSON)
+	if err != nil || len(m.Body) < 4<<20 {
+		t.Fatalf("%d bytes, %v", len(m.Body), err)
+	}
+	heard, err := protocol.DecodePidbox(m, serialization.Accept{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.revoked.learn(heard.Arguments["revoked"])
+	told := w.revoked.told()
+	if n := w.revoked.ids.len(); n != w.config.RevokesMax || len(told) != maxTold || told[fmt.Sprintf("%036d", n-1)] == nil || told[fmt.Sprintf("%036d", n-maxTold)] == nil {
+		t.Errorf("%d are known, %d told", n, len(told))
+	}
+	r.Method = "revoke"
+	if m, err = r.Message(serialization.JSON); err == nil {
+		_, err = protocol.DecodePidbox(m, serialization.Accept{})
+	}
+	if err == nil {
+		t.Error("another command may be as long")
 	}
 }

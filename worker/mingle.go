@@ -21,13 +21,15 @@ func helloCommand(_ context.Context, w *Worker, a arguments) (any, error) {
 	return map[string]any{"revoked": w.revoked.told(), "clock": w.clock.Add(1)}, nil
 }
 
+// maxTold is how many revocations are told to a neighbour, the newest.
+const maxTold = 10_000
+
 // told is what is revoked as neighbours tell it each other: [seconds, id] by id.
 func (r *revoked) told() map[string]any {
+	all := r.listed(time.Now())
 	ours := map[string]any{}
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	for id, at := range r.ids.all() {
-		ours[id] = []any{float64(at.UnixMicro()) / 1e6, id}
+	for _, x := range all[max(0, len(all)-maxTold):] {
+		ours[x.member] = []any{unixSeconds(x.at), x.member}
 	}
 	return ours
 }
