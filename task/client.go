@@ -27,7 +27,7 @@ type Client struct {
 	through   Publish // the middleware; nil: none
 	secrets   value.Secrets
 
-	onSent   atomic.Pointer[func(task, queue string)]
+	onSent   sentFuncs
 	clock    atomic.Int64 // Lamport's, of its events
 	mu       sync.Mutex
 	declared map[string]struct{} // queues this process has declared

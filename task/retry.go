@@ -334,7 +334,7 @@ func (c *Client) Forward(ctx context.Context, batch []transport.Publication) err
 	if err := c.deliverAgain(ctx, out); err != nil {
 		return err
 	}
-	if c.config.SendSentEvent || c.onSent.Load() != nil {
+	if c.config.SendSentEvent || len(c.onSent.load()) > 0 {
 		sent := calls(out)
 		if c.config.SendSentEvent {
 			c.tellSent(ctx, sent)

@@ -3,6 +3,9 @@ package task
 import (
 	"context"
 	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gelery/gelery/protocol"
@@ -46,19 +49,46 @@ func (c *Client) tellSent(ctx context.Context, batch []outgoing) {
 	}
 }
 
+// sentFuncs are the functions of OnSent. The list is replaced when it changes, so that whoever sends reads it without a lock.
+type sentFuncs struct {
+	mu  sync.Mutex
+	all atomic.Pointer[[]*func(task, queue string)]
+}
+
+func (s *sentFuncs) load() []*func(task, queue string) {
+	if all := s.all.Load(); all != nil {
+		return *all
+	}
+	return nil
+}
+
+// change replaces the list by what is made of a copy.
+func (s *sentFuncs) change(to func(all []*func(task, queue string)) []*func(task, queue string)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := to(slices.Clone(s.load()))
+	s.all.Store(&all)
+}
+
 // OnSent lets a function know the name and the queue of each call that the broker has: those that the event task-sent tells of,
 // whether it is sent or not. The queue is "" if the exchange decides. The function must not take long, and is called by many at
-// a time; a later one takes its place. A worker that is asked for metrics counts so.
-func (c *Client) OnSent(f func(task, queue string)) { c.onSent.Store(&f) }
-
-// countSent calls the function of OnSent for a batch that the broker has.
-func (c *Client) countSent(batch []outgoing) {
-	f := c.onSent.Load()
-	if f == nil {
-		return
+// a time. There may be several; stop ends the calls of this one. A worker that is asked for metrics counts so while it runs:
+// each worker of a client counts all that the client sends.
+func (c *Client) OnSent(f func(task, queue string)) (stop func()) {
+	c.onSent.change(func(all []*func(task, queue string)) []*func(task, queue string) { return append(all, &f) })
+	return func() {
+		c.onSent.change(func(all []*func(task, queue string)) []*func(task, queue string) {
+			return slices.DeleteFunc(all, func(one *func(task, queue string)) bool { return one == &f })
+		})
 	}
-	for i := range batch {
-		(*f)(batch[i].request.Task, batch[i].queue())
+}
+
+// countSent calls the functions of OnSent for a batch that the broker has.
+func (c *Client) countSent(batch []outgoing) {
+	for _, f := range c.onSent.load() {
+		for i := range batch {
+			(*f)(batch[i].request.Task, batch[i].queue())
+		}
 	}
 }
 

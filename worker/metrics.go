@@ -94,9 +94,15 @@ func newMetrics(w *Worker) *metrics {
 	if w.config.HealthAddr == "" && w.config.Health == nil {
 		return nil
 	}
-	m := &metrics{w: w, series: map[seriesKey]*series{}, tasks: foreignNames{}, queues: foreignNames{}}
-	w.client.OnSent(func(task, queue string) { m.sent(task, queue, 1) })
-	return m
+	return &metrics{w: w, series: map[seriesKey]*series{}, tasks: foreignNames{}, queues: foreignNames{}}
+}
+
+// begin counts what the client sends until stop is called.
+func (m *metrics) begin() (stop func()) {
+	if m == nil {
+		return func() {}
+	}
+	return m.w.client.OnSent(func(task, queue string) { m.sent(task, queue, 1) })
 }
 
 // sent counts calls that the broker has.

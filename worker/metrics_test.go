@@ -195,3 +195,26 @@ func TestExceptionClass(t *testing.T) {
 		t.Errorf("no exception is %s", got)
 	}
 }
+
+// TestMetricsOfTwoWorkers: each worker of a client counts what that sends, until it ends.
+func TestMetricsOfTwoWorkers(t *testing.T) {
+	t.Parallel()
+	one := newSite(t)
+	other := &site{T: t, client: one.client, mux: NewMux(), done: make(chan error, 1)}
+	one.start(Config{HealthAddr: "0", Hostname: "w1@box"})
+	other.start(Config{HealthAddr: "0", Hostname: "w2@box", Queues: []string{"other"}})
+	sent := `celery_task_sent_total{name="tasks.add",hostname="` + hostOf(one.client.Config().Origin) + `",queue_name="celery"}`
+	one.send("tasks.add", 1, 2)
+	one.scrapes(map[string]string{sent: "1.0"})
+	other.scrapes(map[string]string{sent: "1.0"})
+	if err := other.end(); err != nil {
+		t.Fatal(err)
+	}
+	one.send("tasks.add", 1, 2)
+	one.scrapes(map[string]string{sent: "2.0"})
+	for key, s := range other.worker.metrics.series {
+		if n := s.kinds[countedSent]; n > 1 {
+			t.Errorf("a worker that has ended counts %v %d times", key, n)
+		}
+	}
+}

@@ -139,6 +139,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	if w.runs.Swap(true) {
 		return errors.New("the worker has run already")
 	}
+	defer w.metrics.begin()()
 	if IsChild() {
 		return w.serve()
 	}
