@@ -82,27 +82,28 @@ func (c *control) subscribe(ctx context.Context) (transport.Subscription, error)
 
 // listen hears commands until ctx is done.
 func (c *control) listen(ctx context.Context) {
-	pause := firstSubscribePause
+	var again resubscribing
 	for ctx.Err() == nil {
 		if c.heard == nil {
 			var err error
 			if c.heard, err = c.subscribe(ctx); err != nil {
 				c.heard = nil
-				debounce(ctx, pause)
-				pause = min(2*pause, lastSubscribePause)
+				again.wait(ctx)
 				continue
 			}
 		}
-		pause = firstSubscribePause
+		again.began()
 		for {
 			d, err := c.heard.Receive(ctx)
 			if err != nil {
 				break
 			}
+			again.heard()
 			c.hear(ctx, &d)
 		}
 		_ = c.heard.Close()
 		c.heard = nil
+		again.ended(ctx)
 	}
 }
 

@@ -34,7 +34,7 @@ func newGossip(w *Worker) *gossip {
 
 // run hears events until ctx is done. What cannot be subscribed to is tried again.
 func (g *gossip) run(ctx context.Context) {
-	pause := firstSubscribePause
+	var again resubscribing
 	for ctx.Err() == nil {
 		limited, cancel := context.WithTimeout(ctx, controlTimeout)
 		heard, err := g.w.client.Transport().Subscribe(limited, g.w.events.exchange, gossipKey)
@@ -43,20 +43,48 @@ func (g *gossip) run(ctx context.Context) {
 			if ctx.Err() == nil {
 				g.w.log.Warn("other workers are not heard, trying again", "error", err)
 			}
-			debounce(ctx, pause)
-			pause = min(2*pause, lastSubscribePause)
+			again.wait(ctx)
 			continue
 		}
-		pause = firstSubscribePause
-		g.listen(ctx, heard)
+		again.began()
+		g.listen(ctx, heard, &again)
 		if err := heard.Close(); err != nil {
 			g.w.log.Debug("gossip was not closed", "error", err)
 		}
+		again.ended(ctx)
 	}
 }
 
+// resubscribing is the pause before it is subscribed again. It doubles until a subscription was of use: a message came, or it
+// lasted. After that one there is none.
+type resubscribing struct {
+	pause time.Duration
+	since time.Time // the subscription began
+	some  bool      // a message has come by it
+}
+
+func (r *resubscribing) began() { r.since, r.some = time.Now(), false }
+
+// heard notes that a message has come.
+func (r *resubscribing) heard() { r.some = true }
+
+// ended waits after a subscription that nothing came of.
+func (r *resubscribing) ended(ctx context.Context) {
+	if r.some || time.Since(r.since) >= lastSubscribePause {
+		r.pause = 0
+		return
+	}
+	r.wait(ctx)
+}
+
+// wait waits before the next attempt.
+func (r *resubscribing) wait(ctx context.Context) {
+	r.pause = min(max(2*r.pause, firstSubscribePause), lastSubscribePause)
+	debounce(ctx, r.pause)
+}
+
 // listen hears one subscription to its end.
-func (g *gossip) listen(ctx context.Context, heard transport.Subscription) {
+func (g *gossip) listen(ctx context.Context, heard transport.Subscription, again *resubscribing) {
 	look := time.Now().Add(lookForLost)
 	for {
 		until := look
@@ -69,6 +97,7 @@ func (g *gossip) listen(ctx context.Context, heard transport.Subscription) {
 		cancel()
 		switch {
 		case err == nil:
+			again.heard()
 			g.hear(&d)
 		case ctx.Err() != nil || !late:
 			return
