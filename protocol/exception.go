@@ -31,7 +31,10 @@ func (e *Exception) Error() string {
 }
 
 // String is Python's repr of the exception: ValueError('bad', 42). ChordError messages quote it.
-func (e *Exception) String() string {
+func (e *Exception) String() string { return e.Repr(&value.Secrets{}) }
+
+// Repr is String with '********' for each secret in the arguments: what a dict has under such a name.
+func (e *Exception) Repr(secrets *value.Secrets) string {
 	var b strings.Builder
 	b.WriteString(e.Type)
 	b.WriteByte('(')
@@ -43,7 +46,7 @@ func (e *Exception) String() string {
 			b.WriteString("...")
 			break
 		}
-		b.WriteString(value.Repr(arg, maxRepr))
+		b.WriteString(secrets.Repr(arg, maxRepr))
 	}
 	b.WriteByte(')')
 	return b.String()

@@ -126,7 +126,7 @@ func (w *Worker) logOutcome(e *execution, c completion) {
 		l.Result = secrets.Repr(c.result, resultReprSize)
 		how = "succeeded in " + strconv.FormatFloat(l.Runtime.Seconds(), 'f', -1, 64) + "s: " + l.Result
 	case protocol.Failure:
-		l.Error = c.exception.String()
+		l.Error = exceptionRepr(c.exception, w.secrets(e.task))
 		if c.expected {
 			how = "raised expected: " + l.Error
 			break
@@ -141,7 +141,7 @@ func (w *Worker) logOutcome(e *execution, c completion) {
 	default:
 		how = "ended " + string(c.state)
 		if c.exception != nil {
-			l.Error = c.exception.String()
+			l.Error = exceptionRepr(c.exception, w.secrets(e.task))
 			how += ": " + l.Error
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/gelery/gelery/internal/exposition"
 	"github.com/gelery/gelery/protocol"
+	"github.com/gelery/gelery/protocol/value"
 	"github.com/gelery/gelery/transport"
 )
 
@@ -194,7 +195,7 @@ func failureCount(x *protocol.Exception) countedAs {
 
 // exceptionClass is what celery-exporter makes of an exception's repr: the word before the first parenthesis.
 func exceptionClass(x *protocol.Exception) string {
-	class, _, found := strings.Cut(exceptionRepr(x), "(")
+	class, _, found := strings.Cut(exceptionRepr(x, value.Secrets{}), "(")
 	if !found || class == "" || strings.ContainsFunc(class, func(r rune) bool {
 		return r != '_' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') && r < 0x80
 	}) {

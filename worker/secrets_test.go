@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -116,5 +117,35 @@ func TestSecretsOfRetry(t *testing.T) {
 	told := strings.Join(m.told(id), "\n")
 	if strings.Contains(told, "hush") || !strings.Contains(told, "sent args=('********',)") {
 		t.Errorf("the events are %s", told)
+	}
+}
+
+// TestSecretsOfExceptions: what fails or is tried again with a secret among the arguments of its exception does not show it.
+func TestSecretsOfExceptions(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.mux.Func("login", func(ctx context.Context) error {
+		refused := task.AsPython(errors.New("no entry"), "app", "Refused", "ann", map[string]any{"password": "hush"})
+		if info, _ := task.FromContext(ctx); info.Retries == 0 {
+			return task.Retry(refused, task.Countdown(0))
+		}
+		return refused
+	})
+	m := s.monitor()
+	log := &lines{}
+	s.start(Config{TaskEvents: true, HeartbeatInterval: time.Hour, Logger: slog.New(slog.NewTextHandler(log, nil))})
+	r := s.send("login")
+	m.until("task-failed", r.ID())
+	told := strings.Join(m.told(r.ID()), "\n")
+	if strings.Contains(told, "hush") || strings.Count(told, "Refused('ann', {'password': '********'})") != 2 {
+		t.Errorf("the events are %s", told)
+	}
+	s.end()
+	if log.count("raised unexpected: Refused('ann', {'password': '********'})") != 1 {
+		t.Errorf("the log says %s", log.text.String())
+	}
+	state, err := r.State(s.context())
+	if _, failed := r.Get(s.context()); err != nil || state != protocol.Failure || !strings.Contains(fmt.Sprint(failed), "hush") {
+		t.Errorf("the result is %s, %v, %v", state, failed, err)
 	}
 }

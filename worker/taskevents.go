@@ -45,9 +45,9 @@ func (e *events) ofRun(o *outcome, x *execution, c *completion) []event {
 	case protocol.Success:
 		return e.ofSuccess(x.job, c.result, c.runtime)
 	case protocol.Retry:
-		return []event{{kind: "task-retried", members: ofTask(r, len(c.traceback)).Text("exception", exceptionRepr(c.exception)).Text("traceback", cut(c.traceback))}}
+		return []event{{kind: "task-retried", members: ofTask(r, len(c.traceback)).Text("exception", exceptionRepr(c.exception, e.w.secrets(x.task))).Text("traceback", cut(c.traceback))}}
 	case protocol.Failure:
-		failed := event{kind: "task-failed", members: ofTask(r, len(c.traceback)).Text("exception", exceptionRepr(c.exception)).
+		failed := event{kind: "task-failed", members: ofTask(r, len(c.traceback)).Text("exception", exceptionRepr(c.exception, e.w.secrets(x.task))).
 			OptionalText("traceback", cut(c.traceback))}
 		if o.verdict == transport.Reject && !o.settled {
 			return []event{rejectedEvent(r, false), failed}
@@ -98,7 +98,7 @@ func (e *events) ofRefusal(r *protocol.Request, x *protocol.Exception) []event {
 	if !e.tasks.Load() || r.ID == "" {
 		return nil
 	}
-	return []event{{kind: "task-failed", members: ofTask(r, 0).Text("exception", exceptionRepr(x))}}
+	return []event{{kind: "task-failed", members: ofTask(r, 0).Text("exception", exceptionRepr(x, e.w.client.Secrets()))}}
 }
 
 // ofRevocation are the events of a task that is discarded before its run: it is "expired" or "revoked".
@@ -143,12 +143,12 @@ func (e *events) tellOutcomes(batch []*outcome) {
 	}
 }
 
-// exceptionRepr is Python's repr of an exception: None if there is none.
-func exceptionRepr(x *protocol.Exception) string {
+// exceptionRepr is Python's repr of an exception, without secrets: None if there is none.
+func exceptionRepr(x *protocol.Exception, secrets value.Secrets) string {
 	if x == nil {
 		return "None"
 	}
-	return cut(x.String())
+	return cut(x.Repr(&secrets))
 }
 
 // cut shortens a text that is too long for an event.
