@@ -40,6 +40,7 @@ type Control struct {
 type target struct {
 	destination      []string
 	pattern, matcher string
+	wrong            error // why the pattern must not be sent
 	limit            int
 	timeout          time.Duration
 }
@@ -93,9 +94,13 @@ func (c Control) To(nodes ...string) *Control {
 }
 
 // Matching addresses the workers whose node name matches: the matcher is "glob" (shell wildcards) or "pcre" (a regular
-// expression, from the beginning of the name). Python workers know it since Celery 5.0.
+// expression, from the beginning of the name). Python workers know it since Celery 5.0. A call fails, and sends nothing, with a
+// pattern that CheckPattern refuses. Matching("", "") addresses all.
 func (c Control) Matching(pattern, matcher string) *Control {
-	c.target.pattern, c.target.matcher = pattern, matcher
+	c.target.pattern, c.target.matcher, c.target.wrong = pattern, matcher, nil
+	if pattern != "" || matcher != "" {
+		c.target.wrong = CheckPattern(pattern, matcher)
+	}
 	return &c
 }
 
@@ -144,7 +149,9 @@ func (c *Control) ask(ctx context.Context, method string, arguments map[string]a
 		limit = len(c.target.destination)
 	}
 	request := &protocol.PidboxRequest{Method: method, Arguments: arguments}
-	c.address(request)
+	if err := c.address(request); err != nil {
+		return err
+	}
 	n := 0
 	return transport.Collect(ctx, c.mailbox.transport, request, c.mailbox.serializer, timeout, func(d *transport.Delivery) bool {
 		r, ok := c.mailbox.read(d, request.Ticket)
@@ -158,7 +165,9 @@ func (c *Control) ask(ctx context.Context, method string, arguments map[string]a
 
 // send broadcasts a request to the target.
 func (c *Control) send(ctx context.Context, r *protocol.PidboxRequest) error {
-	c.address(r)
+	if err := c.address(r); err != nil {
+		return err
+	}
 	m, err := r.Message(c.mailbox.serializer)
 	if err != nil {
 		return err
@@ -166,7 +175,9 @@ func (c *Control) send(ctx context.Context, r *protocol.PidboxRequest) error {
 	return c.mailbox.transport.Broadcast(ctx, protocol.PidboxExchange, "", m)
 }
 
-func (c *Control) address(r *protocol.PidboxRequest) {
+// address makes a request one to the target.
+func (c *Control) address(r *protocol.PidboxRequest) error {
 	r.Destination, r.Pattern, r.Matcher = c.target.destination, c.target.pattern, c.target.matcher
 	r.Clock = int(c.mailbox.clock.Add(1))
+	return c.target.wrong
 }
