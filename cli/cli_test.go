@@ -248,7 +248,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"amqp", "queue.declare", "q", "--bogus"}, exitUsage, "try: see gelery amqp queue.declare --help"},
 		{[]string{"doctor", "celery"}, exitUsage, "celery"},
 		{[]string{"doctor", "-o", "xml"}, exitUsage, `"xml" is not table, plain or json`},
-		{[]string{"purge", "-o", "xml"}, exitUsage, `"xml" is not table, plain or json`},
+		{[]string{"purge", "-o", "xml"}, exitUsage, `"xml" is not table, plain, json, jsonl or yaml`},
 		{[]string{"-b", nowhere, "dev"}, exitUsage, "dev brings its own broker"},
 		{[]string{"dev", "--port", "99999"}, exitFailed, "cannot listen on port 99999"},
 	}

@@ -35,7 +35,7 @@ func purgeCommand(a *app) *cobra.Command {
 
 On Redis also those that workers have left with the broker until their eta. What workers hold stays with them. There is
 no way back, so it asks first; where nobody can be asked, --force is needed.
--o json prints [{"queue", "purged"}].
+-o json prints [{"queue", "purged"}], -o jsonl one a line.
 
 ` + exitCodes,
 		Example: `  gelery purge
@@ -60,7 +60,7 @@ no way back, so it asks first; where nobody can be asked, --force is needed.
 	flags.StringSliceVarP(&exclude, "exclude-queues", "X", nil, "`names` of queues to leave alone")
 	flags.BoolVarP(&force, "force", "f", false, "do not ask")
 	flags.BoolVar(&sure, "yes", false, "the same as --force")
-	out.add(cmd, outputPlain, outputJSON)
+	out.add(cmd, outputPlain, outputJSON, outputJSONL, outputYAML)
 	addBrokerFlags(cmd)
 	return cmd
 }
@@ -110,8 +110,16 @@ func (a *app) purge(ctx context.Context, queues []string, o output) error {
 		documents[i] = purgeDocument{q, n}
 		total += n
 	}
-	if o == outputJSON {
-		return writeJSON(a.stdout, documents)
+	switch o {
+	case outputJSON, outputYAML:
+		return o.document(a.stdout, documents)
+	case outputJSONL:
+		for _, d := range documents {
+			if err := writeJSON(a.stdout, d); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	if total == 0 {
 		_, err = fmt.Fprintf(a.stdout, "No messages purged from %s.\n", plural(int64(len(queues)), "queue"))

@@ -165,6 +165,8 @@ func TestPurge(t *testing.T) {
 			{[]string{"--yes", "-Q", "other"}, "", 0, "No messages purged from 1 queue.\n", "", true},
 			{[]string{"-f", "-Q", "other,celery", "-X", "celery"}, "", 0, "No messages purged from 1 queue.\n", "", true},
 			{[]string{"-f", "-Q", "other,celery", "-o", "json"}, "", 0, `[{"queue":"other","purged":0},{"queue":"celery","purged":1}]` + "\n", "", false},
+			{[]string{"-f", "-Q", "other,celery", "-o", "jsonl"}, "", 0, `{"queue":"other","purged":0}` + "\n" + `{"queue":"celery","purged":1}` + "\n", "", false},
+			{[]string{"-f", "-o", "yaml"}, "", 0, "- queue: celery\n  purged: 1\n", "", false},
 		}
 		for _, tt := range tests {
 			command(t, 0, "-b", broker, "purge", "-f")
