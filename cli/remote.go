@@ -52,8 +52,8 @@ func (f *remoteFlags) check() error {
 	if f.json {
 		f.output = outputJSON
 	}
-	if f.matcher != "glob" && f.matcher != "pcre" {
-		return usage(fmt.Sprintf("--matcher %q is unknown", f.matcher), "", "use glob or pcre")
+	if err := monitor.CheckPattern(f.pattern, f.matcher); err != nil {
+		return usage("--pattern or --matcher: "+err.Error(), "a Python worker that cannot read a pattern hears no more commands", "use a simple --pattern, a glob if it can be one")
 	}
 	if f.timeout.duration() <= 0 {
 		return usage("--timeout is not more than 0", "", "")
@@ -183,6 +183,9 @@ func (a *app) showReplies(replies []monitor.Reply, o output, v remoteView) error
 		}
 		if v.rows == nil || err != nil { // a reply of a shape that we do not know is shown as it is
 			more = [][]string{append([]string{printable(r.Node)}, replyText(r.Value))}
+		}
+		if len(more) == 0 && !o.isPlain(a.stdout) { // it has answered: nothing
+			more = [][]string{{printable(r.Node), "-"}}
 		}
 		rows = append(rows, more...)
 	}

@@ -80,6 +80,8 @@ var controlCommands = []remoteCommand{
 	{name: "autoscale", args: []remoteArgument{{"max", intArgument}, {"min", intArgument}}, usage: "[max [min]]", short: "set the bounds of autoscale"},
 	{name: "cancel_consumer", args: []remoteArgument{{"queue", textArgument}}, required: 1, usage: "queue", short: "receive from a queue no longer"},
 	{name: "disable_events", short: "send no events of tasks"},
+	{name: "election", args: []remoteArgument{{"id", textArgument}, {"topic", textArgument}, {"action", textArgument}}, required: 2, usage: "id topic [action]",
+		short: "one of the workers is to do the action"},
 	{name: "enable_events", short: "send events of tasks"},
 	{name: "heartbeat", short: "send a heartbeat event now"},
 	{name: "pool_grow", args: []remoteArgument{{"n", intArgument}}, usage: "[n]", short: "add n slots, 1 if not given"},
