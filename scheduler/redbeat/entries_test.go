@@ -118,13 +118,25 @@ func TestBadEntries(t *testing.T) {
 	}
 }
 
-// TestStatic: entries of beat_schedule are stored, and those that are no longer in it removed; others stay.
+// TestStatic: who begins to lead stores the entries of beat_schedule, and removes those that are no longer in it; others stay.
 func TestStatic(t *testing.T) {
 	t.Parallel()
 	url := testservice.Redis(t)
 	a, b := storetest.Entry(t, "a", `{task: a, schedule: 60}`), storetest.Entry(t, "b", `{task: b, schedule: 60}`)
 	bad := &scheduler.Entry{Name: ":lock", Schedule: a.Schedule, Task: a.Task}
-	first := opened(t, Config{URL: url, Static: []*scheduler.Entry{bad, a, b}, Logger: slog.New(slog.DiscardHandler)})
+	c := storetest.Entry(t, "c", `{task: c, schedule: 60}`)
+	first := opened(t, Config{URL: url, Static: []*scheduler.Entry{bad, a, b, c}, Logger: slog.New(slog.DiscardHandler)})
+	lead := func(s *Store) {
+		t.Helper()
+		l, err := s.Lead(t.Context())
+		if err == nil {
+			err = l.Release(t.Context())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	lead(first)
 	if err := first.Put(t.Context(), storetest.Entry(t, "mine", `{task: c, schedule: 60}`)); err != nil {
 		t.Fatal(err)
 	}
@@ -132,8 +144,12 @@ func TestStatic(t *testing.T) {
 		t.Fatal(err)
 	}
 	faster := storetest.Entry(t, "a", `{task: a, schedule: 30}`)
-	second := opened(t, Config{URL: url, Static: []*scheduler.Entry{faster}})
-	opened(t, Config{URL: url}) // does not touch them
+	second := opened(t, Config{URL: url, Static: []*scheduler.Entry{faster}, Unreadable: []string{"c"}})
+	if _, err := second.Entry(t.Context(), "b"); err != nil {
+		t.Errorf("b is changed by a standby: %v", err)
+	}
+	lead(second)
+	lead(opened(t, Config{URL: url})) // does not touch them
 	r, err := second.Entry(t.Context(), "a")
 	if err != nil || r.Source != "beat_schedule" || !r.Entry.Paused || r.Entry.Schedule.Next(time.Unix(0, 0)).Unix() != 30 {
 		t.Errorf("a: %+v, %v", r, err)
@@ -141,8 +157,50 @@ func TestStatic(t *testing.T) {
 	if _, err := second.Entry(t.Context(), "b"); !errors.Is(err, scheduler.ErrNoEntry) {
 		t.Errorf("b: %v", err)
 	}
+	if _, err := second.Entry(t.Context(), "c"); err != nil {
+		t.Errorf("c, which has a mistake now: %v", err)
+	}
 	if r, err := second.Entry(t.Context(), "mine"); err != nil || r.Source != "redbeat" {
 		t.Errorf("mine: %+v, %v", r, err)
+	}
+}
+
+// TestStaticAgain: entries of beat_schedule that Redis has lost are back with the next lease, and nobody stores them without one.
+func TestStaticAgain(t *testing.T) {
+	t.Parallel()
+	for name, noLock := range map[string]bool{"lock": false, "no lock": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var log heard
+			ctx := t.Context()
+			s := opened(t, Config{URL: testservice.Redis(t), NoLock: noLock, LockTimeout: time.Second, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+				Static: []*scheduler.Entry{storetest.Entry(t, "a", `{task: a, schedule: 60}`)}})
+			l := led(t, s)
+			s.client.FlushDB(ctx)
+			if !noLock {
+				select {
+				case <-l.Lost():
+				case <-time.After(30 * time.Second):
+					t.Fatal("the lease is not lost")
+				}
+				lost := &l.(*lease).lock
+				if err := s.putStatic(ctx, lost); !errors.Is(err, scheduler.ErrNotLeading) {
+					t.Errorf("stored without the lease: %v", err)
+				}
+				s.client.SAdd(ctx, "redbeat::statics", "b")
+				s.client.HSet(ctx, "redbeat:b", "definition", "{}")
+				if err := s.remove(ctx, "b", lost.token); !errors.Is(err, scheduler.ErrNotLeading) || s.client.Exists(ctx, "redbeat:b").Val() != 1 {
+					t.Errorf("removed without the lease: %v", err)
+				}
+			}
+			led(t, s)
+			if _, err := s.Entry(ctx, "a"); err != nil {
+				t.Error(err)
+			}
+			if n := log.count("were not in Redis"); n != 2 {
+				t.Errorf("told %d times that they were missing", n)
+			}
+		})
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -20,11 +21,12 @@ const standbyInterval = time.Second
 const tokenPrefix = "gelery:"
 
 // Lead is [scheduler.Store]'s: it waits until RedBeat's lock is free. While a Python beat leads that is its lock, whose timeout may be
-// long.
+// long. Then it stores the static entries, so that those of a standby change nothing, and those of a leader are back when Redis has
+// lost them. One that cannot be stored is logged and keeps none of the others back.
 func (s *Store) Lead(ctx context.Context) (scheduler.Lease, error) {
 	token := newToken()
 	if s.config.NoLock {
-		return newLease(s, token), nil
+		return s.begin(ctx, newLease(s, token))
 	}
 	for told := ""; ; {
 		asked := time.Now()
@@ -35,7 +37,7 @@ func (s *Store) Lead(ctx context.Context) (scheduler.Lease, error) {
 		if owner == "" {
 			l := newLease(s, token)
 			l.hold(asked)
-			return l, nil
+			return s.begin(ctx, l)
 		}
 		s.mu.Lock()
 		s.led = s.led && strings.HasPrefix(owner, tokenPrefix) // what Python did is not known
@@ -52,6 +54,18 @@ func (s *Store) Lead(ctx context.Context) (scheduler.Lease, error) {
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// begin stores the static entries by a lease that was just taken. If that fails it is given back.
+func (s *Store) begin(ctx context.Context, l *lease) (scheduler.Lease, error) {
+	err := s.putStatic(ctx, &l.lock)
+	if err == nil || errors.Is(err, scheduler.ErrNotLeading) { // it finds out itself that it is lost
+		return l, nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
+	defer cancel()
+	_ = l.Release(ctx) // or it ends by itself
+	return nil, fmt.Errorf("redbeat: beat_schedule: %w", err)
 }
 
 // newToken names the lock's owner for who looks into Redis, as gelery:host:pid:random.

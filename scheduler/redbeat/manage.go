@@ -109,18 +109,19 @@ func (s *Store) raw(ctx context.Context, name string) (raw, error) {
 
 // Put is [scheduler.Store]'s.
 func (s *Store) Put(ctx context.Context, e *scheduler.Entry) error {
-	return s.put(ctx, e, false)
+	return s.put(ctx, e, nil)
 }
 
-func (s *Store) put(ctx context.Context, e *scheduler.Entry, static bool) error {
+// put stores an entry: one of beat_schedule if it is given the leader's lock, and then only as long as that is held.
+func (s *Store) put(ctx context.Context, e *scheduler.Entry, by *lock) error {
 	if err := check(e); err != nil {
 		return err
 	}
-	return s.change(ctx, e.Name, static, func(old raw) (raw, *scheduler.Entry, error) {
+	return s.change(ctx, e.Name, by, func(old raw) (raw, *scheduler.Entry, error) {
 		write := e
 		before, err := s.codec.read(e.Name, old)
 		known := old.definition != "" && err == nil
-		if static && known && before.Entry.Paused && !e.Paused { // somebody has paused it since
+		if by != nil && known && before.Entry.Paused && !e.Paused { // somebody has paused it since
 			paused := *e
 			paused.Paused = true
 			write = &paused
@@ -148,7 +149,7 @@ func (s *Store) runNow(meta string) (string, error) {
 
 // Pause is [scheduler.Store]'s.
 func (s *Store) Pause(ctx context.Context, name string, paused bool) error {
-	return s.change(ctx, name, false, func(old raw) (raw, *scheduler.Entry, error) {
+	return s.change(ctx, name, nil, func(old raw) (raw, *scheduler.Entry, error) {
 		if old.definition == "" {
 			return raw{}, nil, scheduler.ErrNoEntry
 		}
@@ -169,8 +170,8 @@ func (s *Store) Pause(ctx context.Context, name string, paused bool) error {
 // mostTries bounds how often a change is tried again because somebody else has changed the entry.
 const mostTries = 100
 
-// change reads an entry, and writes what becomes of it unless it was changed meanwhile.
-func (s *Store) change(ctx context.Context, name string, static bool, to func(old raw) (raw, *scheduler.Entry, error)) error {
+// change reads an entry, and writes what becomes of it unless it was changed meanwhile. by is as for put.
+func (s *Store) change(ctx context.Context, name string, by *lock, to func(old raw) (raw, *scheduler.Entry, error)) error {
 	for range mostTries {
 		old, err := s.raw(ctx, name)
 		if err != nil {
@@ -184,19 +185,21 @@ func (s *Store) change(ctx context.Context, name string, static bool, to func(ol
 		if err != nil {
 			return &scheduler.EntryError{Entry: name, Field: metaField, Err: err}
 		}
-		theirs, ours, listed := any(score(e.Due(state))), any(""), ""
+		theirs, ours, listed, token := any(score(e.Due(state))), any(""), "", ""
 		if s.codec.alone(r) {
 			theirs, ours = -1, theirs
 		}
-		if static {
-			listed = name
+		if by != nil {
+			listed, token = name, by.token
 		}
-		done, err := putScript.Run(ctx, s.client, []string{s.keys.schedule, s.keys.due, s.keys.entry(name), s.keys.statics},
-			old.definition, old.meta, old.extra, r.definition, r.meta, r.extra, theirs, ours, listed).Bool()
-		if err != nil {
+		reply, err := putScript.Run(ctx, s.client, []string{s.keys.schedule, s.keys.due, s.keys.entry(name), s.keys.statics, s.config.LockKey},
+			old.definition, old.meta, old.extra, r.definition, r.meta, r.extra, theirs, ours, listed, token).Int()
+		switch {
+		case err != nil:
 			return fmt.Errorf("redbeat: entry %.200q: %w", name, err)
-		}
-		if done {
+		case reply < 0:
+			return scheduler.ErrNotLeading
+		case reply > 0:
 			return nil
 		}
 	}
@@ -205,13 +208,20 @@ func (s *Store) change(ctx context.Context, name string, static bool, to func(ol
 
 // Remove is [scheduler.Store]'s.
 func (s *Store) Remove(ctx context.Context, name string) error {
+	return s.remove(ctx, name, "")
+}
+
+// remove removes an entry, if a token is given only as long as the lock has it.
+func (s *Store) remove(ctx context.Context, name, token string) error {
 	if name == "" || reserved(name) {
 		return scheduler.ErrNoEntry
 	}
-	n, err := removeScript.Run(ctx, s.client, []string{s.keys.schedule, s.keys.due, s.keys.entry(name), s.keys.statics}, name).Int()
+	n, err := removeScript.Run(ctx, s.client, []string{s.keys.schedule, s.keys.due, s.keys.entry(name), s.keys.statics, s.config.LockKey}, name, token).Int()
 	switch {
 	case err != nil:
 		return fmt.Errorf("redbeat: entry %.200q: %w", name, err)
+	case n < 0:
+		return scheduler.ErrNotLeading
 	case n == 0:
 		return scheduler.ErrNoEntry
 	}
@@ -219,7 +229,7 @@ func (s *Store) Remove(ctx context.Context, name string) error {
 }
 
 // putStatic stores the entries of beat_schedule and removes those that are no longer in it, as RedBeat does at its start.
-func (s *Store) putStatic(ctx context.Context) error {
+func (s *Store) putStatic(ctx context.Context, by *lock) error {
 	if s.config.Static == nil {
 		return nil
 	}
@@ -227,26 +237,41 @@ func (s *Store) putStatic(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	there := map[string]bool{}
+	known, there, added := set(before), set(s.config.Unreadable), 0
 	for _, e := range s.config.Static {
 		there[e.Name] = true
-		if err := s.put(ctx, e, true); err != nil {
-			if redisconn.Classify(err) == redisconn.Unavailable {
-				return err
+		switch err := s.put(ctx, e, by); {
+		case err == nil:
+			if !known[e.Name] {
+				added++
 			}
+		case errors.Is(err, scheduler.ErrNotLeading), redisconn.Classify(err) == redisconn.Unavailable:
+			return err
+		default:
 			s.log.Error("beat: an entry of beat_schedule cannot be stored", "error", err)
 		}
+	}
+	if added > 0 {
+		s.log.Info("beat: entries of beat_schedule were not in Redis, and are stored", "entries", added)
 	}
 	for _, name := range before {
 		if there[name] {
 			continue
 		}
 		s.log.Info("beat: an entry is no longer in beat_schedule, and is removed", "entry", name)
-		if err := s.Remove(ctx, name); err != nil && !errors.Is(err, scheduler.ErrNoEntry) {
+		if err := s.remove(ctx, name, by.token); err != nil && !errors.Is(err, scheduler.ErrNoEntry) {
 			return err
 		}
 	}
 	return nil
+}
+
+func set(names []string) map[string]bool {
+	all := make(map[string]bool, len(names))
+	for _, name := range names {
+		all[name] = true
+	}
+	return all
 }
 
 // serverError is err unless it is the reply to a single command, which is about one entry.

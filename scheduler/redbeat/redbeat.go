@@ -40,9 +40,11 @@ type Config struct {
 	// Zone is where the clock stands by which Python reads crontabs: Celery's timezone. nil: UTC.
 	Zone *time.Location
 
-	// Static are the entries of beat_schedule: Open stores them, and removes those that it or RedBeat stored before and that are
-	// no longer among them. nil leaves them alone.
+	// Static are the entries of beat_schedule: whoever begins to lead stores them, and removes those that another leader or RedBeat
+	// stored before and that are no longer among them. nil leaves them alone.
 	Static []*scheduler.Entry
+	// Unreadable are the names of entries of beat_schedule that have a mistake. What was stored of them before stays as it is.
+	Unreadable []string
 
 	Logger *slog.Logger // nil: slog's default
 }
@@ -65,8 +67,7 @@ type Store struct {
 	led bool // this store has led, has looked for what is in the future, and has seen no Python leading since
 }
 
-// Open connects to Redis and stores the static entries. It tries until Redis answers or ctx is done. A static entry that cannot
-// be stored is logged and keeps none of the others back.
+// Open connects to Redis. It tries until Redis answers or ctx is done.
 func Open(ctx context.Context, c Config) (*Store, error) {
 	if c.URL == "" {
 		return nil, errors.New("redbeat: URL (redbeat_redis_url) is empty")
@@ -99,9 +100,6 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	s := &Store{config: c, keys: keysOf(c.Prefix), log: c.Logger, codec: codec{zone: c.Zone},
 		client: server.Client(redisconn.ClientOptions{ReadTimeout: requestTimeout})}
 	err = redisconn.Do(ctx, s.log, "connect", func(ctx context.Context) error { return s.client.Ping(ctx).Err() })
-	if err == nil {
-		err = s.putStatic(ctx)
-	}
 	if err != nil {
 		_ = s.client.Close()
 		return nil, fmt.Errorf("redbeat: %w", err)

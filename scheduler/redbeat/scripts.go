@@ -115,11 +115,12 @@ return 0
 
 // putScript writes an entry that is still as it was read.
 //
-//	KEYS  1 schedule, 2 due (ours), 3 entry, 4 statics
+//	KEYS  1 schedule, 2 due (ours), 3 entry, 4 statics, 5 lock
 //	ARGV  definition, meta and extra as they were ("": not there), and as they will be; 7 score of RedBeat's, 8 score of ours
-//	      ("": it has none), 9 name if it is one of beat_schedule, else ""
-//	reply 1, or 0 if it was changed
+//	      ("": it has none), 9 name if it is one of beat_schedule, else "", 10 token
+//	reply 1, 0 if it was changed, or -1: the lock is not ours
 var putScript = goredis.NewScript(`
+if ARGV[10] ~= '' and redis.call('GET', KEYS[5]) ~= ARGV[10] then return -1 end
 redis.call('ZCARD', KEYS[1]) redis.call('ZCARD', KEYS[2]) redis.call('SCARD', KEYS[4])
 local now = redis.call('HMGET', KEYS[3], 'definition', 'meta', 'gelery')
 for i = 1, 3 do if (now[i] or '') ~= ARGV[i] then return 0 end end
@@ -133,8 +134,10 @@ return 1
 
 // removeScript removes an entry.
 //
-//	KEYS 1 schedule, 2 due (ours), 3 entry, 4 statics   ARGV 1 name   reply: was it there?
+//	KEYS 1 schedule, 2 due (ours), 3 entry, 4 statics, 5 lock   ARGV 1 name, 2 token
+//	reply 0: it was not there, more if it was, or -1: the lock is not ours
 var removeScript = goredis.NewScript(`
+if ARGV[2] ~= '' and redis.call('GET', KEYS[5]) ~= ARGV[2] then return -1 end
 redis.call('SREM', KEYS[4], ARGV[1])
 redis.call('ZREM', KEYS[2], KEYS[3])
 return redis.call('ZREM', KEYS[1], KEYS[3]) + redis.call('DEL', KEYS[3])
