@@ -24,7 +24,7 @@ func openRedBeat(ctx context.Context, o *beatOpening) (scheduler.Store, string, 
 		}
 	}
 	if o.lead {
-		c.Static = o.entries
+		c.Static, c.Unreadable = o.entries, o.unreadable
 		if c.Static == nil {
 			c.Static = []*scheduler.Entry{} // what was static before is to go
 		}

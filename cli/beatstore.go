@@ -23,10 +23,12 @@ type beatStore struct {
 type beatOpening struct {
 	config  settings.Beat
 	entries []*scheduler.Entry // of the settings and of the program
-	redis   string             // the broker's URL, if it is Redis
-	options map[string]any     // of its driver
-	lead    bool
-	log     *slog.Logger
+	// unreadable are the names of those of the settings that have a mistake.
+	unreadable []string
+	redis      string         // the broker's URL, if it is Redis
+	options    map[string]any // of its driver
+	lead       bool
+	log        *slog.Logger
 }
 
 // beatStores open the stores that are not local.
@@ -45,7 +47,7 @@ func (a *app) openBeatStore(ctx context.Context, broker string, lead bool, log *
 			leftOut(mistake)
 		}
 	}
-	o := &beatOpening{config: config, entries: distinct(slices.Concat(a.entries, config.Entries), leftOut), lead: lead, log: log}
+	o := &beatOpening{config: config, entries: distinct(slices.Concat(a.entries, config.Entries), leftOut), unreadable: unreadable(err), lead: lead, log: log}
 	switch scheme, _, _ := strings.Cut(broker, "://"); scheme {
 	case "redis", "rediss", "sentinel":
 		o.redis, o.options = broker, a.settings.ClientOf(broker, "").TransportOptions
@@ -79,6 +81,21 @@ func distinct(entries []*scheduler.Entry, leftOut func(mistake string)) []*sched
 		all = append(all, e)
 	}
 	return all
+}
+
+// unreadable are the names of the entries that have a mistake, from the error of [settings.Settings.Beat].
+func unreadable(err error) (names []string) {
+	all := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		all = joined.Unwrap()
+	}
+	for _, err := range all {
+		var wrong *scheduler.EntryError
+		if errors.As(err, &wrong) {
+			names = append(names, wrong.Entry)
+		}
+	}
+	return names
 }
 
 func (a *app) openLocal(_ context.Context, o *beatOpening) (scheduler.Store, string, error) {

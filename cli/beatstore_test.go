@@ -2,10 +2,12 @@ package cli
 
 import (
 	"log/slog"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/gelery/gelery/internal/testservice"
 	"github.com/gelery/gelery/scheduler"
 	"github.com/gelery/gelery/settings"
 	"github.com/gelery/gelery/task"
@@ -44,5 +46,36 @@ func TestEntriesLeftOut(t *testing.T) {
 	}
 	if log := out.String(); strings.Count(log, "an entry is left out") != 2 || !strings.Contains(log, "both") || !strings.Contains(log, "no schedule") {
 		t.Errorf("the log:\n%s", log)
+	}
+}
+
+// TestMistakeRemovesNothing: an entry of beat_schedule that gets a mistake stays in Redis as it was; one that is gone from it does not.
+func TestMistakeRemovesNothing(t *testing.T) {
+	t.Parallel()
+	config, _ := scheduleFile(t, "")
+	broker := testservice.Redis(t)
+	const mended, broken = `{task: dev.add, schedule: "0 2 * * *"}`, `{task: dev.add, schedule: "0 30 2 * * *", arg: 1}`
+	for _, step := range []struct{ settings, want string }{
+		{"beat_schedule:\n  kept: " + mended + "\n  other: " + mended + "\n  gone: " + mended, "gone kept other"},
+		{"beat_schedule:\n  kept: " + broken + "\n  other: " + broken, "kept other"},
+		{"beat_schedule:\n  kept: " + broken, "kept"},
+	} {
+		if err := os.WriteFile(config, []byte(step.settings), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		b := run{args: []string{"-b", broker, "--config", config, "beat", "-l", "INFO", "-S", "redbeat"}}.start(t)
+		b.output.waitFor(t, `beat: leading`)
+		b.stop()
+		if code := b.wait(t); code != exitOK {
+			t.Errorf("exit code %d", code)
+		}
+		var names []string
+		for line := range strings.Lines(command(t, 0, "-b", broker, "schedule", "list", "-o", "plain", "-S", "redbeat")) {
+			name, _, _ := strings.Cut(line, "\t")
+			names = append(names, name)
+		}
+		if got := strings.Join(names, " "); got != step.want {
+			t.Errorf("there are %q, not %q", got, step.want)
+		}
 	}
 }
