@@ -13,17 +13,40 @@ import (
 	"github.com/gelery/gelery/internal/testservice"
 )
 
+// scheduleRun runs a schedule command that must end with a code.
+func scheduleRun(t *testing.T, code int, config, stdin string, args ...string) (stdout, stderr string) {
+	t.Helper()
+	got, stdout, stderr := run{args: append([]string{"--config", config, "schedule"}, args...), stdin: strings.NewReader(stdin)}.do(t)
+	if got != code {
+		t.Fatalf("%q: exit code %d, want %d: %s", args, got, code, stderr)
+	}
+	return stdout, stderr
+}
+
+// writeEntries writes the file of entries that scheduleFile names.
+func writeEntries(t *testing.T, folder, text string) (read func() string) {
+	t.Helper()
+	path := filepath.Join(folder, "entries.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return func() string {
+		t.Helper()
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+}
+
 // TestScheduleLocal changes what is in a file, and tells where the rest is to be changed.
 func TestScheduleLocal(t *testing.T) {
 	t.Parallel()
 	config, folder := scheduleFile(t, "beat_schedule:\n  hourly: {task: dev.add, schedule: 0 * * * *, timezone: Europe/Berlin}\n")
 	schedule := func(code int, stdin string, args ...string) (stdout, stderr string) {
 		t.Helper()
-		got, stdout, stderr := run{args: append([]string{"--config", config, "schedule"}, args...), stdin: strings.NewReader(stdin)}.do(t)
-		if got != code {
-			t.Fatalf("%q: exit code %d, want %d: %s", args, got, code, stderr)
-		}
-		return stdout, stderr
+		return scheduleRun(t, code, config, stdin, args...)
 	}
 	schedule(0, "", "add", "sun", "--task", "dev.echo", "--solar", "sunset,52.5,13.4", "--args", "[1]", "--queue", "q", "--jitter", "10s")
 	if _, stderr := schedule(1, "", "add", "sun", "--task", "dev.echo", "--every", "1m"); !strings.Contains(stderr, "give --replace") {
@@ -70,6 +93,34 @@ func TestScheduleLocal(t *testing.T) {
 	schedule(0, "sun\n", "remove", "sun")
 	if text, err := os.ReadFile(filepath.Join(folder, "entries.yaml")); err != nil || strings.Contains(string(text), "sun") {
 		t.Errorf("the file holds %q, %v", text, err)
+	}
+}
+
+// TestScheduleUnreadable: an entry that cannot be read takes its name, and can be told of, replaced and removed.
+func TestScheduleUnreadable(t *testing.T) {
+	t.Parallel()
+	config, folder := scheduleFile(t, "")
+	const before = "bad:\n  task: dev.add\n  schedule: often\n  deadline: never\n"
+	entries := writeEntries(t, folder, before)
+	if _, stderr := scheduleRun(t, 1, config, "", "add", "bad", "--task", "dev.echo", "--every", "60"); !strings.Contains(stderr, "give --replace") {
+		t.Errorf("add says %s", stderr)
+	}
+	for _, args := range [][]string{{"pause", "bad"}, {"show", "bad"}} {
+		if _, stderr := scheduleRun(t, 2, config, "", args...); !strings.Contains(stderr, "deadline: ") {
+			t.Errorf("%q says %s", args, stderr)
+		}
+	}
+	if text := entries(); text != before {
+		t.Errorf("the file was changed:\n%s", text)
+	}
+	scheduleRun(t, 0, config, "", "add", "bad", "--task", "dev.echo", "--every", "60", "--replace")
+	if text := entries(); !strings.Contains(text, "dev.echo") {
+		t.Errorf("the entry was not replaced:\n%s", text)
+	}
+	writeEntries(t, folder, before)
+	scheduleRun(t, 0, config, "bad\n", "remove", "bad")
+	if text := entries(); strings.Contains(text, "bad") {
+		t.Errorf("the entry was not removed:\n%s", text)
 	}
 }
 

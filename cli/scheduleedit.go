@@ -124,8 +124,8 @@ func (a *app) addEntries(ctx context.Context, f *entryFlags, args []string) erro
 				mistakes := strings.ReplaceAll(err.Error(), "\n", "; ")
 				return usage(mistakes, "", "see "+a.name+" schedule add --help")
 			}
-			if _, err := s.Entry(ctx, name); err == nil && !f.anyway {
-				return &failure{exitFailed, "there is an entry " + printable(name) + " already", "", "give --replace to change it"}
+			if err := a.mayPut(ctx, s, name, f.anyway); err != nil {
+				return err
 			}
 			if err := s.Put(ctx, e); err != nil {
 				return a.entryFailure(ctx, s, name, err)
@@ -134,6 +134,25 @@ func (a *app) addEntries(ctx context.Context, f *entryFlags, args []string) erro
 		}
 		return nil
 	})
+}
+
+// mayPut tells why an entry of this name may not be written. One that is there and cannot be read takes the name, too.
+func (a *app) mayPut(ctx context.Context, s *beatStore, name string, replace bool) error {
+	_, err := s.Entry(ctx, name)
+	there := &failure{exitFailed, "there is an entry " + printable(name) + " already", "", "give --replace to change it"}
+	var wrong *scheduler.EntryError
+	switch {
+	case errors.Is(err, scheduler.ErrNoEntry):
+		return nil
+	case errors.As(err, &wrong):
+		there.why = "it cannot be read: " + oneLine(err.Error())
+	case err != nil:
+		return err
+	}
+	if replace {
+		return nil
+	}
+	return there
 }
 
 // maxDefinitions bounds what is read of a file of definitions, in bytes.
@@ -302,7 +321,7 @@ What became of it is forgotten. It asks for the name once more; where nobody can
 		Args: exactlyOne("the name of an entry"),
 		RunE: a.command(func(ctx context.Context, _ *cobra.Command, args []string) error {
 			return a.withStore(ctx, func(ctx context.Context, s *beatStore) error {
-				if _, err := s.Entry(ctx, args[0]); err != nil {
+				if _, err := s.Entry(ctx, args[0]); errors.Is(err, scheduler.ErrNoEntry) { // what cannot be read may go
 					return a.entryFailure(ctx, s, args[0], err)
 				}
 				if !sure {

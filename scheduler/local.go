@@ -282,9 +282,27 @@ func (l *Local) Entry(_ context.Context, name string) (Record, error) {
 	}
 	r, ok := l.table.Get(name)
 	if !ok {
-		return Record{}, ErrNoEntry
+		return Record{}, l.missing(name)
 	}
 	return r, nil
+}
+
+// missing tells why there is no entry of a name: it cannot be read, or nothing defines it.
+func (l *Local) missing(name string) error {
+	for _, wrong := range l.wrong {
+		if i := wrongOf(wrong, name); i >= 0 {
+			return wrong[i]
+		}
+	}
+	return ErrNoEntry
+}
+
+// wrongOf finds what is wrong with an entry; -1: nothing.
+func wrongOf(wrong []error, name string) int {
+	return slices.IndexFunc(wrong, func(err error) bool {
+		var of *EntryError
+		return errors.As(err, &of) && of.Entry == name
+	})
 }
 
 // Put is [Store]'s: it writes into the file that has the entry, a new one into the last file.
@@ -303,7 +321,7 @@ func (l *Local) Put(_ context.Context, e *Entry) error {
 func (l *Local) Pause(_ context.Context, name string, paused bool) error {
 	return l.edit(name, func(f *File, e *Entry) error {
 		if e == nil {
-			return ErrNoEntry
+			return l.missing(name)
 		}
 		changed := *e
 		changed.Paused = paused
@@ -315,14 +333,9 @@ func (l *Local) Pause(_ context.Context, name string, paused bool) error {
 	})
 }
 
-// Remove is [Store]'s.
+// Remove is [Store]'s. The entry need not be readable.
 func (l *Local) Remove(_ context.Context, name string) error {
-	return l.edit(name, func(f *File, e *Entry) error {
-		if e == nil {
-			return ErrNoEntry
-		}
-		return f.edit(name, nil)
-	})
+	return l.edit(name, func(f *File, _ *Entry) error { return f.edit(name, nil) })
 }
 
 // edit changes the file that an entry is in, or would be.
@@ -337,9 +350,11 @@ func (l *Local) edit(name string, change func(*File, *Entry) error) error {
 	for i, f := range l.files {
 		if j := slices.IndexFunc(l.read[i], func(e *Entry) bool { return e.Name == name }); j >= 0 {
 			file, entry = f, l.read[i][j]
+		} else if wrongOf(l.wrong[i], name) >= 0 {
+			file, entry = f, nil
 		}
 	}
-	if r, ok := l.table.Get(name); ok && entry == nil && r.Fixed {
+	if r, ok := l.table.Get(name); ok && file == nil && r.Fixed {
 		return ErrFixed
 	}
 	if file == nil && len(l.files) > 0 {
