@@ -124,6 +124,25 @@ func TestScheduleUnreadable(t *testing.T) {
 	}
 }
 
+// TestScheduleNever: what would never be sent is not added, but paused.
+func TestScheduleNever(t *testing.T) {
+	t.Parallel()
+	config, _ := scheduleFile(t, "")
+	for field, args := range map[string][]string{
+		"at: 2020-01-01T00:00:00Z": {"--at", "2020-01-01"},
+		"end: ":                    {"--every", "10", "--end", "2020-01-01"},
+		"before 2099-01-01":        {"--at", "2100-01-01", "--end", "2099-01-01"},
+	} {
+		if _, stderr := scheduleRun(t, 2, config, "", append([]string{"add", "never", "--task", "dev.echo"}, args...)...); !strings.Contains(stderr, field) {
+			t.Errorf("%q: no %q in %s", args, field, stderr)
+		}
+	}
+	scheduleRun(t, 0, config, "", "add", "over", "--task", "dev.echo", "--at", "2020-01-01", "--paused")
+	if out, _ := scheduleRun(t, 0, config, "", "list", "-o", "name"); out != "over\n" {
+		t.Errorf("list says %q", out)
+	}
+}
+
 // TestScheduleRedBeat adds an entry beside a beat that leads, which sends it, and runs it out of its turn.
 func TestScheduleRedBeat(t *testing.T) {
 	t.Parallel()

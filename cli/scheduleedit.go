@@ -124,6 +124,9 @@ func (a *app) addEntries(ctx context.Context, f *entryFlags, args []string) erro
 				mistakes := strings.ReplaceAll(err.Error(), "\n", "; ")
 				return usage(mistakes, "", "see "+a.name+" schedule add --help")
 			}
+			if err := neverSent(e, time.Now()); err != nil {
+				return usage(err.Error(), "", "give a later time")
+			}
 			if err := a.mayPut(ctx, s, name, f.anyway); err != nil {
 				return err
 			}
@@ -134,6 +137,20 @@ func (a *app) addEntries(ctx context.Context, f *entryFlags, args []string) erro
 		}
 		return nil
 	})
+}
+
+// neverSent tells why a new entry would never be sent; nil: it will be, or it is paused.
+func neverSent(e *scheduler.Entry, now time.Time) error {
+	if e.Paused || !e.Due(scheduler.State{LastRunAt: now}).IsZero() {
+		return nil
+	}
+	if clocked, ok := e.Schedule.(scheduler.Clocked); ok && !clocked.At.After(now) {
+		return &scheduler.EntryError{Entry: e.Name, Field: "at", Err: errors.New(clocked.At.Format(time.RFC3339) + " is over, so that it would never be sent")}
+	}
+	if !e.End.IsZero() {
+		return &scheduler.EntryError{Entry: e.Name, Field: "end", Err: errors.New("it would never be sent before " + e.End.Format(time.RFC3339))}
+	}
+	return &scheduler.EntryError{Entry: e.Name, Field: "schedule", Err: errors.New("it has no next moment")}
 }
 
 // mayPut tells why an entry of this name may not be written. One that is there and cannot be read takes the name, too.
