@@ -143,6 +143,37 @@ func TestScheduleNever(t *testing.T) {
 	}
 }
 
+// TestScheduleAddFile: of a file with a mistake, or with a name that is taken, nothing is added; beside it no flag may define an entry.
+func TestScheduleAddFile(t *testing.T) {
+	t.Parallel()
+	config, folder := scheduleFile(t, "")
+	const before = "c: {task: dev.add, schedule: 60}\n"
+	entries := writeEntries(t, folder, before)
+	for text, want := range map[string]string{
+		"{a: {task: dev.add, schedule: 60}, b: {task: dev.add, schedule: often, deadline: never}}": "deadline: ",
+		"{a: {task: dev.add, schedule: 60}, b: dev.add}":                                           "entry b is no map",
+		"{a: {task: dev.add, schedule: 60}, b: {task: dev.add, schedule: {at: 2020-01-01}}}":       "at: ",
+	} {
+		if _, stderr := scheduleRun(t, 2, config, text, "add", "--file", "-"); !strings.Contains(stderr, want) {
+			t.Errorf("%s: no %q in %s", text, want, stderr)
+		}
+	}
+	const two = "{a: {task: dev.add, schedule: 60}, c: {task: dev.echo, schedule: 60}}"
+	if _, stderr := scheduleRun(t, 1, config, two, "add", "--file", "-"); !strings.Contains(stderr, "there is an entry c already") {
+		t.Errorf("a name that is taken: %s", stderr)
+	}
+	if _, stderr := scheduleRun(t, 2, config, two, "add", "--file", "-", "--replace", "--queue", "q", "--paused"); !strings.Contains(stderr, "--file excludes --queue, --paused") {
+		t.Errorf("other flags: %s", stderr)
+	}
+	if text := entries(); text != before {
+		t.Errorf("the file was changed:\n%s", text)
+	}
+	scheduleRun(t, 0, config, two, "add", "--file", "-", "--replace")
+	if out, _ := scheduleRun(t, 0, config, "", "list", "-o", "name"); out != "a\nc\n" {
+		t.Errorf("list says %q", out)
+	}
+}
+
 // TestScheduleRedBeat adds an entry beside a beat that leads, which sends it, and runs it out of its turn.
 func TestScheduleRedBeat(t *testing.T) {
 	t.Parallel()

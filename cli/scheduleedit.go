@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/gelery/gelery/protocol/serialization"
 	"github.com/gelery/gelery/protocol/value"
@@ -37,7 +38,8 @@ type entryFlags struct {
 	start, end                          string
 	oneOff, paused, keepExpired, anyway bool
 
-	given func(flag string) bool
+	given    func(flag string) bool
+	defining []string // the flags that say what an entry is
 }
 
 func scheduleAddCommand(a *app) *cobra.Command {
@@ -90,15 +92,23 @@ them and beat_schedule has them; then there is no NAME, and no other option. An 
 	flags.BoolVar(&f.keepExpired, "keep-expired", false, "runs without --expires do not expire when the next one is due")
 	flags.BoolVar(&f.paused, "paused", false, "add it paused")
 	flags.BoolVar(&f.anyway, "replace", false, "change the entry of this name if there is one")
+	flags.VisitAll(func(flag *pflag.Flag) {
+		if flag.Name != "file" && flag.Name != "replace" {
+			f.defining = append(f.defining, flag.Name)
+		}
+	})
 	addScheduleFlags(cmd)
 	return cmd
 }
 
 func (a *app) addEntries(ctx context.Context, f *entryFlags, args []string) error {
 	definitions := map[string]any{}
+	others := slices.DeleteFunc(slices.Clone(f.defining), func(flag string) bool { return !f.given(flag) })
 	switch {
-	case f.file != "" && (len(args) > 0 || f.task != ""):
-		return usage("--file excludes a name and --task", "the file has both", "")
+	case f.file != "" && len(args) > 0:
+		return usage("--file excludes a name", "the file has the names", "")
+	case f.file != "" && len(others) > 0:
+		return usage("--file excludes --"+strings.Join(others, ", --"), "the file has the whole definitions", "")
 	case f.file != "":
 		var err error
 		if definitions, err = a.readDefinitions(f.file); err != nil {
@@ -114,29 +124,49 @@ func (a *app) addEntries(ctx context.Context, f *entryFlags, args []string) erro
 		definitions[args[0]] = definition
 	}
 	return a.withStore(ctx, func(ctx context.Context, s *beatStore) error {
-		for _, name := range slices.Sorted(maps.Keys(definitions)) {
-			fields, ok := definitions[name].(map[string]any)
-			if !ok {
-				return usage("entry "+printable(name)+" is no map of task, schedule and more", "", "see "+a.name+" schedule add --help")
-			}
-			e, err := scheduler.ParseEntry(name, fields, s.config.Zone)
-			if err != nil {
-				mistakes := strings.ReplaceAll(err.Error(), "\n", "; ")
-				return usage(mistakes, "", "see "+a.name+" schedule add --help")
-			}
-			if err := neverSent(e, time.Now()); err != nil {
-				return usage(err.Error(), "", "give a later time")
-			}
-			if err := a.mayPut(ctx, s, name, f.anyway); err != nil {
+		entries, err := a.parseEntries(definitions, s.config.Zone)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if err := a.mayPut(ctx, s, e.Name, f.anyway); err != nil {
 				return err
 			}
+		}
+		for _, e := range entries {
 			if err := s.Put(ctx, e); err != nil {
-				return a.entryFailure(ctx, s, name, err)
+				return a.entryFailure(ctx, s, e.Name, err)
 			}
-			fmt.Fprintf(a.stderr, "%s: the schedule has the entry %s\n", a.name, printable(name))
+			fmt.Fprintf(a.stderr, "%s: the schedule has the entry %s\n", a.name, printable(e.Name))
 		}
 		return nil
 	})
+}
+
+// parseEntries reads definitions, all or none, and tells every mistake.
+func (a *app) parseEntries(definitions map[string]any, zone *time.Location) ([]*scheduler.Entry, error) {
+	var entries []*scheduler.Entry
+	var mistakes []string
+	for _, name := range slices.Sorted(maps.Keys(definitions)) {
+		fields, ok := definitions[name].(map[string]any)
+		if !ok {
+			mistakes = append(mistakes, "entry "+printable(name)+" is no map of task, schedule and more")
+			continue
+		}
+		e, err := scheduler.ParseEntry(name, fields, zone)
+		if err == nil {
+			err = neverSent(e, time.Now())
+		}
+		if err != nil {
+			mistakes = append(mistakes, strings.Split(err.Error(), "\n")...)
+			continue
+		}
+		entries = append(entries, e)
+	}
+	if len(mistakes) > 0 {
+		return nil, usage(strings.Join(mistakes, "; "), "", "see "+a.name+" schedule add --help")
+	}
+	return entries, nil
 }
 
 // neverSent tells why a new entry would never be sent; nil: it will be, or it is paused.
