@@ -1,11 +1,14 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -171,6 +174,31 @@ func TestScheduleAddFile(t *testing.T) {
 	scheduleRun(t, 0, config, two, "add", "--file", "-", "--replace")
 	if out, _ := scheduleRun(t, 0, config, "", "list", "-o", "name"); out != "a\nc\n" {
 		t.Errorf("list says %q", out)
+	}
+}
+
+// slowTyping is a standard input whose user takes longer than any store is waited for.
+type slowTyping struct{ io.Reader }
+
+func (s slowTyping) Read(p []byte) (int, error) {
+	<-time.After(10 * operateTimeout)
+	return s.Reader.Read(p)
+}
+
+// TestScheduleRemoveSlowly: who is asked whether to remove may take long to answer.
+func TestScheduleRemoveSlowly(t *testing.T) {
+	t.Parallel()
+	config, folder := scheduleFile(t, "")
+	entries := writeEntries(t, folder, "slow: {task: dev.add, schedule: 60}\n")
+	synctest.Test(t, func(t *testing.T) {
+		var out, errs bytes.Buffer
+		r := run{args: []string{"--config", config, "schedule", "remove", "slow"}, stdin: slowTyping{strings.NewReader("slow\n")}}
+		if code := r.app(&out, &errs).run(t.Context(), r.args); code != 0 {
+			t.Errorf("exit code %d: %s", code, &errs)
+		}
+	})
+	if text := entries(); strings.Contains(text, "slow") {
+		t.Errorf("the file holds %q", text)
 	}
 }
 

@@ -367,15 +367,12 @@ What became of it is forgotten. It asks for the name once more; where nobody can
   gelery schedule remove nightly --yes`,
 		Args: exactlyOne("the name of an entry"),
 		RunE: a.command(func(ctx context.Context, _ *cobra.Command, args []string) error {
+			if !sure {
+				if err := a.askToRemove(ctx, args[0]); err != nil {
+					return err
+				}
+			}
 			return a.withStore(ctx, func(ctx context.Context, s *beatStore) error {
-				if _, err := s.Entry(ctx, args[0]); errors.Is(err, scheduler.ErrNoEntry) { // what cannot be read may go
-					return a.entryFailure(ctx, s, args[0], err)
-				}
-				if !sure {
-					if err := a.confirmName(ctx, args[0]); err != nil {
-						return err
-					}
-				}
 				if err := s.Remove(ctx, args[0]); err != nil {
 					return a.entryFailure(ctx, s, args[0], err)
 				}
@@ -386,6 +383,20 @@ What became of it is forgotten. It asks for the name once more; where nobody can
 	cmd.Flags().BoolVar(&sure, "yes", false, "do not ask")
 	addScheduleFlags(cmd)
 	return cmd
+}
+
+// askToRemove asks for the name of an entry that is there. The store is closed meanwhile: a person may take longer than it waits.
+func (a *app) askToRemove(ctx context.Context, name string) error {
+	err := a.withStore(ctx, func(ctx context.Context, s *beatStore) error {
+		if _, err := s.Entry(ctx, name); errors.Is(err, scheduler.ErrNoEntry) { // what cannot be read may go
+			return a.entryFailure(ctx, s, name, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return a.confirmName(ctx, name)
 }
 
 // confirmName asks for a name that must be typed. Nobody at the other end is a mistake in the command, not a no.
