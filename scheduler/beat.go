@@ -158,6 +158,7 @@ func (b *Beat) lead(ctx context.Context, lease Lease) error {
 	defer func() { cancel(nil); retrying.Wait() }()
 
 	clock := newWallClock(b.now)
+	defer b.stats.expects(time.Time{})
 	begun, skew := false, Skew
 	for tries := 0; ctx.Err() == nil; {
 		var next time.Time
@@ -179,6 +180,7 @@ func (b *Beat) lead(ctx context.Context, lease Lease) error {
 		switch {
 		case begun:
 			tries, skew = 0, Skew
+			b.stats.expects(next)
 			b.sleep(ctx, lease, next)
 		case errors.Is(err, ErrChanged) && tries < mostChanges:
 			tries++
@@ -235,6 +237,12 @@ func (b *Beat) tick(ctx context.Context, lease Lease, unsent *retrier) (time.Tim
 	}
 	if err := lease.Mark(ctx, marks); err != nil {
 		return next, err
+	}
+	for _, m := range marks {
+		if n := len(m.leftOut); n > 0 {
+			b.stats.skipped.Add(1)
+			b.log.Info("beat: what was missed is left out, as the entry's missed or deadline says", "entry", m.Entry.Name, "latest", protocol.FormatTime(m.leftOut[n-1].UTC()))
+		}
 	}
 	if err := b.send(ctx, lease, unsent, runs); err != nil {
 		return next, err

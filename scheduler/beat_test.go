@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -194,7 +195,13 @@ func TestMissed(t *testing.T) {
 		beating(t, time.Second, local(t, config), &ledger{}, nil)
 		time.Sleep(time.Hour + 16*time.Minute) //nolint:forbidigo // the bubble's clock
 		l := &ledger{}
-		beating(t, time.Second, local(t, config), l, nil)
+		b := beating(t, time.Second, local(t, config), l, nil)
+		if s := b.Stats(); s.Skipped != 4 || !s.Next.IsZero() { // last, none, two and late
+			t.Errorf("%+v", s)
+		}
+		if metrics := string(b.Metrics()); !strings.Contains(metrics, "\ngelery_beat_skipped_total 4") {
+			t.Errorf("the metrics:\n%s", metrics)
+		}
 		for name, want := range map[string][]string{
 			"last": {"01 01:10:00"}, "none": nil, "two": {"01 01:00:00", "01 01:10:00"}, "late": nil, "soon": {"01 01:00:00"},
 			"all": {"01 00:10:00", "01 00:20:00", "01 00:30:00", "01 00:40:00", "01 00:50:00", "01 01:00:00", "01 01:10:00"},
@@ -443,4 +450,31 @@ func TestFastest(t *testing.T) {
 	if m, _ := plan(Record{Entry: e, State: State{LastRunAt: begin}}, begin.Add(4*time.Second)); len(m.Runs) < 39 || len(m.Runs) > 41 {
 		t.Errorf("%d runs for four seconds of milliseconds", len(m.Runs))
 	}
+}
+
+// A beat tells when something is due next, while it leads.
+func TestNextDue(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		begun := time.Now()
+		b, err := New(client(t, &ledger{}), local(t, LocalConfig{Entries: []*Entry{entry(t, "e", `{task: a, schedule: 60}`)}}), Config{Logger: quiet(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { _ = b.Run(ctx) })
+		for i := range 3 {
+			time.Sleep(30 * time.Second) //nolint:forbidigo // the bubble's clock
+			synctest.Wait()
+			if got, want := b.Stats().Next, begun.Add(time.Duration(1+(i+1)/2)*time.Minute); !got.Equal(want) {
+				t.Errorf("next at %v, want %v", got, want)
+			}
+		}
+		cancel()
+		running.Wait()
+		if next := b.Stats().Next; !next.IsZero() {
+			t.Errorf("a beat that has ended says %v", next)
+		}
+	})
 }

@@ -60,9 +60,16 @@ func (m *Mark) choose(now time.Time) []time.Time {
 		return nil
 	}
 	m.State.LastRunAt = due[len(due)-1]
-	due = due[max(0, len(due)-most):]
+	cut := max(0, len(due)-most)
+	m.leftOut, due = slices.Clone(due[:cut]), due[cut:]
 	if limit := e.deadline(); limit > 0 {
-		due = slices.DeleteFunc(due, func(moment time.Time) bool { return now.Sub(moment.Add(e.delay(moment))) > limit })
+		due = slices.DeleteFunc(due, func(moment time.Time) bool {
+			late := now.Sub(moment.Add(e.delay(moment))) > limit
+			if late {
+				m.leftOut = append(m.leftOut, moment)
+			}
+			return late
+		})
 	}
 	return due
 }

@@ -18,6 +18,8 @@ type stats struct {
 	leading      atomic.Bool
 	looked       atomic.Int64 // unix nanoseconds of the last answer of the store
 	runs, failed atomic.Int64
+	skipped      atomic.Int64
+	next         atomic.Int64 // unix nanoseconds of what is due next; 0: nothing
 	storeErrors  atomic.Int64
 	brokerErrors atomic.Int64
 	lateness     atomic.Int64      // of the last run, in nanoseconds
@@ -33,12 +35,23 @@ func (s *stats) sent(late time.Duration) {
 	s.totalLate.Add(int64(late))
 }
 
+// expects notes when something is due next; the zero time: nothing is.
+func (s *stats) expects(next time.Time) {
+	if next.IsZero() {
+		s.next.Store(0)
+	} else {
+		s.next.Store(next.UnixNano())
+	}
+}
+
 // Stats are what a beat tells of itself.
 type Stats struct {
 	Leading      bool
 	Looked       time.Time     // when the store was asked last; zero: never
 	Sent         int64         // runs the broker has
 	Failed       int64         // runs that could not be made or sent, and were left out
+	Skipped      int64         // how often an entry's missed moments were left out, as its Missed or Deadline says
+	Next         time.Time     // when something is due next, for a beat that leads; zero: nothing is
 	StoreErrors  int64         // failures of the store, which were tried again
 	BrokerErrors int64         // failures of the broker, which were tried again
 	Lateness     time.Duration // by how much the last run was sent after its moment
@@ -48,6 +61,10 @@ type Stats struct {
 func (b *Beat) Stats() Stats {
 	s := Stats{Leading: b.stats.leading.Load(), Sent: b.stats.runs.Load(), Failed: b.stats.failed.Load(), StoreErrors: b.stats.storeErrors.Load(),
 		BrokerErrors: b.stats.brokerErrors.Load(), Lateness: time.Duration(b.stats.lateness.Load())}
+	s.Skipped = b.stats.skipped.Load()
+	if n := b.stats.next.Load(); n != 0 {
+		s.Next = time.Unix(0, n)
+	}
 	if n := b.stats.looked.Load(); n != 0 {
 		s.Looked = time.Unix(0, n)
 	}
@@ -62,18 +79,22 @@ func (b *Beat) Metrics() []byte {
 	if s.Leading {
 		leading = 1
 	}
-	looked := 0.0
-	if !s.Looked.IsZero() {
-		looked = float64(s.Looked.UnixMilli()) / 1000
+	seconds := func(at time.Time) float64 {
+		if at.IsZero() {
+			return 0
+		}
+		return float64(at.UnixMilli()) / 1000
 	}
 	for _, m := range []struct {
 		name, kind, help string
 		value            float64
 	}{
 		{"gelery_beat_leading", "gauge", "1 if this beat sends, 0 if it stands by.", leading},
-		{"gelery_beat_looked_timestamp_seconds", "gauge", "When the store told last what is due; 0 before the first time.", looked},
+		{"gelery_beat_looked_timestamp_seconds", "gauge", "When the store told last what is due; 0 before the first time.", seconds(s.Looked)},
+		{"gelery_beat_next_due_timestamp_seconds", "gauge", "When something is due next; 0 if nothing is, or this beat stands by.", seconds(s.Next)},
 		{"gelery_beat_sent_total", "counter", "Runs that the broker has taken.", float64(s.Sent)},
 		{"gelery_beat_failed_total", "counter", "Runs that could not be made or sent, and were left out.", float64(s.Failed)},
+		{"gelery_beat_skipped_total", "counter", "Times that an entry's missed moments were left out, as its missed or deadline says.", float64(s.Skipped)},
 		{"gelery_beat_store_errors_total", "counter", "Failures of the store, which are tried again.", float64(s.StoreErrors)},
 		{"gelery_beat_broker_errors_total", "counter", "Failures of the broker, which are tried again.", float64(s.BrokerErrors)},
 	} {

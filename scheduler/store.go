@@ -75,6 +75,8 @@ type Mark struct {
 	Next  time.Time // when it is due next; zero: never
 	Pause bool      // it has done what it was for
 	Runs  []Run
+
+	leftOut []time.Time // moments that were missed and are not made up for: the latest of them
 }
 
 // Errors of stores.
