@@ -72,8 +72,9 @@ func (r *revoked) unknown(theirs map[string]any, now time.Time) (ids []string) {
 	return ids
 }
 
-// mingleTimeout is how long the next answer of a neighbour is waited for, Celery's second.
-const mingleTimeout = time.Second
+// mingleTimeout is how long the next answer of a neighbour is waited for. Celery's second is too short for long ones, and here no
+// task waits for it.
+const mingleTimeout = 5 * time.Second
 
 // mingle asks the neighbours what this worker has missed: what is revoked, and how late it is by their clocks. It asks beside the
 // first tasks, which do not wait for it; those that wait when an answer comes are looked at again.
