@@ -141,6 +141,9 @@ func (o output) table(w io.Writer, heading []string, rows [][]string) error {
 func (o output) isPlain(w io.Writer) bool { return o == outputPlain || o == "" && !isTerminal(w) }
 
 func isTerminal(w any) bool {
+	if _, kept := w.(*screenBuffer); kept {
+		return true
+	}
 	f, ok := w.(*os.File)
 	if !ok {
 		return false

@@ -1,9 +1,10 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"errors"
-	"fmt"
+	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,16 +31,24 @@ type unanswered struct{ err error }
 func (u *unanswered) Error() string { return u.err.Error() }
 func (u *unanswered) Unwrap() error { return u.err }
 
-// repeat does it until ctx is done or it fails. A terminal is wiped before each time. While the broker is away it goes on, and
+// clearScreen wipes a terminal.
+const clearScreen = homeScreen + clearRest
+
+// screenBuffer keeps what goes to a terminal, in the form it has there.
+type screenBuffer struct{ bytes.Buffer }
+
+// repeat does it until ctx is done or it fails. A terminal is wiped before each picture. While the broker is away it goes on, and
 // says why there is nothing to see.
 func (a *app) repeat(ctx context.Context, w watch, do func() error) error {
 	ticker := time.NewTicker(time.Duration(w))
 	defer ticker.Stop()
 	for {
+		var err error
 		if isTerminal(a.stdout) {
-			fmt.Fprint(a.stdout, "\x1b[H\x1b[2J")
+			err = a.repaint(do)
+		} else {
+			err = do()
 		}
-		err := do()
 		if away, ok := errors.AsType[*unanswered](err); ok && ctx.Err() == nil {
 			if f, ok := errors.AsType[*failure](asFailure(ctx, away.err)); ok {
 				f.print(a.stderr, a.name)
@@ -53,4 +62,20 @@ func (a *app) repeat(ctx context.Context, w watch, do func() error) error {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// repaint wipes the terminal when there is something new to show, so that the last picture stays as long as it takes.
+func (a *app) repaint(do func() error) error {
+	out, errs := a.stdout, a.stderr
+	var picture, told screenBuffer
+	a.stdout, a.stderr = &picture, &told
+	err := do()
+	a.stdout, a.stderr = out, errs
+	if _, failed := io.WriteString(out, clearScreen+picture.String()); failed != nil {
+		return failed
+	}
+	if _, failed := told.WriteTo(errs); failed != nil {
+		return failed
+	}
+	return err
 }
