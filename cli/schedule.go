@@ -89,12 +89,12 @@ func (a *app) entryFailure(ctx context.Context, s *beatStore, name string, err e
 	return err
 }
 
-// records are all entries by name. What cannot be read of one is in errs.
+// records are all entries by name. What cannot be read of one, or of a file of them, is in errs.
 func (s *beatStore) records(ctx context.Context) (all []scheduler.Record, errs []error, err error) {
 	for r, err := range s.Entries(ctx) {
 		var wrong *scheduler.EntryError
 		switch {
-		case errors.As(err, &wrong):
+		case errors.As(err, &wrong), errors.Is(err, scheduler.ErrFile):
 			errs = append(errs, err)
 		case err != nil:
 			return nil, nil, err
@@ -159,13 +159,14 @@ func (a *app) listSchedule(ctx context.Context, o output) error {
 		if err := printEntries(a.stdout, o, documents, now); err != nil {
 			return err
 		}
-		_, mistakes := a.settings.Beat()
-		return a.tellWrong(errors.Join(append(wrong, mistakes)...))
+		return a.tellWrong(wrong)
 	})
 }
 
-// tellWrong writes what is wrong with entries, a line each.
-func (a *app) tellWrong(err error) error {
+// tellWrong writes what is wrong with entries of a store and of the settings, a line each.
+func (a *app) tellWrong(wrong []error) error {
+	_, mistakes := a.settings.Beat()
+	err := errors.Join(append(wrong, mistakes)...)
 	if err == nil {
 		return nil
 	}
@@ -184,6 +185,7 @@ func scheduleNextCommand(a *app) *cobra.Command {
 		Long: `Tell the next runs, of one entry or of all
 
 Each is told in words and as a time in the entry's zone. What is overdue runs now, if a beat runs. Entries that are paused have none.
+Without NAME, what cannot be read of an entry is a line on standard error, and exit code 1, as with list.
 -o json prints [{"name", "at"}], -o jsonl one a line.
 
 ` + exitCodes,
@@ -206,6 +208,7 @@ Each is told in words and as a time in the entry's zone. What is overdue runs no
 func (a *app) nextRuns(ctx context.Context, args []string, count int, o output) error {
 	return a.withStore(ctx, func(ctx context.Context, s *beatStore) error {
 		var all []scheduler.Record
+		var wrong []error
 		if len(args) == 1 {
 			r, err := s.Entry(ctx, args[0])
 			if err != nil {
@@ -214,7 +217,7 @@ func (a *app) nextRuns(ctx context.Context, args []string, count int, o output) 
 			all = []scheduler.Record{r}
 		} else {
 			var err error
-			if all, _, err = s.records(ctx); err != nil {
+			if all, wrong, err = s.records(ctx); err != nil {
 				return err
 			}
 		}
@@ -229,7 +232,10 @@ func (a *app) nextRuns(ctx context.Context, args []string, count int, o output) 
 			}
 		}
 		slices.SortStableFunc(runs, func(a, b runDocument) int { return a.At.Compare(b.At) })
-		return printRuns(a.stdout, o, runs[:min(count, len(runs))], now)
+		if err := printRuns(a.stdout, o, runs[:min(count, len(runs))], now); err != nil || len(args) == 1 {
+			return err
+		}
+		return a.tellWrong(wrong)
 	})
 }
 

@@ -202,6 +202,46 @@ func TestScheduleRemoveSlowly(t *testing.T) {
 	}
 }
 
+// TestScheduleWrong: what cannot be read, an entry or a whole file, is told beside the rest.
+func TestScheduleWrong(t *testing.T) {
+	t.Parallel()
+	config, folder := scheduleFile(t, "beat_schedule:\n  hourly: {task: dev.add, schedule: 0 * * * *}\n")
+	for text, want := range map[string]string{
+		"bad: {task: dev.add, schedule: often}\n": "bad",
+		"bad: {task: dev.add\n":                   "a file of entries cannot be read: " + filepath.Join(folder, "entries.yaml"),
+	} {
+		writeEntries(t, folder, text)
+		for _, args := range [][]string{{"list"}, {"next"}} {
+			if stdout, stderr := scheduleRun(t, 1, config, "", args...); !strings.Contains(stdout, "hourly") || !strings.Contains(stderr, want) {
+				t.Errorf("%s: %q says %s%s", text, args, stdout, stderr)
+			}
+		}
+		scheduleRun(t, 0, config, "", "next", "hourly")
+	}
+	writeEntries(t, folder, "{")
+	if _, stderr := scheduleRun(t, 1, config, "", "show", "nightly"); !strings.Contains(stderr, "a file of entries cannot be read") {
+		t.Errorf("an entry that may be in a broken file: %s", stderr)
+	}
+}
+
+// TestScheduleAt: --at takes the zone of the entry's clock, which is that of the settings if it has none.
+func TestScheduleAt(t *testing.T) {
+	t.Parallel()
+	config, _ := scheduleFile(t, "timezone: Europe/Berlin\n")
+	for name, args := range map[string][]string{
+		"once at 2100-01-01T11:00:00Z": {"2100-01-01T12:00"},
+		"once at 2100-01-01T17:00:00Z": {"2100-01-01 12:00", "--timezone", "America/New_York"},
+		"once at 2100-01-01T12:00:00Z": {"2100-01-01T12:00:00Z", "--timezone", "America/New_York"},
+		"once at 2100-01-01T00:00:00Z": {"4102444800", "--timezone", "America/New_York"},
+		"once at ":                     {"+10m", "--timezone", "America/New_York"},
+	} {
+		scheduleRun(t, 0, config, "", append([]string{"add", "x", "--replace", "--task", "dev.add", "--at"}, args...)...)
+		if out, _ := scheduleRun(t, 0, config, "", "list", "-o", "plain"); !strings.Contains(out, name) {
+			t.Errorf("%q: no %q in %s", args, name, out)
+		}
+	}
+}
+
 // TestScheduleRedBeat adds an entry beside a beat that leads, which sends it, and runs it out of its turn.
 func TestScheduleRedBeat(t *testing.T) {
 	t.Parallel()

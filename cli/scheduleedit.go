@@ -318,11 +318,11 @@ func (f *entryFlags) schedule(now time.Time) (map[string]any, error) {
 			schedule[name] = degrees
 		}
 	case f.at != "":
-		if f.timezone == "" {
-			at, err := parseMoment(f.at, now)
-			if err != nil {
-				return nil, usage("invalid value for --at: "+err.Error(), "", "")
-			}
+		at, err := parseMoment(f.at, now)
+		if err != nil {
+			return nil, usage("invalid value for --at: "+err.Error(), "", "")
+		}
+		if _, _, err := value.ParseISO(f.at); err != nil { // ISO 8601 may need the zone of the entry's clock
 			schedule["at"] = at
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
 	"log/slog"
 	"maps"
@@ -38,11 +39,14 @@ type Local struct {
 	table   *Table
 	files   []*File
 	read    [][]*Entry // of each file, as it was read last
-	wrong   [][]error  // of single entries, of each file as it was read last
+	wrong   [][]error  // of single entries, of each file as it was read last; or of the file itself
 	state   *stateFile
 	looked  time.Time
 	leading bool
 }
+
+// ErrFile is what [Local.Entries] says of a file that cannot be read, beside the entries of the others.
+var ErrFile = errors.New("a file of entries cannot be read")
 
 // fileInterval is how often files are looked at.
 const fileInterval = time.Second
@@ -100,6 +104,7 @@ func (l *Local) readFiles() {
 		entries, wrong, err := f.Read()
 		if err != nil {
 			l.log.Error("beat: a file of entries cannot be read; what it said before goes on", "error", err)
+			l.wrong[i] = []error{fmt.Errorf("%w: %w", ErrFile, err)}
 			continue
 		}
 		for _, w := range wrong {
@@ -249,7 +254,7 @@ func (l *Local) Lead(ctx context.Context) (Lease, error) {
 	return &localLease{l, unlock}, nil
 }
 
-// Entries is [Store]'s. Of an entry that a file defines wrongly there is the error.
+// Entries is [Store]'s. Of an entry that a file defines wrongly there is the error, and of a file that cannot be read an [ErrFile].
 func (l *Local) Entries(context.Context) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		l.mu.Lock()
@@ -292,6 +297,9 @@ func (l *Local) missing(name string) error {
 	for _, wrong := range l.wrong {
 		if i := wrongOf(wrong, name); i >= 0 {
 			return wrong[i]
+		}
+		if len(wrong) > 0 && errors.Is(wrong[0], ErrFile) && !errors.Is(wrong[0], fs.ErrNotExist) {
+			return wrong[0] // it may be in there
 		}
 	}
 	return ErrNoEntry
