@@ -47,7 +47,8 @@ func (a *app) openBeatStore(ctx context.Context, broker string, lead bool, log *
 			leftOut(mistake)
 		}
 	}
-	o := &beatOpening{config: config, entries: distinct(slices.Concat(a.entries, config.Entries), leftOut), unreadable: unreadable(err), lead: lead, log: log}
+	entries, wrong := distinct(slices.Concat(a.entries, config.Entries), leftOut)
+	o := &beatOpening{config: config, entries: entries, unreadable: append(unreadable(err), wrong...), lead: lead, log: log}
 	switch scheme, _, _ := strings.Cut(broker, "://"); scheme {
 	case "redis", "rediss", "sentinel":
 		o.redis, o.options = broker, a.settings.ClientOf(broker, "").TransportOptions
@@ -65,12 +66,14 @@ func (a *app) openBeatStore(ctx context.Context, broker string, lead bool, log *
 
 // distinct are the entries that can be, and of those of one name the first: the program's, which Celery's add_periodic_task, too, puts in
 // the place of the settings'.
-func distinct(entries []*scheduler.Entry, leftOut func(mistake string)) []*scheduler.Entry {
-	var all []*scheduler.Entry
+// wrong are the names of those that cannot be.
+func distinct(entries []*scheduler.Entry, leftOut func(mistake string)) (all []*scheduler.Entry, wrong []string) {
 	names := map[string]bool{}
 	for _, e := range entries {
 		err := e.Check()
-		if err == nil && names[e.Name] {
+		if err != nil {
+			wrong = append(wrong, e.Name)
+		} else if names[e.Name] {
 			err = &scheduler.EntryError{Entry: e.Name, Field: "name", Err: errors.New("there are two of it, and the program's or the first one counts")}
 		}
 		if err != nil {
@@ -80,7 +83,7 @@ func distinct(entries []*scheduler.Entry, leftOut func(mistake string)) []*sched
 		names[e.Name] = true
 		all = append(all, e)
 	}
-	return all
+	return all, wrong
 }
 
 // unreadable are the names of the entries that have a mistake, from the error of [settings.Settings.Beat].
