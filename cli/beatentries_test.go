@@ -20,7 +20,10 @@ func TestEntriesLeftOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config, _ := scheduleFile(t, "beat_schedule:\n  both: {task: of.settings, schedule: 60}\n  settings: {task: of.settings, schedule: 60}\n")
+	config, file := scheduleFile(t, "beat_schedule:\n  both: {task: of.settings, schedule: 60}\n  settings: {task: of.settings, schedule: 60}\n")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	s, err := settings.Load(config)
 	if err != nil {
 		t.Fatal(err)
