@@ -12,6 +12,8 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/gelery/gelery/internal/testservice"
+	"github.com/gelery/gelery/protocol"
+	"github.com/gelery/gelery/scheduler"
 	"github.com/gelery/gelery/scheduler/redbeat"
 )
 
@@ -21,10 +23,11 @@ func findRedBeat(t testing.TB) Version {
 	return findEnvironment(t, "redbeat", "redbeat")
 }
 
-// redBeatSettings set up Python's beat: a lock that is soon free when it is killed, and a loop of a second.
+// redBeatSettings set up Python's beat: a lock that is soon free when it is killed, and that a busy machine does not make it lose, of
+// which it would die; and a loop of a second.
 func redBeatSettings(store, broker string) Settings {
 	return Settings{Broker: broker, Backend: store, Conf: map[string]any{
-		"redbeat_redis_url": store, "redbeat_lock_timeout": 3, "beat_max_loop_interval": 1, "redbeat_redis_options": map[string]any{"socket_timeout": 30},
+		"redbeat_redis_url": store, "redbeat_lock_timeout": 10, "beat_max_loop_interval": 1, "redbeat_redis_options": map[string]any{"socket_timeout": 30},
 	}}
 }
 
@@ -39,7 +42,8 @@ var beatBrokers = map[string]func(testing.TB) string{
 	"rabbitmq": func(t testing.TB) string { return testservice.RabbitMQ(t).URL },
 }
 
-// TestRedBeatHandsOver: a live schedule goes from Gelery to Python's RedBeat and back, each stopped and each killed.
+// TestRedBeatHandsOver: a live schedule goes from Gelery to Python's RedBeat and back, each stopped and each killed. Gelery sends each
+// moment since the last run, whose ever that was, once; Python skips what was due before it came, but runs nothing early or twice.
 func TestRedBeatHandsOver(t *testing.T) {
 	t.Parallel()
 	v := findRedBeat(t)
@@ -48,11 +52,10 @@ func TestRedBeatHandsOver(t *testing.T) {
 			t.Parallel()
 			url, broker := testservice.Redis(t), open(t)
 			store, ledger, python := openRedBeat(t, redbeat.Config{URL: url}), listen(t, broker), redBeatSettings(url, broker)
-			entries := map[string]map[string]any{
-				"one": {"schedule": int64(1)}, "two": {"schedule": int64(2)}, "cron": {"schedule": "* * * * *"}, "ours": {"schedule": map[string]any{"cron": "* * * * *"}},
-			}
-			for name, fields := range entries {
-				putEntry(t, store, name, fields)
+			entries := map[string]*handedOver{"one": {}, "two": {}, "cron": {}, "ours": {}}
+			for name, schedule := range map[string]any{"one": int64(1), "two": int64(2), "cron": "* * * * *", "ours": map[string]any{"cron": "* * * * *"}} {
+				putEntry(t, store, name, map[string]any{"schedule": schedule, "missed": "all"})
+				entries[name].from(t, store, name)
 			}
 			ours := beatProgram{Store: url, Broker: broker, LockTimeout: 2 * time.Second}
 			for i, phase := range []struct{ python, kill bool }{{false, false}, {true, false}, {false, true}, {true, true}, {false, false}} {
@@ -73,26 +76,89 @@ func TestRedBeatHandsOver(t *testing.T) {
 				} else if code := beat.Stop(t, 30*time.Second); code != 0 {
 					t.Errorf("phase %d: exit code %d", i, code)
 				}
+				runs(t, store, "one") // Redis has dealt with all that came before
+				for name, e := range entries {
+					e.phase(t, store, name, phase.python)
+				}
 			}
-			for name := range entries {
-				marked := runs(t, store, name)
-				// What Python's own death between its mark and its send lost is its own.
-				for all, changed := ledger.of(name); distinct(all) < marked-1; all, changed = ledger.of(name) {
-					select {
-					case <-changed:
-					case <-time.After(30 * time.Second):
-						t.Fatalf("%s: %d messages of %d runs", name, distinct(all), marked)
-					}
-				}
-				all, _ := ledger.of(name)
-				if sent := distinct(all); sent > marked || sent < marked-1 {
-					t.Errorf("%s: %d messages of %d runs", name, sent, marked)
-				}
-				if broker == url && len(all) != distinct(all) {
-					t.Errorf("%s: a message is there twice", name)
-				}
+			for name, e := range entries {
+				e.wantSent(t, ledger, name, broker == url)
 			}
 		})
+	}
+}
+
+// handedOver is what is to come of an entry that two kinds of beat send.
+type handedOver struct {
+	last    scheduler.State
+	moments []time.Time // of Gelery's
+	python  int         // how many are Python's
+	ends    int         // how often Python has ended, each time perhaps between its mark and its send
+}
+
+func (h *handedOver) from(t testing.TB, store scheduler.Store, name string) scheduler.Record {
+	t.Helper()
+	r, err := store.Entry(within(t), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.last = r.State
+	return r
+}
+
+// phase adds what was marked since the last phase.
+func (h *handedOver) phase(t testing.TB, store scheduler.Store, name string, python bool) {
+	t.Helper()
+	before := h.last
+	r := h.from(t, store, name)
+	marked := int(r.State.TotalRunCount - before.TotalRunCount)
+	var due []time.Time
+	for at := r.Entry.Schedule.Next(before.LastRunAt); !at.After(r.State.LastRunAt); at = r.Entry.Schedule.Next(at) {
+		due = append(due, at)
+	}
+	switch {
+	case !python:
+		if h.moments = append(h.moments, due...); marked != len(due) {
+			t.Errorf("%s: Gelery ran it %d times from %v to %v", name, marked, before.LastRunAt, r.State.LastRunAt)
+		}
+	case marked > len(due) || marked > 0 && name == "ours":
+		t.Errorf("%s: Python ran it %d times from %v to %v", name, marked, before.LastRunAt, r.State.LastRunAt)
+	default:
+		h.python += marked
+		h.ends++
+	}
+}
+
+// wantSent waits for all messages, and checks that they are those that were marked.
+func (h *handedOver) wantSent(t testing.TB, ledger *beatLedger, name string, once bool) {
+	t.Helper()
+	ledger.awaitDistinct(t, name, len(h.moments)+h.python-h.ends)
+	all, _ := ledger.of(name)
+	if once && len(all) != distinct(all) {
+		t.Errorf("%s: a message is there twice", name)
+	}
+	python, sent := 0, map[string]string{}
+	for _, f := range all {
+		if f.moment == "" {
+			python++
+		} else if id, has := sent[f.moment]; has && id != f.id {
+			t.Errorf("%s: %s was sent twice", name, f.moment)
+		}
+		sent[f.moment] = f.id
+	}
+	delete(sent, "")
+	if python > h.python || python < h.python-h.ends {
+		t.Errorf("%s: Python sent %d, and marked %d", name, python, h.python)
+	}
+	for _, at := range h.moments {
+		moment := protocol.FormatTime(at)
+		if sent[moment] == "" {
+			t.Errorf("%s: %s was not sent", name, moment)
+		}
+		delete(sent, moment)
+	}
+	if len(sent) > 0 {
+		t.Errorf("%s: %v were sent and not marked", name, sent)
 	}
 }
 
