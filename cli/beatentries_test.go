@@ -3,6 +3,7 @@ package cli
 import (
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -20,8 +21,8 @@ func TestEntriesLeftOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config, file := scheduleFile(t, "beat_schedule:\n  both: {task: of.settings, schedule: 60}\n  settings: {task: of.settings, schedule: 60}\n")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
+	config, dir := scheduleFile(t, "beat_schedule:\n  both: {task: of.settings, schedule: 60}\n  settings: {task: of.settings, schedule: 60}\n")
+	if err := os.WriteFile(filepath.Join(dir, "entries.yaml"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	s, err := settings.Load(config)
