@@ -81,6 +81,7 @@ var (
 		"LimitsURL":                "worker_limits_url",
 		"DisableRemoteControl":     "worker_enable_remote_control",
 		"DisabledCommands":         "worker_disabled_commands",
+		"EnabledCommands":          "worker_enabled_commands",
 		"TaskEvents":               "worker_send_task_events",
 		"HeartbeatInterval":        "worker_heartbeat_interval",
 		"DisableHeartbeat":         "worker_without_heartbeat",

@@ -228,6 +228,8 @@ var table = []Setting{
 		use: func(c *configs, v any) { c.worker.DisableRemoteControl = !v.(bool) }},
 	{Name: "worker_disabled_commands", Own: true, Type: Names, Meaning: "commands of remote control that are refused: shutdown, pool_shrink",
 		use: to(func(c *configs) *[]string { return &c.worker.DisabledCommands })},
+	{Name: "worker_enabled_commands", Own: true, Type: Names, Meaning: "the only commands of remote control that are carried out of those that change something",
+		use: to(func(c *configs) *[]string { return &c.worker.EnabledCommands })},
 	{Name: "worker_send_task_events", Type: Boolean, Default: "false", Meaning: "send the events of tasks, for Flower and celery events: celery worker -E",
 		use: to(func(c *configs) *bool { return &c.worker.TaskEvents })},
 	{Name: "worker_heartbeat_interval", Own: true, Type: Seconds, Default: "2", Meaning: "how often monitors are told that the worker is alive: --heartbeat-interval",

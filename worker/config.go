@@ -126,6 +126,10 @@ type Config struct {
 	// DisabledCommands are the commands of remote control that are answered with an error and not carried out, by their
 	// names: "shutdown", "pool_shrink". Without "terminate", revoke does not terminate either. Default: none.
 	DisabledCommands []string
+	// EnabledCommands are the only commands that are carried out of those that change something: "revoke", "rate_limit". What
+	// only asks, as ping and stats, is answered nevertheless, and what workers tell each other is heard. Default: all of them.
+	// worker_enabled_commands.
+	EnabledCommands []string
 	// TaskEvents sends the events of tasks, which monitors such as Flower and `celery events` show, from the start; remote
 	// control can turn them on and off. Default false. worker_send_task_events, -E.
 	TaskEvents bool

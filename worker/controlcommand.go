@@ -118,18 +118,30 @@ func (w *Worker) setCommands(own []ControlCommand) error {
 	for _, c := range own {
 		w.commands[c.Name] = programCommand(c, overdue)
 	}
-	for i, name := range w.config.DisabledCommands {
-		if _, known := w.commands[name]; !known {
-			return fmt.Errorf("worker config: DisabledCommands[%d]: there is no command %q; there are %v", i, name, slices.Sorted(maps.Keys(w.commands)))
+	for field, names := range map[string][]string{"DisabledCommands": w.config.DisabledCommands, "EnabledCommands": w.config.EnabledCommands} {
+		for i, name := range names {
+			if _, known := w.commands[name]; !known {
+				return fmt.Errorf("worker config: %s[%d]: there is no command %q; there are %v", field, i, name, slices.Sorted(maps.Keys(w.commands)))
+			}
 		}
 	}
 	return nil
+}
+
+// harmless are the commands that change nothing, and what workers tell each other; the program's own are not among them.
+var harmless = []string{
+	"ping", "active_queues", "heartbeat", "election", "active", "reserved", "scheduled", "revoked", "registered", "query_task", "stats", "conf",
+	"report", "clock", "hello", "memsample", "memdump", "objgraph",
 }
 
 // permits refuses a command that is disabled, under any of its names. Who may not terminate may not do so by revoking.
 func (w *Worker) permits(r *protocol.PidboxRequest) error {
 	name := nameOf(r.Method)
 	disabled := func(name string) bool {
+		enabled := w.config.EnabledCommands
+		if enabled != nil && !slices.Contains(enabled, name) && (w.commands[name].program || !slices.Contains(harmless, name)) {
+			return true
+		}
 		return slices.ContainsFunc(w.config.DisabledCommands, func(d string) bool { return nameOf(d) == name })
 	}
 	if disabled(name) {

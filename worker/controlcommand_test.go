@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -85,6 +86,29 @@ func TestDisabledCommands(t *testing.T) {
 	m.want("shutdown", nil, "map[error:PermissionError('shutdown is disabled at this worker')]")
 	m.want("conf", nil, "map[error:PermissionError('conf is disabled at this worker')]")
 	m.want("terminate", map[string]any{"task_id": "x", "signal": "KILL"}, "map[error:PermissionError('terminate is disabled at this worker')]")
+	m.want("revoke", map[string]any{"task_id": "x", "terminate": true}, "map[error:PermissionError('terminate is disabled at this worker')]")
+	m.want("revoke", map[string]any{"task_id": "x"}, "map[ok:tasks {'x'} flagged as revoked]")
+	m.want("ping", nil, "map[ok:pong]")
+}
+
+// What changes something is carried out only if it is listed; what asks is answered.
+func TestEnabledCommands(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	if _, err := New(s.client, NewMux(), Config{EnabledCommands: []string{"nosuch"}}); err == nil || !strings.Contains(err.Error(), "EnabledCommands[0]") {
+		t.Errorf("got %v", err)
+	}
+	for name := range controlCommands { // a new command is in one list or the other
+		if c := nameOf(name); !slices.Contains(harmless, c) && !slices.Contains([]string{"revoke", "terminate", "revoke_by_stamped_headers", "rate_limit",
+			"time_limit", "add_consumer", "cancel_consumer", "pool_grow", "pool_shrink", "autoscale", "enable_events", "disable_events", "shutdown", "pool_restart"}, c) {
+			t.Errorf("does %s change something?", name)
+		}
+	}
+	s.mux.Control(ControlCommand{Name: "own", Run: func(context.Context, *Worker, map[string]any) (any, error) { return 1, nil }})
+	s.start(Config{EnabledCommands: []string{"revoke"}})
+	m := s.mailbox()
+	m.want("shutdown", nil, "map[error:PermissionError('shutdown is disabled at this worker')]")
+	m.want("own", nil, "map[error:PermissionError('own is disabled at this worker')]")
 	m.want("revoke", map[string]any{"task_id": "x", "terminate": true}, "map[error:PermissionError('terminate is disabled at this worker')]")
 	m.want("revoke", map[string]any{"task_id": "x"}, "map[ok:tasks {'x'} flagged as revoked]")
 	m.want("ping", nil, "map[ok:pong]")
