@@ -17,7 +17,7 @@ func openDjango(ctx context.Context, o *beatOpening) (scheduler.Store, string, e
 		return nil, "", usage("the scheduler django needs a database", "beat_database_url is not set",
 			"set beat_database_url, or CELERY_BEAT_DATABASE_URL, to Django's: postgresql://user@host/database")
 	}
-	c := django.Config{URL: url, Zone: o.config.Zone, KeepExpired: o.config.Loop.KeepExpired, Deadline: o.config.Loop.CronDeadline, Logger: o.log}
+	c := django.Config{URL: url, Unaware: o.config.Unaware, DjangoZone: o.config.DatabaseZone, Zone: o.config.Zone, KeepExpired: o.config.Loop.KeepExpired, Deadline: o.config.Loop.CronDeadline, Logger: o.log}
 	if o.lead {
 		c.Static = o.entries
 	}

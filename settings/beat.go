@@ -81,7 +81,9 @@ type Beat struct {
 	Files      []string
 	HealthAddr string // "": none
 
-	DatabaseURL string
+	DatabaseURL  string
+	Unaware      bool           // its times have no zone
+	DatabaseZone *time.Location // Django's then
 
 	// Of redbeat; what is not set is the default there.
 	RedisURL     string // "": the broker

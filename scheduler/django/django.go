@@ -60,7 +60,7 @@ type Store struct {
 }
 
 // Open connects to the database and makes Gelery's tables if they are not there. It tries until the database answers or ctx is
-// done. Django's tables must be there, as of django-celery-beat 2.5 on.
+// done. Django's tables must be there, as of django-celery-beat 2.2 on.
 func Open(ctx context.Context, c Config) (*Store, error) {
 	if c.Deadline < 0 {
 		return nil, errors.New("django: Deadline (beat_cron_starting_deadline) is negative")
