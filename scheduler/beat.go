@@ -63,8 +63,9 @@ type Beat struct {
 // batch is how many due entries are dealt with at once.
 const batch = 250
 
-// sendTimeout is how long the loop waits for the broker. What it has not taken then holds up nothing else.
-const sendTimeout = 2 * time.Second
+// sendTimeout is how long the loop waits for the broker. What it has not taken then holds up nothing else; on RabbitMQ what is
+// only not confirmed yet may be there twice by it.
+const sendTimeout = 5 * time.Second
 
 // retryDelay is the first pause after a failure of store or broker; it doubles up to retryMost.
 const (
