@@ -73,7 +73,7 @@ func TestRedBeatHandsOver(t *testing.T) {
 				}
 				if phase.kill {
 					beat.Kill()
-				} else if code := beat.Stop(t, 30*time.Second); code != 0 {
+				} else if code := beat.Stop(t, 30*time.Second); code != 0 && !phase.python { // RedBeat may end with 1: its tick extends the lock that its signal handler gave back
 					t.Errorf("phase %d: exit code %d", i, code)
 				}
 				runs(t, store, "one") // Redis has dealt with all that came before
