@@ -260,7 +260,7 @@ func (b *Beat) tick(ctx context.Context, lease Lease, unsent *retrier) (time.Tim
 }
 
 // stopGrace is how long a beat that is stopped may take to send what it has marked; the rest is sent by the next beat.
-const stopGrace = 5 * time.Second
+const stopGrace = 15 * time.Second
 
 // outlasting is ctx, but goes on for stopGrace when the beat is stopped; not when it no longer leads.
 func outlasting(ctx context.Context, lease Lease) (context.Context, func()) {

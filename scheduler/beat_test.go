@@ -288,6 +288,29 @@ func TestBrokerAway(t *testing.T) {
 	}
 }
 
+// A beat that is stopped sends what waits for the broker, if that takes it soon.
+func TestStopSendsWhatWaits(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := &ledger{}
+		begun := time.Now()
+		l.fail = func(*protocol.Message) error {
+			if time.Since(begun) < 75*time.Second {
+				return context.DeadlineExceeded
+			}
+			return nil
+		}
+		store := local(t, LocalConfig{Entries: []*Entry{entry(t, "e", `{task: a, schedule: 60}`)}})
+		beating(t, 70*time.Second, store, l, nil)
+		if got := l.moments(t, "e"); !slices.Equal(got, []string{"01 00:01:00"}) {
+			t.Errorf("sent: %v", got)
+		}
+		if since := time.Since(begun); since > 90*time.Second {
+			t.Errorf("it took until %v after the start", since)
+		}
+	})
+}
+
 // One queue that takes nothing holds up nothing but what is for it.
 func TestStuckQueue(t *testing.T) {
 	t.Parallel()

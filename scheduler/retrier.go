@@ -3,6 +3,7 @@ package scheduler
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -57,7 +58,8 @@ func (t *retrier) add(r Run, tries int) {
 	}
 }
 
-// run is the actor. It ends with ctx; what waits then is sent by the beat that leads next.
+// run is the actor. When ctx ends it goes on for stopGrace, unless the lease is lost; what waits then is sent by the beat that leads
+// next.
 func (t *retrier) run(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
@@ -67,6 +69,7 @@ func (t *retrier) run(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
+			t.end(ctx)
 			return
 		case <-t.wake:
 		case <-timer.C:
@@ -80,6 +83,24 @@ func (t *retrier) run(ctx context.Context) {
 		}
 		if failures == 0 {
 			timer.Reset(time.Hour)
+		}
+	}
+}
+
+// end sends what waits when the beat is stopped.
+func (t *retrier) end(ctx context.Context) {
+	if errors.Is(context.Cause(ctx), ErrNotLeading) {
+		return
+	}
+	lasting, cancel := outlasting(ctx, t.lease)
+	defer cancel()
+	for tries := 0; lasting.Err() == nil; {
+		dealt, left := t.round(lasting)
+		if left == 0 {
+			return
+		}
+		if dealt == 0 {
+			tries = pause(lasting, tries)
 		}
 	}
 }
