@@ -21,20 +21,18 @@ import (
 // mailbox asks workers by remote control and collects what they answer.
 type mailbox struct {
 	*site
-	consumer transport.Consumer
-	key      string
+	replies transport.Subscription
+	key     string
 }
 
 func (s *site) mailbox() *mailbox {
 	s.Helper()
 	m := &mailbox{site: s, key: protocol.NewID()}
-	q := transport.Queue{Name: m.key + "." + protocol.PidboxReplyExchange, Exchange: protocol.PidboxReplyExchange,
-		ExchangeType: "direct", RoutingKey: m.key}
 	var err error
-	if m.consumer, err = s.client.Transport().Consume(s.context(), transport.ConsumeOptions{Queues: []transport.Queue{q}}); err != nil {
+	if m.replies, err = s.client.Transport().Subscribe(s.context(), protocol.PidboxReplyExchange, m.key); err != nil {
 		s.Fatal(err)
 	}
-	s.Cleanup(func() { _ = m.consumer.Close(context.Background()) })
+	s.Cleanup(func() { _ = m.replies.Close() })
 	return m
 }
 
@@ -58,11 +56,10 @@ func (m *mailbox) broadcast(r *protocol.PidboxRequest) {
 // answer is the next reply, which must be of the node.
 func (m *mailbox) answer() any {
 	m.Helper()
-	batch, err := m.consumer.Receive(m.context(), 1)
+	d, err := m.replies.Receive(m.context())
 	if err != nil {
 		m.Fatalf("no reply: %v", err)
 	}
-	d := batch[0]
 	v, err := serialization.Accept{}.Decode(d.Message.ContentType, d.Message.ContentEncoding, d.Message.Body)
 	body, _ := v.(map[string]any)
 	answer, found := body[m.worker.Hostname()]
@@ -310,11 +307,11 @@ func TestControlDisabled(t *testing.T) {
 	m := s.mailbox()
 	for range 2 { // who answers the first has done so before the second is answered
 		m.broadcast(m.request("ping", nil))
-		batch, err := m.consumer.Receive(s.context(), 1)
+		d, err := m.replies.Receive(s.context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if body := string(batch[0].Message.Body); !strings.Contains(body, other) {
+		if body := string(d.Message.Body); !strings.Contains(body, other) {
 			t.Fatalf("the worker answers: %s", body)
 		}
 	}
