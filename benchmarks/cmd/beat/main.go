@@ -102,7 +102,7 @@ func measure(ctx context.Context, c config) (missed []string, err error) {
 		if t.name == "idle" && s.idle > mostIdle {
 			missed = append(missed, fmt.Sprintf("idle CPU %.2f %%, want at most 1 %%", 100*s.idle))
 		}
-		if t.name == "spread" && lab.Percentile(s.late, 99) > mostLate { // at once they come one behind the other
+		if t.name == "spread" && len(s.late) > 0 && lab.Percentile(s.late, 99) > mostLate { // at once they come one behind the other
 			missed = append(missed, fmt.Sprintf("%s: late by %v at p99, want at most %v", t.name, lab.Percentile(s.late, 99), mostLate))
 		}
 	}
