@@ -348,9 +348,7 @@ func (s *soak) account(length, recovered time.Duration, memory []int64) {
 		// Python takes what is not due beyond its prefetch, and runs it after a lost connection as well as whoever gets it then.
 		bound += faults*pythonRisk + s.pythonRisks*soakNotDue
 		if s.setup.QueueType == "" {
-			// Seen once: a broker killed and Python restarted after it, and a whole batch that was not due, and that no Go worker had
-			// seen, was gone with Python. Without Python nothing is ever lost.
-			mayLose = s.pythonRisks * (pythonRisk + soakNotDue)
+			mayLose = s.pythonRisks * pythonRisk
 		}
 	}
 	if s.setup.QueueType != "" {
