@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
 	"sync"
@@ -241,7 +240,7 @@ func (e *elections) close(ctx context.Context, now time.Time) {
 		}
 	}
 	e.mu.Unlock()
-	own := e.w.config.Hostname + "." + strconv.Itoa(os.Getpid())
+	own := e.w.config.Hostname + "." + strconv.Itoa(ownPID)
 	for id, x := range closed {
 		if x.leader != own {
 			e.w.log.Info("node " + x.leader + " elected for " + value.Repr(id, maxElectionID))

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -59,7 +58,7 @@ type eventMessage struct {
 }
 
 func newEvents(w *Worker) *events {
-	e := &events{w: w, exchange: w.client.Config().EventExchange, pid: os.Getpid(), ready: make(chan struct{}, 1),
+	e := &events{w: w, exchange: w.client.Config().EventExchange, pid: ownPID, ready: make(chan struct{}, 1),
 		received: receivedBefore{keys: newLimitedSet(maxReceivedBefore, receivedBeforeExpires)}}
 	if !w.config.DisableHeartbeat {
 		e.interval = w.config.HeartbeatInterval

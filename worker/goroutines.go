@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"os"
 	"runtime/debug"
 )
 
@@ -60,5 +59,5 @@ func (p goroutines) open() {
 func (goroutines) reserve(context.Context, *job) bool { return true }
 func (goroutines) release(*job)                       {}
 func (goroutines) resize(int)                         {}
-func (goroutines) pids() []int                        { return []int{os.Getpid()} }
+func (goroutines) pids() []int                        { return []int{ownPID} }
 func (goroutines) close()                             {}

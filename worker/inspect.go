@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -132,7 +131,7 @@ func clockCommand(_ context.Context, w *Worker, _ arguments) (any, error) {
 
 // memsampleCommand tells the worker's resident memory, null where that cannot be told.
 func memsampleCommand(context.Context, *Worker, arguments) (any, error) {
-	n := residentMemory(os.Getpid())
+	n := residentMemory(ownPID)
 	if n == 0 {
 		return nil, nil //nolint:nilnil // Celery's answer is null
 	}
@@ -158,7 +157,7 @@ func memdumpCommand(context.Context, *Worker, arguments) (any, error) {
 	runtime.ReadMemStats(&m)
 	text := func(n uint64) string { return humanBytes(int64(min(n, 1<<62))) }
 	return fmt.Sprintf("- rss (end): %s.\n- heap: %s in %d objects, %s from the system, next collection at %s.\n- stacks: %s, %d goroutines.\n- collections: %d.\n",
-		humanBytes(residentMemory(os.Getpid())), text(m.HeapAlloc), m.HeapObjects, text(m.HeapSys), text(m.NextGC), text(m.StackInuse),
+		humanBytes(residentMemory(ownPID)), text(m.HeapAlloc), m.HeapObjects, text(m.HeapSys), text(m.NextGC), text(m.StackInuse),
 		runtime.NumGoroutine(), m.NumGC), nil
 }
 

