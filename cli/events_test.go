@@ -14,7 +14,7 @@ func TestEvents(t *testing.T) {
 	forEachBroker(t, func(t *testing.T, broker, backend string) {
 		text := run{args: []string{"-b", broker, "events"}}.start(t)
 		lines := run{args: []string{"-b", broker, "events", "-o", "jsonl"}}.start(t)
-		failures := run{args: []string{"-b", broker, "events", "--types", "task-failed", "-n", "1"}}.start(t)
+		failures := run{args: []string{"-b", broker, "events", "--types", protocol.TaskFailed, "-n", "1"}}.start(t)
 		startDemo(t, broker, backend, "-E", "-c", "1")
 		for _, b := range []*background{text, lines} { // heartbeats come until both are seen to listen
 			b.output.waitFor(t, `worker-heartbeat`)

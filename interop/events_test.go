@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/gelery/gelery/protocol"
 	"github.com/gelery/gelery/task"
 )
 
@@ -321,12 +322,12 @@ func compareWorkerEvents(t *testing.T, monitor *capture, python, golang *side) {
 	t.Helper()
 	sides := []*side{python, golang}
 	for _, w := range sides {
-		eventually(t, w.node+" has told twice that it lives", func() bool { return len(monitor.of(w.node, "worker-heartbeat")) > 1 })
+		eventually(t, w.node+" has told twice that it lives", func() bool { return len(monitor.of(w.node, protocol.WorkerHeartbeat)) > 1 })
 		if code := w.Stop(t, time.Minute); code != 0 {
 			t.Errorf("%s exits with %d", w.node, code)
 		}
 	}
-	for _, kind := range []string{"worker-online", "worker-heartbeat", "worker-offline"} {
+	for _, kind := range []string{protocol.WorkerOnline, protocol.WorkerHeartbeat, protocol.WorkerOffline} {
 		seen := map[bool]map[string]any{}
 		for _, w := range sides {
 			eventually(t, w.node+" has sent "+kind, func() bool { return len(monitor.of(w.node, kind)) > 0 })
@@ -344,7 +345,7 @@ func compareWorkerEvents(t *testing.T, monitor *capture, python, golang *side) {
 				}
 				alike[name] = v
 			}
-			if alike["alive"] != (kind != "worker-offline") {
+			if alike["alive"] != (kind != protocol.WorkerOffline) {
 				t.Errorf("at %s of %s it is alive: %v", kind, w.node, alike["alive"])
 			}
 			seen[w.golang] = alike

@@ -70,7 +70,7 @@ func TestNothingStopsPython(t *testing.T) {
 				}
 				o.stop()
 				o.judge(t)
-				eventually(t, "the monitor has heard of its end", func() bool { return len(monitor.of(settings.Hostname, "worker-offline")) == 1 })
+				eventually(t, "the monitor has heard of its end", func() bool { return len(monitor.of(settings.Hostname, protocol.WorkerOffline)) == 1 })
 				gossip.WaitFor(t, regexp.QuoteMeta(settings.Hostname)+` left`, patience)
 				ping(t, driver, "py1@box")
 				wellBehaved(t, gossip)

@@ -19,24 +19,24 @@ type Counts struct {
 
 func (c *Counts) add(e *protocol.Event) {
 	switch e.Type {
-	case taskSent:
+	case protocol.TaskSent:
 		c.Sent++
-	case taskReceived:
+	case protocol.TaskReceived:
 		c.Received++
-	case taskStarted:
+	case protocol.TaskStarted:
 		c.Started++
-	case taskSucceeded:
+	case protocol.TaskSucceeded:
 		c.Succeeded++
 		if x, ok := numberValue(e.Field("runtime")); ok {
 			c.Runtime += x
 		}
-	case taskFailed:
+	case protocol.TaskFailed:
 		c.Failed++
-	case taskRetried:
+	case protocol.TaskRetried:
 		c.Retried++
-	case taskRevoked:
+	case protocol.TaskRevoked:
 		c.Revoked++
-	case taskRejected:
+	case protocol.TaskRejected:
 		c.Rejected++
 	}
 }

@@ -42,11 +42,11 @@ func (g *generator) append() {
 	id := fmt.Sprintf("%08x-0000-4000-8000-%012x", g.task, g.task)
 	g.clock++
 	e := protocol.Event{Hostname: "celery@web" + strconv.Itoa(g.task%10), PID: 1000, Clock: g.clock, Timestamp: time.UnixMicro(1_795_000_000_000_000 + 50*g.clock)}
-	kinds := [eventsEach]string{taskReceived, taskStarted, taskSucceeded}
+	kinds := [eventsEach]string{protocol.TaskReceived, protocol.TaskStarted, protocol.TaskSucceeded}
 	e.Type = kinds[g.step]
 	failed := g.step == 2 && g.task%100 == 7
 	if failed {
-		e.Type = taskFailed
+		e.Type = protocol.TaskFailed
 	}
 	m := e.Begin(g.list).Text("uuid", id)
 	switch {
@@ -85,7 +85,7 @@ func TestMaxBytesHolds(t *testing.T) {
 			for i := 0; s.forgotten < 2000; i++ {
 				own := func(what string) string { return fmt.Sprintf("%s%0*d", what, long, i) }
 				s.Apply([]protocol.Event{
-					event(taskSent, own("gen@"), 1, "uuid", own("u"), "name", "t", "queue", own("q"), "exchange", own("x"), "routing_key", own("r")),
+					event(protocol.TaskSent, own("gen@"), 1, "uuid", own("u"), "name", "t", "queue", own("q"), "exchange", own("x"), "routing_key", own("r")),
 					event("task-"+own("state"), own("w@"), 1, "uuid", own("u"), "args", own("a"), "exception", own("e"), "root_id", own("o")),
 				})
 			}

@@ -133,7 +133,7 @@ func (r *Receiver) read(d *transport.Delivery) []protocol.Event {
 // adjust gives an event a clock, if it has none of use, and moves our own past it.
 func (r *Receiver) adjust(e *protocol.Event) {
 	switch {
-	case e.Type == taskSent:
+	case e.Type == protocol.TaskSent:
 		e.Clock = max(r.clock.Load(), 1) - 1
 	case e.Clock <= 0:
 		e.Clock = r.clock.Add(1)

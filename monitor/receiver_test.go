@@ -125,7 +125,7 @@ func TestReceiverResumes(t *testing.T) {
 	heard := capture(t, r, tr, 3)
 	tell(t, tr, "worker.online", `{"type": "worker-online"}`)
 	tell(t, tr, "task.multi", `{"type": "task-started"}`)
-	if events := next(t, heard); events[0].Type != taskStarted {
+	if events := next(t, heard); events[0].Type != protocol.TaskStarted {
 		t.Errorf("heard %v", events)
 	}
 }

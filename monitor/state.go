@@ -126,7 +126,7 @@ func (s *State) applyTask(e *protocol.Event, now time.Time) {
 	}
 	advances := t.advances(stateOf(e.Type), e)
 	var w *workerRecord
-	if e.Type == taskSent {
+	if e.Type == protocol.TaskSent {
 		s.names.set(&t.client, e.Hostname)
 	} else {
 		w = s.worker(e.Hostname)

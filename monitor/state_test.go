@@ -44,18 +44,18 @@ func cluster(t testing.TB, c StateConfig) (s *State, clock *time.Time) {
 // life is a task that is sent, retried once on another worker, and succeeds.
 func life(id string) []protocol.Event {
 	received := func(worker string, seconds float64, retries int64) protocol.Event {
-		return event(taskReceived, worker, seconds, "uuid", id, "name", "tasks.add", "args", "(1, 2)", "kwargs", "{}", "root_id", id,
+		return event(protocol.TaskReceived, worker, seconds, "uuid", id, "name", "tasks.add", "args", "(1, 2)", "kwargs", "{}", "root_id", id,
 			"parent_id", nil, "retries", retries, "eta", nil, "expires", nil)
 	}
 	return []protocol.Event{
-		event(taskSent, "gen1@h", 1, "uuid", id, "name", "tasks.add", "args", "(1, 2)", "kwargs", "{}", "queue", "celery", "exchange", "",
+		event(protocol.TaskSent, "gen1@h", 1, "uuid", id, "name", "tasks.add", "args", "(1, 2)", "kwargs", "{}", "queue", "celery", "exchange", "",
 			"routing_key", "celery", "retries", int64(0), "root_id", id, "parent_id", nil),
 		received("w1@h", 2, 0),
-		event(taskStarted, "w1@h", 3, "uuid", id),
-		event(taskRetried, "w1@h", 4, "uuid", id, "exception", "OSError('x')", "traceback", "Traceback"),
+		event(protocol.TaskStarted, "w1@h", 3, "uuid", id),
+		event(protocol.TaskRetried, "w1@h", 4, "uuid", id, "exception", "OSError('x')", "traceback", "Traceback"),
 		received("w2@h", 5, 1),
-		event(taskStarted, "w2@h", 6, "uuid", id),
-		event(taskSucceeded, "w2@h", 7, "uuid", id, "result", "3", "runtime", 0.5),
+		event(protocol.TaskStarted, "w2@h", 6, "uuid", id),
+		event(protocol.TaskSucceeded, "w2@h", 7, "uuid", id, "result", "3", "runtime", 0.5),
 	}
 }
 
@@ -152,12 +152,12 @@ func TestRetryWithClocksThatDiffer(t *testing.T) {
 	t.Parallel()
 	s, now := cluster(t, StateConfig{})
 	*now = at(7)
-	s.Apply([]protocol.Event{event(taskReceived, "w1@h", 60, "uuid", "x"), event(taskRetried, "w1@h", 61, "uuid", "x"),
-		event(taskReceived, "w2@h", 2, "uuid", "x", "retries", int64(1))})
+	s.Apply([]protocol.Event{event(protocol.TaskReceived, "w1@h", 60, "uuid", "x"), event(protocol.TaskRetried, "w1@h", 61, "uuid", "x"),
+		event(protocol.TaskReceived, "w2@h", 2, "uuid", "x", "retries", int64(1))})
 	if task := s.Task("x"); task.State != "RECEIVED" || task.Worker != "w2@h" {
 		t.Errorf("it is %+v", task)
 	}
-	s.Apply([]protocol.Event{event(taskRetried, "w2@h", 3, "uuid", "x"), event(taskFailed, "w2@h", 2.5, "uuid", "x")})
+	s.Apply([]protocol.Event{event(protocol.TaskRetried, "w2@h", 3, "uuid", "x"), event(protocol.TaskFailed, "w2@h", 2.5, "uuid", "x")})
 	if task := s.Task("x"); task.State != "FAILURE" {
 		t.Errorf("it is %+v", task)
 	}
@@ -169,15 +169,15 @@ func TestPhases(t *testing.T) {
 	*now = at(1)
 	eta := value.FormatISO(at(100))
 	s.Apply([]protocol.Event{
-		event("worker-online", "w1@h", 0, "freq", 2.0),
-		event(taskSent, "gen1@h", 1, "uuid", "sent"),
-		event(taskReceived, "w1@h", 1, "uuid", "eta", "eta", eta),
-		event(taskReceived, "w1@h", 1, "uuid", "reserved"),
-		event(taskStarted, "w1@h", 1, "uuid", "active"),
+		event(protocol.WorkerOnline, "w1@h", 0, "freq", 2.0),
+		event(protocol.TaskSent, "gen1@h", 1, "uuid", "sent"),
+		event(protocol.TaskReceived, "w1@h", 1, "uuid", "eta", "eta", eta),
+		event(protocol.TaskReceived, "w1@h", 1, "uuid", "reserved"),
+		event(protocol.TaskStarted, "w1@h", 1, "uuid", "active"),
 		event("task-progress", "w1@h", 1, "uuid", "progress"),
-		event(taskCancelled, "w1@h", 1, "uuid", "cancelled"),
-		event(taskRejected, "w1@h", 1, "uuid", "rejected"),
-		event(taskRevoked, "w1@h", 1, "uuid", "revoked"),
+		event(protocol.TaskCancelled, "w1@h", 1, "uuid", "cancelled"),
+		event(protocol.TaskRejected, "w1@h", 1, "uuid", "rejected"),
+		event(protocol.TaskRevoked, "w1@h", 1, "uuid", "revoked"),
 	})
 	check := func(want map[string]Phase) {
 		t.Helper()
@@ -218,7 +218,7 @@ func TestWorkerIsAliveAndGoes(t *testing.T) {
 			t.Errorf("workers are %+v", workers)
 		}
 	}
-	beat("worker-heartbeat", 9)
+	beat(protocol.WorkerHeartbeat, 9)
 	check(true, false)
 	want := Worker{Hostname: "w1@h", Alive: true, Freq: 2, Active: 3, Processed: 7, LoadAvg: [3]float64{0.1, 0.2, 1}, SwIdent: "gelery", SwVer: "1",
 		SwSys: "Linux", Clock: 90, Heard: at(10), Timestamp: at(9), Drift: 1}
@@ -227,15 +227,15 @@ func TestWorkerIsAliveAndGoes(t *testing.T) {
 	}
 	*now = at(14)
 	check(false, false) // silent
-	beat("worker-heartbeat", 14)
+	beat(protocol.WorkerHeartbeat, 14)
 	check(true, false)
-	beat(workerOffline, 15)
+	beat(protocol.WorkerOffline, 15)
 	check(false, true)
-	beat("worker-heartbeat", 14.5) // which was overtaken
+	beat(protocol.WorkerHeartbeat, 14.5) // which was overtaken
 	check(false, true)
-	beat("worker-online", 16)
+	beat(protocol.WorkerOnline, 16)
 	check(true, false)
-	beat(workerOffline, 17)
+	beat(protocol.WorkerOffline, 17)
 	*now = at(14 + 3601)
 	s.Apply(nil)
 	if workers := s.Workers(); len(workers) != 0 {
@@ -247,7 +247,7 @@ func TestWorkerIsAliveAndGoes(t *testing.T) {
 func TestWorkerWhoseClockWasWrong(t *testing.T) {
 	t.Parallel()
 	for name, wrong := range map[string]float64{"ahead": 3600, "behind": -3600, "a little ahead": 3} {
-		for _, kind := range []string{"worker-heartbeat", "worker-online", workerOffline, taskStarted} {
+		for _, kind := range []string{protocol.WorkerHeartbeat, protocol.WorkerOnline, protocol.WorkerOffline, protocol.TaskStarted} {
 			t.Run(name+" "+kind, func(t *testing.T) {
 				t.Parallel()
 				s, now := cluster(t, StateConfig{})
@@ -255,15 +255,15 @@ func TestWorkerWhoseClockWasWrong(t *testing.T) {
 					*now = at(came)
 					s.Apply([]protocol.Event{event(kind, "w@h", sent, "freq", 1.0, "active", int64(active), "uuid", "x")})
 				}
-				beat("worker-heartbeat", 1, 1, 1)
+				beat(protocol.WorkerHeartbeat, 1, 1, 1)
 				beat(kind, 2, 2+wrong, 2)
 				for second := 3; second <= 6; second++ {
-					beat("worker-heartbeat", float64(second), float64(second), second)
+					beat(protocol.WorkerHeartbeat, float64(second), float64(second), second)
 				}
 				if w := s.Workers()[0]; !w.Alive || w.Offline || w.Active != 6 || w.Drift != 0 {
 					t.Errorf("it is %+v", w)
 				}
-				if kind == taskStarted && s.Task("x").Phase != PhaseActive {
+				if kind == protocol.TaskStarted && s.Task("x").Phase != PhaseActive {
 					t.Errorf("its task is %+v", s.Task("x"))
 				}
 			})
@@ -275,8 +275,8 @@ func TestStateIsBounded(t *testing.T) {
 	t.Parallel()
 	s, _ := cluster(t, StateConfig{MaxTasks: 10, MaxWorkers: 3, MaxText: 10})
 	for i := range 100 {
-		s.Apply([]protocol.Event{event(taskReceived, fmt.Sprintf("w%d@h", i), 1, "uuid", fmt.Sprint(i), "name", fmt.Sprint("t", i), "args", strings.Repeat("é", 100)),
-			event(taskStarted, "w0@h", 1, "uuid", "kept")})
+		s.Apply([]protocol.Event{event(protocol.TaskReceived, fmt.Sprintf("w%d@h", i), 1, "uuid", fmt.Sprint(i), "name", fmt.Sprint("t", i), "args", strings.Repeat("é", 100)),
+			event(protocol.TaskStarted, "w0@h", 1, "uuid", "kept")})
 	}
 	totals := s.Totals()
 	if totals.Tasks != 10 || totals.Workers != 3 || totals.Forgotten != 91 || len(s.Tasks(TaskQuery{})) != 10 {
@@ -294,7 +294,7 @@ func TestStateIsBounded(t *testing.T) {
 	}
 	few, _ := cluster(t, StateConfig{MaxBytes: 5000})
 	for i := range 100 {
-		few.Apply([]protocol.Event{event(taskReceived, "w@h", 1, "uuid", fmt.Sprint(i), "args", strings.Repeat("x", 1000))})
+		few.Apply([]protocol.Event{event(protocol.TaskReceived, "w@h", 1, "uuid", fmt.Sprint(i), "args", strings.Repeat("x", 1000))})
 	}
 	if totals := few.Totals(); totals.Bytes > 5000 || totals.Tasks < 2 {
 		t.Errorf("totals are %+v", totals)
@@ -306,7 +306,7 @@ func TestOddEvents(t *testing.T) {
 	t.Parallel()
 	s, _ := cluster(t, StateConfig{})
 	odd := []any{nil, int64(-1), int64(1) << 62, -1.5, "", "x", strings.Repeat("y", 100_000), []any{}, []any{nil, "x", []any{}, 1.0}, map[string]any{"a": nil}, true}
-	for _, kind := range []string{"", "-", "worker", "task", "task-", "worker-", "worker-heartbeat", workerOffline, taskSent, taskReceived, taskFailed, taskSucceeded, "x-y",
+	for _, kind := range []string{"", "-", "worker", "task", "task-", "worker-", protocol.WorkerHeartbeat, protocol.WorkerOffline, protocol.TaskSent, protocol.TaskReceived, protocol.TaskFailed, protocol.TaskSucceeded, "x-y",
 		"task-" + strings.Repeat("z", 10_000)} {
 		for _, host := range []string{"", "w@h", strings.Repeat("h", 100_000)} {
 			for _, v := range odd {
@@ -339,8 +339,8 @@ func TestStateConfig(t *testing.T) {
 func TestTaskQueries(t *testing.T) {
 	t.Parallel()
 	s, _ := cluster(t, StateConfig{})
-	s.Apply([]protocol.Event{event(taskReceived, "w1@h", 1, "uuid", "a", "name", "t", "root_id", "r"), event(taskStarted, "w2@h", 1, "uuid", "b", "name", "u"),
-		event(taskSent, "c@h", 1, "uuid", "c", "queue", "q")})
+	s.Apply([]protocol.Event{event(protocol.TaskReceived, "w1@h", 1, "uuid", "a", "name", "t", "root_id", "r"), event(protocol.TaskStarted, "w2@h", 1, "uuid", "b", "name", "u"),
+		event(protocol.TaskSent, "c@h", 1, "uuid", "c", "queue", "q")})
 	for want, q := range map[string]TaskQuery{"c b a": {}, "a": {State: StateReceived}, "b": {Name: "u"}, "b ": {Worker: "w2@h"}, "c": {Queue: "q"},
 		"a ": {RootID: "r"}, "c b": {Limit: 2}, "": {Name: "v"}} {
 		var ids []string

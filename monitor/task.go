@@ -67,21 +67,21 @@ const (
 // timeKept is where the time of an event of a type is kept; -1: nowhere.
 func timeKept(kind string) int {
 	switch kind {
-	case taskSent:
+	case protocol.TaskSent:
 		return atSent
-	case taskReceived:
+	case protocol.TaskReceived:
 		return atReceived
-	case taskStarted:
+	case protocol.TaskStarted:
 		return atStarted
-	case taskSucceeded:
+	case protocol.TaskSucceeded:
 		return atSucceeded
-	case taskFailed:
+	case protocol.TaskFailed:
 		return atFailed
-	case taskRetried:
+	case protocol.TaskRetried:
 		return atRetried
-	case taskRevoked:
+	case protocol.TaskRevoked:
 		return atRevoked
-	case taskRejected:
+	case protocol.TaskRejected:
 		return atRejected
 	}
 	return -1

@@ -1,18 +1,9 @@
 package monitor
 
-import "strings"
+import (
+	"strings"
 
-// The events of tasks.
-const (
-	taskSent      = "task-sent"
-	taskReceived  = "task-received"
-	taskStarted   = "task-started"
-	taskSucceeded = "task-succeeded"
-	taskFailed    = "task-failed"
-	taskRetried   = "task-retried"
-	taskRevoked   = "task-revoked"
-	taskRejected  = "task-rejected"
-	taskCancelled = "task-cancelled"
+	"github.com/gelery/gelery/protocol"
 )
 
 // The states of tasks as events tell of them: Celery's, and what a task-cancelled makes. An event of another type,
@@ -35,21 +26,21 @@ var knownStates = []string{StatePending, StateReceived, StateStarted, StateSucce
 // stateOf is the state an event of a task leads to.
 func stateOf(kind string) string {
 	switch kind {
-	case taskSent:
+	case protocol.TaskSent:
 		return StatePending
-	case taskReceived:
+	case protocol.TaskReceived:
 		return StateReceived
-	case taskStarted:
+	case protocol.TaskStarted:
 		return StateStarted
-	case taskSucceeded:
+	case protocol.TaskSucceeded:
 		return StateSuccess
-	case taskFailed:
+	case protocol.TaskFailed:
 		return StateFailure
-	case taskRetried:
+	case protocol.TaskRetried:
 		return StateRetry
-	case taskRevoked:
+	case protocol.TaskRevoked:
 		return StateRevoked
-	case taskRejected:
+	case protocol.TaskRejected:
 		return StateRejected
 	}
 	_, subject, _ := strings.Cut(kind, "-")

@@ -7,8 +7,6 @@ import (
 )
 
 const (
-	workerOffline = "worker-offline"
-
 	// defaultFreq is how often a worker that has not told sends heartbeats. Celery's.
 	defaultFreq = 60 * time.Second
 	// expireWindow is how many times its heartbeat's interval a worker may be silent: Celery's HEARTBEAT_EXPIRE_WINDOW, 200 %.
@@ -79,7 +77,7 @@ func (w *workerRecord) hears(e *protocol.Event, now time.Time) {
 // merge takes in an event of the worker. One that was overtaken by another changes nothing.
 func (w *workerRecord) merge(s *State, e *protocol.Event, now time.Time) {
 	at := micros(e.Timestamp)
-	if e.Type == workerOffline {
+	if e.Type == protocol.WorkerOffline {
 		w.heard = now
 		if !w.overtaken(at, w.told) {
 			w.gone, w.told = max(at, 1), at

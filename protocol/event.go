@@ -24,9 +24,28 @@ const (
 	maxEvents = 16 << 20
 )
 
+// The types of the events that Celery's workers and clients send.
+const (
+	TaskSent      = "task-sent" // by a client
+	TaskReceived  = "task-received"
+	TaskStarted   = "task-started"
+	TaskSucceeded = "task-succeeded"
+	TaskFailed    = "task-failed"
+	TaskRetried   = "task-retried"
+	TaskRevoked   = "task-revoked"
+	TaskRejected  = "task-rejected"
+	TaskCancelled = "task-cancelled" // by workers that lost their broker
+
+	WorkerOnline    = "worker-online"
+	WorkerHeartbeat = "worker-heartbeat"
+	WorkerOffline   = "worker-offline"
+	WorkerElect     = "worker-elect"
+	WorkerElectAck  = "worker-elect-ack"
+)
+
 // Event is one of Celery's monitoring events.
 type Event struct {
-	Type      string // "task-received", "worker-heartbeat"
+	Type      string // TaskReceived, WorkerHeartbeat
 	Hostname  string // node name of the worker, or "gen<pid>@<host>" of a client
 	UTCOffset int    // whole hours WEST of UTC, rounded down: -2 for UTC+2
 	PID       int

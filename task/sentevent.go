@@ -24,7 +24,7 @@ func (c *Client) tellSent(ctx context.Context, batch []outgoing) {
 	var body []byte
 	key := protocol.TaskMultiKey
 	for i := range batch {
-		e := &protocol.Event{Type: "task-sent", Hostname: c.config.Origin, UTCOffset: protocol.UTCOffset(now), PID: os.Getpid(),
+		e := &protocol.Event{Type: protocol.TaskSent, Hostname: c.config.Origin, UTCOffset: protocol.UTCOffset(now), PID: os.Getpid(),
 			Clock: c.clock.Add(1), Timestamp: now, Fields: batch[i].sentFields()}
 		separator := ", "
 		if i == 0 {

@@ -15,12 +15,6 @@ import (
 	"github.com/gelery/gelery/task"
 )
 
-// The events of an election.
-const (
-	workerElect    = "worker-elect"
-	workerElectAck = "worker-elect-ack"
-)
-
 const (
 	// maxElections bounds those that are open, maxCandidates the candidates of one; more are answered, and not kept.
 	maxElections, maxCandidates = 1000, 1000
@@ -92,7 +86,7 @@ func electionCommand(_ context.Context, w *Worker, a arguments) (any, error) {
 	if !w.gossip.elections.stand(id, &duty{topic, a.values["action"], len(action)}) {
 		return nil, pythonError("RuntimeError", "election: too many are open")
 	}
-	w.events.tellWorker(event{kind: workerElect, members: protocol.EventMembers(nil).Text("id", id).Text("topic", topic).JSON("action", action).Int("cver", 1)})
+	w.events.tellWorker(event{kind: protocol.WorkerElect, members: protocol.EventMembers(nil).Text("id", id).Text("topic", topic).JSON("action", action).Int("cver", 1)})
 	return nil, nil //nolint:nilnil // Celery's answer is null
 }
 
@@ -127,7 +121,7 @@ func (e *elections) dropOldest() bool {
 
 // acknowledge answers a candidate.
 func (e *elections) acknowledge(id string) {
-	e.w.events.tellWorker(event{kind: workerElectAck, members: protocol.EventMembers(nil).Text("id", id)})
+	e.w.events.tellWorker(event{kind: protocol.WorkerElectAck, members: protocol.EventMembers(nil).Text("id", id)})
 }
 
 // stand notes that this worker will be a candidate, and for what. False: there are too many elections.

@@ -2,6 +2,8 @@ package worker
 
 import (
 	"context"
+
+	"github.com/gelery/gelery/protocol"
 )
 
 func enableEventsCommand(_ context.Context, w *Worker, _ arguments) (any, error) {
@@ -25,7 +27,7 @@ func disableEventsCommand(_ context.Context, w *Worker, _ arguments) (any, error
 // tells an interval of 5 s and no figures.
 func heartbeatCommand(_ context.Context, w *Worker, _ arguments) (any, error) {
 	if w.events.interval > 0 {
-		w.events.tellWorker(w.workerEvent(workerHeartbeat))
+		w.events.tellWorker(w.workerEvent(protocol.WorkerHeartbeat))
 	}
 	return nil, nil //nolint:nilnil // Celery's answer is null
 }

@@ -71,13 +71,13 @@ func newEvents(w *Worker) *events {
 type event struct {
 	kind    string
 	members protocol.EventMembers
-	success success // of taskSucceeded, in place of the members
+	success success // of a TaskSucceeded, in place of the members
 }
 
 // tellTasks adds events of tasks, in their order.
 func (e *events) tellTasks(all ...event) {
 	for i := range all {
-		if all[i].kind == taskSucceeded {
+		if all[i].kind == protocol.TaskSucceeded {
 			e.tellSuccess(all[i].success)
 			continue
 		}
@@ -126,7 +126,7 @@ func (e *events) tellWorker(x event) {
 	m := &eventMessage{}
 	e.write(m, x.kind, func(m protocol.EventMembers) protocol.EventMembers { return append(m, x.members...) })
 	m.routingKey = (&protocol.Event{Type: x.kind}).RoutingKey()
-	if x.kind == workerHeartbeat {
+	if x.kind == protocol.WorkerHeartbeat {
 		kept := e.waiting[:0]
 		for _, old := range e.waiting {
 			if old.routingKey == m.routingKey {
@@ -186,7 +186,7 @@ func (e *events) bound() {
 // begin tells that the worker is there, before all other events.
 func (e *events) begin() {
 	if e.interval > 0 {
-		e.tellWorker(e.w.workerEvent(workerOnline))
+		e.tellWorker(e.w.workerEvent(protocol.WorkerOnline))
 	}
 }
 
@@ -203,7 +203,7 @@ func (e *events) run(ctx context.Context) {
 	for {
 		select {
 		case <-beat:
-			e.tellWorker(e.w.workerEvent(workerHeartbeat))
+			e.tellWorker(e.w.workerEvent(protocol.WorkerHeartbeat))
 		case <-e.ready:
 			if rest != nil {
 				continue
@@ -247,7 +247,7 @@ func (e *events) linger(ctx context.Context) {
 // sendLast sends what a stop has left.
 func (e *events) sendLast() {
 	if e.interval > 0 {
-		e.tellWorker(e.w.workerEvent(workerOffline))
+		e.tellWorker(e.w.workerEvent(protocol.WorkerOffline))
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), lastEventsTimeout)
 	defer cancel()
@@ -263,7 +263,7 @@ func (e *events) flush(ctx context.Context, beat <-chan time.Time) bool {
 	for first := true; ; first = false {
 		select {
 		case <-beat:
-			e.tellWorker(e.w.workerEvent(workerHeartbeat))
+			e.tellWorker(e.w.workerEvent(protocol.WorkerHeartbeat))
 		default:
 		}
 		m := e.next(first)

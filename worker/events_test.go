@@ -164,14 +164,14 @@ func TestEvents(t *testing.T) {
 	silent := []*task.Result[any]{s.send("ignores"), s.send("early")}
 	for _, r := range silent { // a stop gives back what has not begun
 		for !slices.ContainsFunc(m.told(r.ID()), func(text string) bool { return text == "started" }) {
-			m.until("task-started", "")
+			m.until(protocol.TaskStarted, "")
 		}
 	}
 	if v, err := s.send("tasks.add", 1, 2).Get(s.context()); err != nil {
 		t.Fatal(v, err)
 	}
 	s.settled()
-	offline := m.until("worker-offline", "")
+	offline := m.until(protocol.WorkerOffline, "")
 	for _, r := range silent {
 		if got := m.told(r.ID()); len(got) != 2 || got[1] != "started" {
 			t.Errorf("of a task that ends without an event is told %q", got)
@@ -209,14 +209,14 @@ func TestEventCommands(t *testing.T) {
 	box.want("enable_events", nil, "map[ok:task events enabled]")
 	box.want("enable_events", nil, "map[ok:task events already enabled]")
 	during := s.send("tasks.add", 1, 2)
-	m.until("task-succeeded", during.ID())
+	m.until(protocol.TaskSucceeded, during.ID())
 	box.want("disable_events", nil, "map[ok:task events disabled]")
 	after := s.send("tasks.add", 1, 2)
 	if _, err := after.Get(s.context()); err != nil {
 		t.Fatal(err)
 	}
 	box.want("heartbeat", nil, "<nil>")
-	if beat := m.until("worker-heartbeat", ""); beat.Field("freq") != 3600.0 || beat.Field("processed") != int64(3) {
+	if beat := m.until(protocol.WorkerHeartbeat, ""); beat.Field("freq") != 3600.0 || beat.Field("processed") != int64(3) {
 		t.Errorf("the heartbeat is %+v", beat)
 	}
 	for _, r := range []*task.Result[any]{before, after} {
@@ -256,7 +256,7 @@ func TestHeartbeats(t *testing.T) {
 	m := s.monitor()
 	s.start(Config{HeartbeatInterval: 100 * time.Millisecond})
 	for range 3 {
-		m.until("worker-heartbeat", "")
+		m.until(protocol.WorkerHeartbeat, "")
 	}
 }
 
@@ -309,7 +309,7 @@ func TestEventsWithoutBroker(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 3 {
-		e.tellWorker(s.worker.workerEvent(workerHeartbeat))
+		e.tellWorker(s.worker.workerEvent(protocol.WorkerHeartbeat))
 	}
 	text := strings.Repeat("x", maxEventText)
 	const many = 3 * maxWaitingEvents / maxEventText
@@ -356,7 +356,7 @@ func TestHeartbeatsDoNotPileUp(t *testing.T) {
 	w.events.begin()
 	for range 10 {
 		w.events.tellTasks(event{kind: "task-custom"})
-		w.events.tellWorker(w.workerEvent(workerHeartbeat))
+		w.events.tellWorker(w.workerEvent(protocol.WorkerHeartbeat))
 	}
 	var keys []string
 	for _, x := range w.events.waiting {
@@ -460,6 +460,6 @@ func TestHeartbeatsInAFlood(t *testing.T) {
 	flooded.Store(true)
 	f.again()
 	for range 5 {
-		m.until("worker-heartbeat", "")
+		m.until(protocol.WorkerHeartbeat, "")
 	}
 }

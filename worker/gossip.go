@@ -124,9 +124,9 @@ func (g *gossip) hear(d *transport.Delivery) {
 	now := time.Now()
 	for i := range events {
 		switch e := &events[i]; e.Type {
-		case workerElect:
+		case protocol.WorkerElect:
 			g.elections.candidate(e)
-		case workerElectAck:
+		case protocol.WorkerElectAck:
 			g.elections.acknowledged(e, g.alive(now), now)
 		default:
 			g.meet(e, now)
@@ -142,7 +142,7 @@ func (g *gossip) meet(e *protocol.Event, now time.Time) {
 	}
 	g.w.hearClock(e.Clock)
 	lost, known := g.peers[node]
-	if e.Type == workerOffline {
+	if e.Type == protocol.WorkerOffline {
 		delete(g.peers, node)
 		if known {
 			g.w.log.Debug(node + " left")

@@ -158,13 +158,13 @@ func TestGossipBounds(t *testing.T) {
 	}
 	now := time.Now()
 	for i := range maxPeers + 10 {
-		w.gossip.meet(&protocol.Event{Type: workerHeartbeat, Hostname: fmt.Sprint(i)}, now)
+		w.gossip.meet(&protocol.Event{Type: protocol.WorkerHeartbeat, Hostname: fmt.Sprint(i)}, now)
 	}
 	for i := range maxElections + 10 {
-		w.gossip.elections.candidate(&protocol.Event{Type: workerElect, Hostname: "x", Fields: []protocol.EventField{{Name: "id", Value: fmt.Sprint(i)}}})
+		w.gossip.elections.candidate(&protocol.Event{Type: protocol.WorkerElect, Hostname: "x", Fields: []protocol.EventField{{Name: "id", Value: fmt.Sprint(i)}}})
 	}
 	for range maxCandidates + 10 {
-		w.gossip.elections.candidate(&protocol.Event{Type: workerElect, Hostname: "x", Fields: []protocol.EventField{{Name: "id", Value: "0"}}})
+		w.gossip.elections.candidate(&protocol.Event{Type: protocol.WorkerElect, Hostname: "x", Fields: []protocol.EventField{{Name: "id", Value: "0"}}})
 	}
 	if p, e, c := len(w.gossip.peers), len(w.gossip.elections.all), len(w.gossip.elections.all["0"].candidates); p != maxPeers || e != maxElections || c != maxCandidates {
 		t.Errorf("%d peers, %d elections, %d candidates", p, e, c)
@@ -195,7 +195,7 @@ func TestElectionsFull(t *testing.T) {
 	}
 	e := &w.gossip.elections
 	stands := func(id string) *protocol.Event {
-		return &protocol.Event{Type: workerElect, Hostname: "x", Fields: []protocol.EventField{{Name: "id", Value: id}}}
+		return &protocol.Event{Type: protocol.WorkerElect, Hostname: "x", Fields: []protocol.EventField{{Name: "id", Value: id}}}
 	}
 	e.stand("ours", &duty{topic: "task"})
 	for i := range maxElections {
@@ -213,7 +213,7 @@ func TestElectionsFull(t *testing.T) {
 	}
 	sent := 0
 	for _, m := range w.events.waiting {
-		sent += strings.Count(string(m.body), workerElectAck)
+		sent += strings.Count(string(m.body), protocol.WorkerElectAck)
 	}
 	if want := maxElections + 1; sent != want { // all but the honest one, whose turn comes
 		t.Errorf("%d candidates are answered; expected %d", sent, want)

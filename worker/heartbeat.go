@@ -12,13 +12,6 @@ import (
 	"github.com/gelery/gelery/protocol"
 )
 
-// The events of a worker.
-const (
-	workerOnline    = "worker-online"
-	workerHeartbeat = "worker-heartbeat"
-	workerOffline   = "worker-offline"
-)
-
 // workerEvent tells how the worker is.
 func (w *Worker) workerEvent(kind string) event {
 	processed := int64(0)

@@ -60,7 +60,7 @@ func TestSecrets(t *testing.T) {
 		t.Errorf("active shows %s", got)
 	}
 	close(release)
-	m.until("task-succeeded", all[1][0])
+	m.until(protocol.TaskSucceeded, all[1][0])
 	for _, x := range all {
 		told := strings.Join(m.told(x[0]), "\n")
 		for _, want := range []string{"args=" + x[1] + " kwargs=" + x[2] + " ", "result={'access_token': '********', 'key': '********'}"} {
@@ -113,7 +113,7 @@ func TestSecretsOfRetry(t *testing.T) {
 	if !strings.Contains(first, "hush") || second != "('********',){'password': '********'}" {
 		t.Errorf("the attempts show %s, then %s", first, second)
 	}
-	m.until("task-sent", id)
+	m.until(protocol.TaskSent, id)
 	told := strings.Join(m.told(id), "\n")
 	if strings.Contains(told, "hush") || !strings.Contains(told, "sent args=('********',)") {
 		t.Errorf("the events are %s", told)
@@ -135,7 +135,7 @@ func TestSecretsOfExceptions(t *testing.T) {
 	log := &lines{}
 	s.start(Config{TaskEvents: true, HeartbeatInterval: time.Hour, Logger: slog.New(slog.NewTextHandler(log, nil))})
 	r := s.send("login")
-	m.until("task-failed", r.ID())
+	m.until(protocol.TaskFailed, r.ID())
 	told := strings.Join(m.told(r.ID()), "\n")
 	if strings.Contains(told, "hush") || strings.Count(told, "Refused('ann', {'password': '********'})") != 2 {
 		t.Errorf("the events are %s", told)

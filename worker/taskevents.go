@@ -21,7 +21,7 @@ func (e *events) tellReceived(j *job) {
 	}
 	r := j.request
 	args, kwargs := e.w.reprs(j.task, r)
-	e.tellTask("task-received", func(m protocol.EventMembers) protocol.EventMembers {
+	e.tellTask(protocol.TaskReceived, func(m protocol.EventMembers) protocol.EventMembers {
 		return m.Text("uuid", r.ID).Text("name", cut(shownName(r))).Text("args", cut(args)).Text("kwargs", cut(kwargs)).
 			OptionalText("root_id", r.RootID).OptionalText("parent_id", r.ParentID).Int("retries", int64(r.Retries)).
 			OptionalText("eta", isoText(r.ETATime())).OptionalText("expires", isoText(r.ExpiresTime()))
@@ -31,7 +31,7 @@ func (e *events) tellReceived(j *job) {
 // tellStarted tells that a run begins.
 func (e *events) tellStarted(r *protocol.Request) {
 	if e.tasks.Load() {
-		e.tellTask("task-started", func(m protocol.EventMembers) protocol.EventMembers { return m.Text("uuid", r.ID) })
+		e.tellTask(protocol.TaskStarted, func(m protocol.EventMembers) protocol.EventMembers { return m.Text("uuid", r.ID) })
 	}
 }
 
@@ -45,9 +45,9 @@ func (e *events) ofRun(o *outcome, x *execution, c *completion) []event {
 	case protocol.Success:
 		return e.ofSuccess(x.job, c.result, c.runtime)
 	case protocol.Retry:
-		return []event{{kind: "task-retried", members: ofTask(r, len(c.traceback)).Text("exception", exceptionRepr(c.exception, e.w.secrets(x.task))).Text("traceback", cut(c.traceback))}}
+		return []event{{kind: protocol.TaskRetried, members: ofTask(r, len(c.traceback)).Text("exception", exceptionRepr(c.exception, e.w.secrets(x.task))).Text("traceback", cut(c.traceback))}}
 	case protocol.Failure:
-		failed := event{kind: "task-failed", members: ofTask(r, len(c.traceback)).Text("exception", exceptionRepr(c.exception, e.w.secrets(x.task))).
+		failed := event{kind: protocol.TaskFailed, members: ofTask(r, len(c.traceback)).Text("exception", exceptionRepr(c.exception, e.w.secrets(x.task))).
 			OptionalText("traceback", cut(c.traceback))}
 		if o.verdict == transport.Reject && !o.settled {
 			return []event{rejectedEvent(r, false), failed}
@@ -68,10 +68,8 @@ func (e *events) ofSuccess(j *job, result any, runtime time.Duration) []event {
 	if !e.tasks.Load() {
 		return nil
 	}
-	return []event{{kind: taskSucceeded, success: success{j.request.ID, j.task, result, runtime}}}
+	return []event{{kind: protocol.TaskSucceeded, success: success{j.request.ID, j.task, result, runtime}}}
 }
-
-const taskSucceeded = "task-succeeded"
 
 // success is what the event of a task that has succeeded is written from, when it is told: most events are such.
 type success struct {
@@ -88,7 +86,7 @@ func (e *events) tellSuccess(s success) {
 		secrets := e.w.secrets(s.task)
 		text = secrets.Repr(s.result, eventReprSize)
 	}
-	e.tellTask(taskSucceeded, func(m protocol.EventMembers) protocol.EventMembers {
+	e.tellTask(protocol.TaskSucceeded, func(m protocol.EventMembers) protocol.EventMembers {
 		return m.Text("uuid", s.id).Text("result", text).Float("runtime", s.runtime.Seconds())
 	})
 }
@@ -98,7 +96,7 @@ func (e *events) ofRefusal(r *protocol.Request, x *protocol.Exception) []event {
 	if !e.tasks.Load() || r.ID == "" {
 		return nil
 	}
-	return []event{{kind: "task-failed", members: ofTask(r, 0).Text("exception", exceptionRepr(x, e.w.client.Secrets()))}}
+	return []event{{kind: protocol.TaskFailed, members: ofTask(r, 0).Text("exception", exceptionRepr(x, e.w.client.Secrets()))}}
 }
 
 // ofRevocation are the events of a task that is discarded before its run: it is "expired" or "revoked".
@@ -115,7 +113,7 @@ func ofTask(r *protocol.Request, more int) protocol.EventMembers {
 }
 
 func rejectedEvent(r *protocol.Request, requeue bool) event {
-	return event{kind: "task-rejected", members: ofTask(r, 0).Bool("requeue", requeue)}
+	return event{kind: protocol.TaskRejected, members: ofTask(r, 0).Bool("requeue", requeue)}
 }
 
 // revokedEvent tells of a task that was terminated with a signal; 0: it was discarded.
@@ -126,7 +124,7 @@ func revokedEvent(r *protocol.Request, signal int8, expired bool) event {
 	} else {
 		m = m.Int("signum", int64(signal))
 	}
-	return event{kind: "task-revoked", members: m.Bool("expired", expired)}
+	return event{kind: protocol.TaskRevoked, members: m.Bool("expired", expired)}
 }
 
 // tellOutcomes tells of outcomes that are stored.
