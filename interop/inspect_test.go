@@ -21,7 +21,7 @@ type inquiry struct {
 	kinds  []string       // fields of which only the kind of the value is compared
 	except string         // what the paths look like of the fields that are not; "": there are none
 	only   string         // what the paths of the compared fields look like; "": all are compared
-	common bool           // what the Python worker alone has is not compared
+	lacks  []lacking      // all names that the Python worker alone has
 	texts  bool           // the answer is a list of texts in an order of its own
 	// differs are all differences, in the form of differences: what Python has, then what Go has. With "5.2| " or "5.2 redis| "
 	// before it a difference is that of a version, or of one over that broker.
@@ -48,18 +48,9 @@ var inquiries = []inquiry{
 		`5.6| .pool.implementation: "celery.concurrency.prefork:TaskPool" / "gelery.worker:process"`}},
 	{method: "active_queues"},
 	{method: "clock", kinds: []string{"clock"}},
-	{method: "conf", common: true, kinds: []string{"broker_url"}, except: `transport_options`, differs: []string{ // always shown by Go
-		".broker_heartbeat: nothing / null", ".enable_utc: nothing / true", ".include: nothing / []", ".timezone: nothing / null",
-		".worker_concurrency: nothing / 1", ".worker_hijack_root_logger: nothing / false", ".worker_log_color: nothing / null",
-		`.worker_pool: nothing / "process"`}},
-	{method: "conf", kwargs: map[string]any{"with_defaults": true}, common: true, kinds: []string{"broker_url"}, except: `transport_options`, differs: []string{
-		".broker_heartbeat: 120 / null", `.deprecated_settings: "set()" / null`, ".include: nothing / []", ".result_expires: 86400.0 / 86400",
-		".result_persistent: null / false", ".task_acks_late: false / true", `.task_default_queue: "QUEUE" / "celery"`, ".worker_concurrency: null / 1",
-		".worker_hijack_root_logger: true / false", `.worker_pool: "prefork" / "process"`,
-		"5.2| .task_create_missing_queue_exchange_type: nothing / null", `5.2| .task_create_missing_queue_type: nothing / "classic"`,
-		`5.2| .task_default_queue_type: nothing / "classic"`, "5.2| .worker_disable_prefetch: nothing / false",
-		"5.2| .worker_soft_shutdown_timeout: nothing / 0.0"}},
-	{method: "dump_conf", common: true, only: `task_(acks_late|routes|serializer)|result_backend$`},
+	{method: "conf", kinds: confKinds, except: `transport_options`, differs: confDiffers, lacks: confLacks},
+	{method: "conf", kwargs: map[string]any{"with_defaults": true}, kinds: confKinds, except: `transport_options`, differs: defaultsDiffer, lacks: defaultsLack},
+	{method: "dump_conf", kinds: confKinds, except: `transport_options`, differs: confDiffers, lacks: confLacks},
 	{method: "report", kinds: []string{"ok"}},
 	{method: "registered", texts: true, only: `"(outcome|exec)\.`},
 	{method: "registered", texts: true, only: `"(outcome|exec|celery)\.`,
@@ -284,9 +275,7 @@ func (q *inquiry) fields(w *side, reply map[string]any) map[string]string {
 func (q *inquiry) compare(t *testing.T, f *fates) {
 	t.Helper()
 	python, golang := q.ask(t, f.driver, f.python), q.ask(t, f.driver, f.golang)
-	if q.common {
-		maps.DeleteFunc(python, func(path, _ string) bool { _, both := golang[path]; return !both })
-	}
+	q.leaveOut(t, f.Version.Name, python, golang)
 	q.judge(t, f, python, golang)
 }
 

@@ -13,6 +13,8 @@ import (
 
 	"github.com/gelery/gelery/internal/brokerurl"
 	"github.com/gelery/gelery/internal/moduleversion"
+	"github.com/gelery/gelery/protocol"
+	"github.com/gelery/gelery/protocol/serialization"
 	"github.com/gelery/gelery/protocol/value"
 	"github.com/gelery/gelery/task"
 	"github.com/gelery/gelery/transport"
@@ -94,7 +96,8 @@ func settingsTable(c task.Config, w Config) map[string]any {
 		}
 		return v
 	}
-	return map[string]any{
+	table := maps.Clone(fixedSettings)
+	maps.Copy(table, map[string]any{
 		"broker_url": orNone(c.Broker), "result_backend": orNone(c.Backend), "broker_transport_options": options(c.TransportOptions),
 		"result_backend_transport_options": options(c.BackendOptions),
 		"task_default_queue":               c.Queue, "task_default_exchange": unless(c.Queue, c.Exchange), "task_default_exchange_type": c.ExchangeType,
@@ -112,11 +115,23 @@ func settingsTable(c task.Config, w Config) map[string]any {
 		"task_acks_on_failure_or_timeout": yes(w.AckOnFailure) && yes(w.AckOnTimeout), "task_store_errors_even_if_ignored": w.StoreErrorsEvenIfIgnored,
 		"worker_deduplicate_successful_tasks": w.Deduplicate, "worker_max_tasks_per_child": count(w.MaxTasksPerChild),
 		"worker_max_memory_per_child": count(int(w.MaxMemoryPerChild >> 10)), "worker_enable_remote_control": !w.DisableRemoteControl,
-		// What Go workers have no choice about.
-		"enable_utc": true, "timezone": nil, "broker_heartbeat": nil, "include": []any{}, "deprecated_settings": nil,
-		"worker_hijack_root_logger": false, "worker_log_color": nil,
 		"worker_send_task_events": w.TaskEvents, "worker_state_db": orNone(w.StateFile),
-	}
+		"result_chord_retry_interval": w.ChordRetryInterval.Seconds(), "result_chord_join_timeout": w.ChordJoinTimeout.Seconds(),
+		"task_inherit_parent_priority": c.InheritParentPriority, "task_allow_error_cb_on_chord_header": c.HeaderErrbacks,
+	})
+	return table
+}
+
+// fixedSettings are those about which Go workers have no choice.
+var fixedSettings = map[string]any{
+	"enable_utc": true, "timezone": nil, "broker_heartbeat": nil, "include": []any{}, "deprecated_settings": nil,
+	"worker_hijack_root_logger": false, "worker_log_color": nil, "worker_pool_restarts": false,
+	"broker_connection_retry": true, "broker_connection_retry_on_startup": true, "broker_connection_max_retries": nil,
+	"control_exchange": strings.TrimSuffix(protocol.PidboxExchange, ".pidbox"), "event_serializer": serialization.JSON.Name(),
+	"worker_detect_quorum_queues": true, "worker_enable_prefetch_count_reduction": true, "worker_eta_task_limit": nil,
+	"worker_cancel_long_running_tasks_on_connection_loss": false, "worker_enable_soft_shutdown_on_idle": false,
+	"result_compression": nil, "task_reject_on_worker_lost": true, "task_publish_retry": true,
+	"task_always_eager": false, "task_annotations": nil, "task_default_delivery_mode": int64(2), "task_default_priority": nil,
 }
 
 func describeQueues(queues []transport.Queue) any {
