@@ -27,6 +27,7 @@ func TestF21RedisRestarted(t *testing.T) {
 	kills, longest := form(3, 10), time.Duration(0)
 	for range kills {
 		<-time.After(form(300*time.Millisecond, 3*time.Second)) // of load
+		server.SyncAppendOnly()
 		server.Kill()
 		grown := s.grown()
 		server.Restart()

@@ -45,7 +45,8 @@ type server interface {
 type soak struct {
 	*scene
 	server server
-	rabbit *testservice.RabbitMQServer // the same, where it is one
+	redis  *testservice.RedisServer    // the same, where it is one
+	rabbit *testservice.RabbitMQServer // likewise
 	cut    func()                      // closes all connections
 	random *rand.Rand
 
@@ -93,7 +94,7 @@ func soakRedis(t *testing.T) *soak {
 	s := newSoak(t, setup{Broker: server.URL, Queue: "soak",
 		// Whoever sweeps counts by his own timeout, and in the end only Go workers are left.
 		Options: map[string]any{"visibility_timeout": soakVisibility.Seconds()}})
-	s.server = server
+	s.server, s.redis = server, server
 	s.cut = func() { rdb.Do(context.Background(), "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes") }
 	s.depth = func() (waiting, held int) {
 		ctx := context.Background()
@@ -241,6 +242,8 @@ func (s *soak) breakSomething(ctx context.Context) {
 		s.pythonRisks++
 		if s.rabbit != nil {
 			s.rabbit.SyncQueues() // of the delay queues, which the first task that is not due has just declared
+		} else {
+			s.redis.SyncAppendOnly() // or a slow disk is why accepted tasks are gone
 		}
 		s.server.Kill()
 		wait(ctx, moment/2)

@@ -84,7 +84,7 @@ func TestF08TerminatedWithoutBroker(t *testing.T) {
 	t.Run("redis", func(t *testing.T) {
 		t.Parallel()
 		server := testservice.StartRedis(t, "--appendonly", "yes")
-		terminatedWithoutBroker(t, onRedis(t, server.URL), server.Kill, server.Restart, 12*time.Second) // it tries to give back
+		terminatedWithoutBroker(t, onRedis(t, server.URL), func() { server.SyncAppendOnly(); server.Kill() }, server.Restart, 12*time.Second) // it tries to give back
 	})
 	t.Run("rabbitmq", func(t *testing.T) {
 		t.Parallel()

@@ -3,6 +3,7 @@
 package testservice
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"net"
@@ -10,9 +11,13 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/gelery/gelery/internal/redisserver"
 )
+
+// redisPatience bounds what a test asks of a Redis: a busy disk takes seconds.
+const redisPatience = 30 * time.Second
 
 // RedisServer is a running redis-server that a test may stop, kill, freeze and start again.
 type RedisServer struct {
@@ -83,7 +88,8 @@ func (s *RedisServer) Pid() int { return s.server.Pid() }
 // Stop ends the server in good order (SIGTERM) and waits for it.
 func (s *RedisServer) Stop() { s.server.End(syscall.SIGTERM) }
 
-// Kill ends the server at once (SIGKILL) and waits for it. A dead server is left alone.
+// Kill ends the server at once (SIGKILL) and waits for it. A dead server is left alone. With appendfsync everysec what was
+// answered in the last two seconds may be gone: see SyncAppendOnly.
 func (s *RedisServer) Kill() { s.server.End(syscall.SIGKILL) }
 
 // Restart starts a stopped or killed server again, or kills a running one first: same port, same folder.
@@ -92,6 +98,40 @@ func (s *RedisServer) Restart() {
 	if err := s.server.Restart(context.Background()); err != nil {
 		s.t.Fatal(err)
 	}
+}
+
+// SyncAppendOnly has the server write its append-only file before it answers (appendfsync always), from now to its next start.
+// With appendfsync everysec it keeps what it should write in its own memory for up to two seconds while the last fsync is
+// under way, which on a busy disk takes that long, and answers all the same; a kill then loses it. A test that is about
+// others than Redis calls this before Kill.
+func (s *RedisServer) SyncAppendOnly() {
+	s.t.Helper()
+	if err := s.order("CONFIG SET appendfsync always"); err != nil {
+		s.t.Fatalf("have Redis write its append-only file: %v", err)
+	}
+}
+
+// order sends a command whose answer is OK.
+func (s *RedisServer) order(command string) error {
+	conn, err := net.DialTimeout("tcp", s.Addr, redisPatience)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	if err := conn.SetDeadline(time.Now().Add(redisPatience)); err != nil {
+		return err
+	}
+	if _, err := conn.Write([]byte(command + "\r\n")); err != nil {
+		return err
+	}
+	answer, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil {
+		return err
+	}
+	if answer != "+OK\r\n" {
+		return fmt.Errorf("%s: %q", command, answer)
+	}
+	return nil
 }
 
 // Freeze stops the server's process (SIGSTOP): connections stay open and nothing answers.

@@ -62,10 +62,11 @@ func TestRedisIsOnesOwn(t *testing.T) {
 
 func TestRedisRestartKeepsFolder(t *testing.T) {
 	t.Parallel()
-	s := StartRedis(t, "--appendonly", "yes", "--appendfsync", "always")
+	s := StartRedis(t, "--appendonly", "yes", "--appendfsync", "everysec")
 	if got, err := ask(t, s.Addr, "SET k v"); got != "+OK" || err != nil {
 		t.Fatal(got, err)
 	}
+	s.SyncAppendOnly()
 	before := s.Pid()
 	s.Restart() // by SIGKILL
 	if s.Pid() == before {
