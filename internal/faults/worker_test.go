@@ -43,7 +43,6 @@ type setup struct {
 	Broker, Backend  string
 	Queue, QueueType string
 	Ledger           string
-	Received         string         // a second ledger, of what was received; "": none
 	Options          map[string]any // of the transport
 	Slots, Prefetch  int
 	StopTimeout      time.Duration
@@ -106,9 +105,6 @@ func (s setup) run() error {
 	}
 	mux := worker.NewMux()
 	register(mux, client, Ledger{s.Ledger})
-	if s.Received != "" {
-		mux.Hook(worker.Hooks{Received: func(_ context.Context, e worker.TaskReceived) { _ = Ledger{s.Received}.Append(e.ID) }})
-	}
 	w, err := worker.New(client, mux, worker.Config{Concurrency: s.Slots, PrefetchMultiplier: s.Prefetch / s.Slots, StopTimeout: s.StopTimeout,
 		TimeLimit: s.TimeLimit, MaxDeliveries: s.MaxDeliveries, Pool: s.Pool, MemoryLimitPerChild: s.MemoryLimit})
 	if err != nil {
