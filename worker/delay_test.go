@@ -405,6 +405,12 @@ func TestHandedOver(t *testing.T) {
 	if n := len(h.waiting()); n != 0 {
 		t.Errorf("%d are remembered: one is due, and one is too large", n)
 	}
+	for range maxHandedOver {
+		add(time.Now().Add(-time.Second), 1)
+	}
+	if n := len(h.jobs); n > fewHandedOver {
+		t.Errorf("%d that are due take memory; expected at most %d", n, fewHandedOver)
+	}
 	var last *job
 	for range 3 * maxHandedOver {
 		last = add(far, 1)

@@ -9,6 +9,7 @@ import (
 // Bounds of what is remembered of tasks that rest in the broker.
 const (
 	maxHandedOver  = 1000
+	fewHandedOver  = 32       // for which it is not worth while to look whose time has come
 	maxHandedBytes = 16 << 10 // of a body
 )
 
@@ -17,6 +18,7 @@ const (
 type handedOver struct {
 	mu   sync.Mutex
 	jobs []parked
+	full int // when there are so many it is looked whose time has come: twice what was left the last time
 }
 
 // add is told before the broker is, so that a task is never in no list.
@@ -26,8 +28,9 @@ func (h *handedOver) add(x parked) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.jobs) == maxHandedOver {
+	if len(h.jobs) >= h.full {
 		h.forget(time.Now())
+		h.full = min(max(2*len(h.jobs), fewHandedOver), maxHandedOver)
 	}
 	if len(h.jobs) == maxHandedOver {
 		h.jobs = slices.Delete(h.jobs, 0, maxHandedOver/10) // not one by one
