@@ -56,7 +56,12 @@ func (m *mailbox) broadcast(r *protocol.PidboxRequest) {
 // answer is the next reply, which must be of the node.
 func (m *mailbox) answer() any {
 	m.Helper()
-	d, err := m.replies.Receive(m.context())
+	return m.answerWithin(m.context())
+}
+
+func (m *mailbox) answerWithin(ctx context.Context) any {
+	m.Helper()
+	d, err := m.replies.Receive(ctx)
 	if err != nil {
 		m.Fatalf("no reply: %v", err)
 	}

@@ -94,7 +94,7 @@ func (s *site) end() error {
 }
 
 func (s *site) context() context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	s.Cleanup(cancel)
 	return ctx
 }
