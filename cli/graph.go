@@ -21,7 +21,8 @@ func graphCommand(a *app) *cobra.Command {
 		Short:   "Draw the cluster, for Graphviz",
 		Long: `Draw the cluster, for Graphviz
 
-Celery's "graph bootsteps" has no counterpart: a Go worker has no bootsteps.
+Graphs are printed in the language DOT, their only form. Celery's "graph bootsteps" has no counterpart: a Go worker has no
+bootsteps.
 
 ` + exitCodes,
 		Example: `  gelery graph workers | dot -Tsvg > workers.svg`,
@@ -46,7 +47,8 @@ func graphWorkersCommand(a *app) *cobra.Command {
 		Short: "Draw broker, result backend and the workers that answer, with their slots",
 		Long: `Draw broker, result backend and the workers that answer, with their slots
 
-It prints a graph in the language DOT. More workers, or more slots of a worker, than fit are one node that tells how many.
+It prints a graph in the language DOT, its only form; Graphviz makes a picture of it. More workers, or more slots of a
+worker, than fit are one node that tells how many.
 
 ` + remoteExitCodes,
 		Example: `  gelery graph workers | dot -Tsvg > workers.svg
@@ -54,11 +56,8 @@ It prints a graph in the language DOT. More workers, or more slots of a worker, 
 		Args: cobra.NoArgs,
 		RunE: a.command(func(ctx context.Context, _ *cobra.Command, _ []string) error { return a.graphWorkers(ctx, f) }),
 	}
-	f.remote.timeout, f.remote.matcher = seconds(monitor.DefaultTimeout), "glob"
+	f.remote.addTarget(cmd)
 	flags := cmd.Flags()
-	flags.SortFlags = false
-	flags.StringSliceVarP(&f.remote.destination, "destination", "d", nil, "node `names` of the workers that are meant, separated by commas (default all)")
-	flags.VarP(&f.remote.timeout, "timeout", "t", "how long to wait for the next reply")
 	flags.IntVar(&f.maxWorkers, "wmax", 10, "draw at most so many workers")
 	flags.IntVar(&f.maxSlots, "tmax", 3, "draw at most so many slots of a worker, 0 for none")
 	addBrokerFlags(cmd)
@@ -84,6 +83,11 @@ func (a *app) graphWorkers(ctx context.Context, f *graphFlags) error {
 	if len(answers) == 0 {
 		return noReply(&f.remote)
 	}
+	for _, w := range answers {
+		if w.Err != nil { // it is drawn without slots
+			fmt.Fprintf(a.stderr, "%s: %s\n", a.name, oneLine(w.Err.Error()))
+		}
+	}
 	_, err = fmt.Fprint(a.stdout, workersGraph(brokerurl.Redact(a.brokerURL("READ")), brokerurl.Redact(a.backendURL()), answers, f.maxWorkers, f.maxSlots))
 	return err
 }
@@ -93,7 +97,7 @@ func workersGraph(broker, backend string, workers []monitor.Answer[monitor.Stats
 	var b strings.Builder
 	b.WriteString("digraph workers {\n    rankdir=LR;\n    node [shape=box, style=filled, fillcolor=white];\n")
 	node := func(id, label, shape string) {
-		fmt.Fprintf(&b, "    %s [label=%s, shape=%s];\n", id, dotText(label), shape)
+		fmt.Fprintf(&b, "    %s [label=%q, shape=%s];\n", id, label, shape) // Go's quotes are such as DOT reads
 	}
 	node("broker", broker, "circle")
 	if backend != "" {
@@ -131,11 +135,6 @@ func slots(b *strings.Builder, worker string, s *monitor.Stats, most int) {
 		if last {
 			label = plural(n-i, "more slot")
 		}
-		fmt.Fprintf(b, "    %[1]sslot%[2]d [label=%[3]s, shape=oval];\n    %[1]sslot%[2]d -> %[1]s [arrowhead=none];\n", worker, i, dotText(label))
+		fmt.Fprintf(b, "    %[1]sslot%[2]d [label=%[3]q, shape=oval];\n    %[1]sslot%[2]d -> %[1]s [arrowhead=none];\n", worker, i, label)
 	}
-}
-
-// dotText is a text as DOT quotes it.
-func dotText(s string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", " ", "\r", " ").Replace(s) + `"`
 }

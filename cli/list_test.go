@@ -63,7 +63,17 @@ func TestGraphWorkers(t *testing.T) {
 			t.Errorf("exit code %d", code)
 		}
 	})
-	if got := dotText("a\"\\\n"); got != `"a\"\\ "` {
-		t.Errorf("the text is %s", got)
+}
+
+// TestGraphWithoutAnswer: who refuses to tell its figures is drawn without slots, and the refusal is told.
+func TestGraphWithoutAnswer(t *testing.T) {
+	t.Parallel()
+	broker := testservice.Redis(t)
+	run{args: []string{"-b", broker, "worker", "--demo", "-n", `a"\b@test`}, env: map[string]string{"CELERY_WORKER_DISABLED_COMMANDS": "stats"}}.start(t).
+		output.waitFor(t, `ready\.\n`)
+	code, got, errs := run{args: []string{"-b", broker, "graph", "workers", "--timeout", "20", "-d", `"a""\b@test"`}}.do(t)
+	want := "    worker0 [label=\"a\\\"\\\\b@test\", shape=box];\n    worker0 -> broker;\n}\n"
+	if code != 0 || !strings.HasSuffix(got, want) || !strings.Contains(errs, "stats is disabled") {
+		t.Errorf("exit code %d, %s\n%s", code, got, errs)
 	}
 }

@@ -30,6 +30,16 @@ type remoteFlags struct {
 }
 
 func (f *remoteFlags) add(cmd *cobra.Command) {
+	f.addTarget(cmd)
+	flags := cmd.Flags()
+	flags.BoolVarP(&f.json, "json", "j", false, "the same as --output json")
+	f.output.add(cmd, outputTable, outputPlain, outputJSON, outputJSONL, outputYAML)
+	f.watch.add(cmd)
+	addBrokerFlags(cmd)
+}
+
+// addTarget adds who is asked, and how long replies are waited for.
+func (f *remoteFlags) addTarget(cmd *cobra.Command) {
 	f.timeout = seconds(monitor.DefaultTimeout)
 	flags := cmd.Flags()
 	flags.SortFlags = false
@@ -37,10 +47,6 @@ func (f *remoteFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.pattern, "pattern", "", "only workers whose node name matches `text`: web* for a glob")
 	flags.StringVar(&f.matcher, "matcher", "glob", "what the pattern is: glob, pcre")
 	flags.VarP(&f.timeout, "timeout", "t", "how long to wait for the next reply")
-	flags.BoolVarP(&f.json, "json", "j", false, "the same as --output json")
-	f.output.add(cmd, outputTable, outputPlain, outputJSON, outputJSONL, outputYAML)
-	f.watch.add(cmd)
-	addBrokerFlags(cmd)
 }
 
 func (f *remoteFlags) addCustom(cmd *cobra.Command) {
