@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -47,7 +48,8 @@ event. Workers in Python and in Go are heard alike. Events of tasks are sent by 
 unless it names them. There, -d is celery's short form of --dump.
 
 -o plain prints the time, the type, the node, the task's id, its name if the event tells it, and what else the event holds. -o
-jsonl prints each event as one JSON object with the members that Celery gives it, in the order they were received.
+jsonl prints each event as one JSON object with the members that Celery gives it, in the order they were received; -o yaml the
+same as documents with --- before each.
 
 ` + exitCodes,
 		Example: `  gelery events
@@ -55,7 +57,7 @@ jsonl prints each event as one JSON object with the members that Celery gives it
   gelery events --output jsonl --limit 100`,
 		Args: cobra.NoArgs,
 		RunE: a.command(func(ctx context.Context, _ *cobra.Command, _ []string) error {
-			if err := f.output.only(outputPlain, outputJSON, outputJSONL); err != nil {
+			if err := f.output.only(outputPlain, outputJSON, outputJSONL, outputYAML); err != nil {
 				return err
 			}
 			if f.limit < 0 {
@@ -74,7 +76,7 @@ jsonl prints each event as one JSON object with the members that Celery gives it
 	flags.StringSliceVar(&f.types, "types", nil, "only events of these `types`, separated by commas: task-failed,worker-offline; task: all of tasks")
 	flags.StringSliceVar((*[]string)(&f.from), "destination", nil, destinationUsage)
 	flags.IntVarP(&f.limit, "limit", "n", 0, "end after so many events")
-	f.output.add(cmd, outputPlain, outputJSON, outputJSONL)
+	f.output.add(cmd, outputPlain, outputJSON, outputJSONL, outputYAML)
 	f.top.setDefaults()
 	addBrokerFlags(cmd)
 	return cmd
@@ -135,9 +137,9 @@ func (a *app) dumpEvents(ctx context.Context, f *eventsFlags) error {
 	return err
 }
 
-// writeEvent writes one line.
+// writeEvent writes one line, or one document of YAML.
 func writeEvent(w io.Writer, e *protocol.Event, o output) error {
-	if o != outputJSON && o != outputJSONL {
+	if o == "" || o == outputPlain {
 		_, err := fmt.Fprintln(w, eventText(e))
 		return err
 	}
@@ -145,7 +147,10 @@ func writeEvent(w io.Writer, e *protocol.Event, o output) error {
 		e.Fields[i].Value = finite(e.Fields[i].Value)
 	}
 	line, err := protocol.AppendEvent(nil, e)
-	if err == nil {
+	switch {
+	case err == nil && o == outputYAML:
+		err = o.next(w, json.RawMessage(line))
+	case err == nil:
 		_, err = w.Write(append(line, '\n'))
 	}
 	return err

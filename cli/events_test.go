@@ -14,9 +14,10 @@ func TestEvents(t *testing.T) {
 	forEachBroker(t, func(t *testing.T, broker, backend string) {
 		text := run{args: []string{"-b", broker, "events"}}.start(t)
 		lines := run{args: []string{"-b", broker, "events", "-o", "jsonl"}}.start(t)
+		documents := run{args: []string{"-b", broker, "events", "-o", "yaml"}}.start(t)
 		failures := run{args: []string{"-b", broker, "events", "--types", protocol.TaskFailed, "-n", "1"}}.start(t)
 		startDemo(t, broker, backend, "-E", "-c", "1")
-		for _, b := range []*background{text, lines} { // heartbeats come until both are seen to listen
+		for _, b := range []*background{text, lines, documents} { // heartbeats come until both are seen to listen
 			b.output.waitFor(t, `worker-heartbeat`)
 		}
 		id := strings.TrimSpace(command(t, 0, "-b", broker, "call", "dev.add", "-a", "[2, 3]"))
@@ -28,6 +29,7 @@ func TestEvents(t *testing.T) {
 			!strings.HasPrefix(line, `{"hostname": "w1@test", "utcoffset": `) {
 			t.Errorf("the event is %s, %v", line, err)
 		}
+		documents.output.waitFor(t, `(?m)^---\nhostname: w1@test\n(?:.+\n)*result: "5"\nruntime: .+\nuuid: `+id+`\ntimestamp: .+\ntype: task-succeeded\n`)
 		// One that ends by itself, when a task fails that it heard of.
 		for failed := false; !failed; {
 			command(t, 0, "-b", broker, "call", "dev.fail", "-a", `["no"]`)
@@ -73,6 +75,9 @@ func TestTop(t *testing.T) {
 		if got := command(t, 0, "-b", broker, "top", "--interval", "0.01", "-n", "2", "-o", "json"); strings.Count(got, "\n") != 2 {
 			t.Errorf("two pictures are %q", got)
 		}
+		if got := command(t, 0, "-b", broker, "top", "--interval", "0.01", "-n", "2", "-o", "yaml"); strings.Count(got, "---\ntotals:\n") != 2 {
+			t.Errorf("two pictures are %q", got)
+		}
 	})
 }
 
@@ -114,7 +119,7 @@ func TestEventsUsage(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ command, want string }{
 		{"events -n -1", "--limit is less than 0"}, {"events -o xml", `"xml" is not table, plain, json, jsonl or yaml`},
-		{"events -o yaml", "there is no --output yaml"}, {"top -o plain", "there is no --output plain"}, {"top --interval 0", "--interval is below 0.01"}, {"top --max-tasks 0", "--max-tasks below 1"},
+		{"events -o table", "there is no --output table"}, {"top -o plain", "there is no --output plain"}, {"top --interval 0", "--interval is below 0.01"}, {"top --max-tasks 0", "--max-tasks below 1"},
 	} {
 		code, stdout, stderr := run{args: append([]string{"-b", "memory://" + protocol.NewID()}, strings.Fields(tt.command)...)}.do(t)
 		if code != exitUsage || stdout != "" || !strings.Contains(stderr, tt.want) {

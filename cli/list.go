@@ -29,6 +29,7 @@ func listCommand(a *app) *cobra.Command {
 
 func listBindingsCommand(a *app) *cobra.Command {
 	var out output
+	var every watch
 	cmd := &cobra.Command{
 		Use:   "bindings",
 		Short: "List which queues are bound to which exchanges",
@@ -41,14 +42,15 @@ Those of remote control and of events are shown, too. RabbitMQ tells them only w
 		Example: `  gelery list bindings
   gelery --broker amqp://localhost// list bindings --output json`,
 		Args: cobra.NoArgs,
-		RunE: a.command(func(ctx context.Context, _ *cobra.Command, _ []string) error { return a.listBindings(ctx, out) }),
+		RunE: a.command(func(ctx context.Context, _ *cobra.Command, _ []string) error { return a.listBindings(ctx, out, every) }),
 	}
 	out.add(cmd, outputTable, outputPlain, outputJSON, outputJSONL, outputYAML)
+	every.add(cmd)
 	addBrokerFlags(cmd)
 	return cmd
 }
 
-func (a *app) listBindings(ctx context.Context, o output) error {
+func (a *app) listBindings(ctx context.Context, o output, every watch) error {
 	broker := a.brokerURL("READ")
 	client, closeClient, err := connectBriefly(ctx, a.config(broker, "", quietLogger(a.stderr)))
 	if err != nil {
@@ -59,18 +61,24 @@ func (a *app) listBindings(ctx context.Context, o output) error {
 	if !can {
 		return usage("the broker "+brokerurl.Redact(broker)+" cannot list bindings", "its driver does not offer it", "")
 	}
-	ctx, cancel := context.WithTimeout(ctx, operateTimeout)
-	defer cancel()
-	all, err := lister.Bindings(ctx)
-	if err != nil {
-		return err
-	}
+	return a.watched(ctx, every, func() error {
+		ctx, cancel := context.WithTimeout(ctx, operateTimeout)
+		defer cancel()
+		all, err := lister.Bindings(ctx)
+		if err != nil {
+			return &unanswered{err}
+		}
+		return a.showBindings(all, o, every)
+	})
+}
+
+func (a *app) showBindings(all []transport.BoundQueue, o output, every watch) error {
 	switch o {
 	case outputJSON, outputYAML:
 		if all == nil {
 			all = []transport.BoundQueue{} // [] rather than null
 		}
-		return o.document(a.stdout, all)
+		return every.document(o)(a.stdout, all)
 	case outputJSONL:
 		for _, b := range all {
 			if err := writeJSON(a.stdout, b); err != nil {

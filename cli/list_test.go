@@ -19,6 +19,12 @@ func TestListBindings(t *testing.T) {
 				t.Errorf("-o %s prints %q, want %q", form, got, text)
 			}
 		}
+		again := run{args: []string{"-b", broker, "list", "bindings", "-o", "yaml", "--watch=0.01"}}.start(t)
+		again.output.waitFor(t, `^---\n- queue: mail\n  exchange: mail\n  routing_key: mail\n---\n- queue: mail\n`)
+		again.stop()
+		if code := again.wait(t); code != exitInterrupted {
+			t.Errorf("exit code %d", code)
+		}
 	})
 	if got := command(t, 0, "-b", testservice.Miniredis(t), "list", "bindings", "-o", "json"); got != "[]\n" {
 		t.Errorf("of an empty broker %q", got)
@@ -38,6 +44,15 @@ func TestReport(t *testing.T) {
 	document := command(t, 0, append(args, "-o", "json")...)
 	if err := json.Unmarshal([]byte(document), &d); err != nil || d.Version == "" || d.CPUs < 1 || len(d.Settings) != 1 {
 		t.Errorf("the document is %s, %v", document, err)
+	}
+	again := run{args: append(args, "--watch=0.01", "-o", "yaml")}.start(t)
+	again.output.waitFor(t, `^---\nversion: (?s:.*)---\nversion: `)
+	again.stop()
+	if code := again.wait(t); code != exitInterrupted {
+		t.Errorf("exit code %d", code)
+	}
+	if code, _, stderr := (run{args: append(args, "--watch=-1")}).do(t); code != exitUsage || !strings.Contains(stderr, "--watch") {
+		t.Errorf("exit code %d, %q", code, stderr)
 	}
 	if strings.Contains(text+document, "secret") {
 		t.Errorf("a password is shown:\n%s%s", text, document)

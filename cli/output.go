@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -94,31 +95,66 @@ func (o output) only(modes ...output) error {
 
 // document writes a document in one of the forms that programs read.
 func (o output) document(w io.Writer, v any) error {
-	if o != outputYAML {
-		return writeJSON(w, v)
+	if o == outputYAML {
+		return writeYAML(w, v, "")
 	}
+	return writeJSON(w, v)
+}
+
+// next writes a document of which there may be several, one behind the other.
+func (o output) next(w io.Writer, v any) error {
+	if o == outputYAML {
+		return writeYAML(w, v, "---\n")
+	}
+	return writeJSON(w, v)
+}
+
+// writeYAML writes what writeJSON would, with the members in the same order, in the style that people write.
+func writeYAML(w io.Writer, v any, before string) error {
 	text, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	var node yaml.Node // JSON is YAML, its order and numbers included; only the style is another
-	if err := yaml.Unmarshal(text, &node); err != nil {
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	node, err := yamlNode(d)
+	if err != nil {
 		return err
 	}
-	block(&node)
-	text, err = yaml.Marshal(&node)
-	if err == nil {
-		_, err = w.Write(text)
+	if text, err = yaml.Marshal(node); err == nil {
+		_, err = w.Write(append([]byte(before), text...))
 	}
 	return err
 }
 
-// block gives a document the style that people write.
-func block(n *yaml.Node) {
-	n.Style = 0
-	for _, c := range n.Content {
-		block(c)
+// yamlNode makes a node of the next value. It does not take the JSON for YAML, which it nearly is: YAML has no pairs of escapes for a
+// character, such as an emoji.
+func yamlNode(d *json.Decoder) (*yaml.Node, error) {
+	token, err := d.Token()
+	if err != nil {
+		return nil, err
 	}
+	n := &yaml.Node{Kind: yaml.ScalarNode}
+	switch v := token.(type) {
+	case json.Delim:
+		n.Kind = yaml.MappingNode
+		if v == '[' {
+			n.Kind = yaml.SequenceNode
+		}
+		for d.More() { // in an object a name, then its value
+			child, err := yamlNode(d)
+			if err != nil {
+				return nil, err
+			}
+			n.Content = append(n.Content, child)
+		}
+		_, err = d.Token()
+	case json.Number:
+		n.Value = v.String()
+	default: // a string, true, false, null
+		err = n.Encode(v)
+	}
+	return n, err
 }
 
 // table writes rows below a heading. Cells must not hold tabs or line ends.

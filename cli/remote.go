@@ -130,7 +130,7 @@ func (a *app) ask(ctx context.Context, control *monitor.Control, f *remoteFlags,
 	case outputJSON, outputYAML:
 		document, err := replyDocument(replies, v.asList)
 		if err == nil && (len(replies) > 0 || f.watch > 0) {
-			err = f.output.document(a.stdout, document)
+			err = f.watch.document(f.output)(a.stdout, document)
 		}
 		if err != nil {
 			return len(replies), err

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"runtime"
 	"strings"
@@ -28,6 +29,7 @@ type reportDocument struct {
 
 func reportCommand(a *app) *cobra.Command {
 	var out output
+	var every watch
 	cmd := &cobra.Command{
 		Use:     "report",
 		GroupID: groupOperate,
@@ -42,14 +44,17 @@ shown by "inspect report". -o json prints {"version", "revision", "go", "platfor
 		Example: `  gelery report
   gelery --config gelery.yaml report --output json`,
 		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return a.report(out) },
+		RunE: a.command(func(ctx context.Context, _ *cobra.Command, _ []string) error {
+			return a.watched(ctx, every, func() error { return a.report(out, every) })
+		}),
 	}
 	out.add(cmd, outputPlain, outputJSON, outputJSONL, outputYAML)
+	every.add(cmd)
 	addBrokerFlags(cmd)
 	return cmd
 }
 
-func (a *app) report(o output) error {
+func (a *app) report(o output, every watch) error {
 	d := reportDocument{versionDocument: readVersion(), CPUs: runtime.NumCPU(), Broker: brokerurl.Redact(a.brokerURL("READ")),
 		ResultBackend: brokerurl.Redact(a.backendURL()), Transports: transport.Schemes(), Backends: backends.Schemes(), Tasks: a.mux.Names(),
 		Settings: []configDocument{}}
@@ -57,7 +62,7 @@ func (a *app) report(o output) error {
 		d.Settings = append(d.Settings, configDocument{v.Name, v.Shown(), v.Origin})
 	}
 	if o == outputJSON || o == outputJSONL || o == outputYAML {
-		return o.document(a.stdout, d)
+		return every.document(o)(a.stdout, d)
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "software -> gelery:%s go:%s\nplatform -> %s cpus:%d\ndrivers  -> transports:%s backends:%s\nsettings -> broker:%s results:%s\ntasks    -> %s\n\n",

@@ -46,7 +46,7 @@ queue, "scheduled" for its eta, "reserved" for a slot, "lost" is with a worker t
 workers alone, and not who sends tasks.
 
 Ctrl-C ends it. Where the output goes elsewhere, each picture stands below the one before. -o json and jsonl print a picture a line:
-{"totals", "workers", "tasks"}.
+{"totals", "workers", "tasks"}; -o yaml the same as documents with --- before each.
 
 ` + exitCodes,
 		Example: `  gelery top
@@ -62,7 +62,7 @@ Ctrl-C ends it. Where the output goes elsewhere, each picture stands below the o
 	flags.IntVarP(&f.shots, "iterations", "n", 0, "end after so many pictures")
 	flags.IntVar(&f.tasks, "tasks", f.tasks, "show at most so many tasks; on a terminal as many as there is room for")
 	flags.IntVar(&f.maxTasks, "max-tasks", f.maxTasks, "remember at most so many tasks")
-	f.output.add(cmd, outputTable, outputJSON, outputJSONL)
+	f.output.add(cmd, outputTable, outputJSON, outputJSONL, outputYAML)
 	addBrokerFlags(cmd)
 	return cmd
 }
@@ -81,7 +81,7 @@ func (a *app) top(ctx context.Context, f *topFlags) error {
 	if f.interval.duration() < 10*time.Millisecond || f.shots < 0 || f.tasks < 0 || f.maxTasks < 1 {
 		return usage("--interval is below 0.01, --iterations or --tasks below 0, or --max-tasks below 1", "", "")
 	}
-	if err := f.output.only(outputTable, outputJSON, outputJSONL); err != nil {
+	if err := f.output.only(outputTable, outputJSON, outputJSONL, outputYAML); err != nil {
 		return err
 	}
 	state, err := monitor.NewState(monitor.StateConfig{MaxTasks: f.maxTasks})
@@ -134,8 +134,8 @@ func (a *app) paint(ctx context.Context, f *topFlags, state *monitor.State, scre
 		p := pictureOf(state, f.tasks)
 		var err error
 		switch {
-		case f.output == outputJSON || f.output == outputJSONL:
-			err = writeJSON(a.stdout, p)
+		case f.output == outputJSON || f.output == outputJSONL || f.output == outputYAML:
+			err = f.output.next(a.stdout, p)
 		case screen:
 			err = paintScreen(a.stdout, p)
 		default:

@@ -25,6 +25,14 @@ func (w watch) check() error {
 	return nil
 }
 
+// document is how a document is written each time.
+func (w watch) document(o output) func(io.Writer, any) error {
+	if w > 0 {
+		return o.next
+	}
+	return o.document
+}
+
 // unanswered is an error of a broker that does not do what it is asked for.
 type unanswered struct{ err error }
 
@@ -36,6 +44,17 @@ const clearScreen = homeScreen + clearRest
 
 // screenBuffer keeps what goes to a terminal, in the form it has there.
 type screenBuffer struct{ bytes.Buffer }
+
+// watched does it once, or with --watch again and again.
+func (a *app) watched(ctx context.Context, w watch, do func() error) error {
+	if err := w.check(); err != nil {
+		return err
+	}
+	if w == 0 {
+		return do()
+	}
+	return a.repeat(ctx, w, do)
+}
 
 // repeat does it until ctx is done or it fails. A terminal is wiped before each picture. While the broker is away it goes on, and
 // says why there is nothing to see.
