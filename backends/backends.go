@@ -73,14 +73,26 @@ type ChordCounter interface {
 	// as results stay, and of a chord that has failed what its parts came to, where Celery leaves it.
 	EndChords(ctx context.Context, ended []ChordEnd) error
 
-	// GrowChord adds parts to a chord: Celery's add_to_chord.
-	GrowChord(ctx context.Context, group string, by int) error
+	// GrowChord makes a chord larger by what is added to it: Celery's add_to_chord. It does so once for each Part, whoever asks
+	// and however often. A chord that has ended stays as it is.
+	GrowChord(ctx context.Context, growth ChordGrowth) error
+
+	// ShrinkChord takes a growth back that was this caller's, because nothing was sent; another's stays.
+	ShrinkChord(ctx context.Context, growth ChordGrowth) error
 }
 
 // ChordSize is how many parts a chord has.
 type ChordSize struct {
 	Group string // the id of the header's group
 	Size  int
+}
+
+// ChordGrowth is something that is added to a running chord.
+type ChordGrowth struct {
+	Group string // the id of the header's group
+	Part  string // the id of what is added: a task, or the end of a workflow
+	Size  int    // how many of its tasks report to the chord
+	By    string // who adds it: anything that nobody else uses
 }
 
 // ChordEnd is a chord whose body was sent, or has failed because a part has.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/gelery/gelery/protocol/compression"
@@ -43,6 +44,13 @@ func (r *Request) ETATime() (time.Time, bool) { return headerTime(r.eta, r.ETA) 
 
 // ExpiresTime is the parsed expires header; false when there is none.
 func (r *Request) ExpiresTime() (time.Time, bool) { return headerTime(r.expires, r.Expires) }
+
+// DerivedID is an id that follows from the message and from names: the same one whenever the message comes again, and another
+// for each retry and each replacement of the task.
+func (r *Request) DerivedID(names ...string) string {
+	of := []string{r.ID, r.ParentID, r.Properties.DeliveryTag, strconv.Itoa(r.Retries), strconv.Itoa(r.ReplacedTaskNesting)}
+	return DerivedID(append(of, names...)...)
+}
 
 // headerTime returns the parsed form of text, from text itself when the request was not made by DecodeRequest.
 func headerTime(parsed time.Time, text string) (time.Time, bool) {

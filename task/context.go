@@ -46,6 +46,7 @@ type Info struct {
 	mu       sync.Mutex
 	children []protocol.ResultTuple
 	passed   []protocol.Header // see PassOn
+	added    map[string]int    // by AddToChord: how often it was called with what
 }
 
 type infoKey struct{}

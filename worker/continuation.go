@@ -83,8 +83,7 @@ func origin(r *protocol.Request, purpose string, args ...any) canvas.Origin {
 	return canvas.Origin{Args: args, RootID: cmp.Or(r.RootID, r.ID), ParentID: r.ID, ReplyTo: r.Properties.ReplyTo,
 		Priority: r.Properties.Priority, NewID: func() string {
 			n++
-			return protocol.DerivedID(r.ID, r.ParentID, r.Properties.DeliveryTag, strconv.Itoa(r.Retries), strconv.Itoa(r.ReplacedTaskNesting),
-				purpose, strconv.Itoa(n))
+			return r.DerivedID(purpose, strconv.Itoa(n))
 		}}
 }
 

@@ -190,17 +190,34 @@ func testChordThatEnded(t *testing.T, open Opener) {
 
 func testChordThatGrew(t *testing.T, open Opener) {
 	c := openChords(t, open, backends.Options{})
-	grow := func(by int) {
+	grow := func(id string, by int, who string) {
 		t.Helper()
-		if err := c.b.GrowChord(deadline(t), "g", by); err != nil {
+		if err := c.b.GrowChord(deadline(t), backends.ChordGrowth{Group: "g", Part: id, Size: by, By: who}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	grow(1)
+	shrink := func(id string, by int, who string) {
+		t.Helper()
+		if err := c.b.ShrinkChord(deadline(t), backends.ChordGrowth{Group: "g", Part: id, Size: by, By: who}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	grow("b", 1, "x")
+	grow("b", 1, "x") // after a lost reply
 	c.start("g", 1)
-	grow(2)
+	grow("b", 1, "y") // by a task that runs again
+	shrink("b", 1, "y")
+	shrink("never", 1, "x")
+	grow("c", 2, "x")
+	grow("gone", 5, "x")
+	shrink("gone", 5, "x")
+	shrink("gone", 5, "x")
 	c.wantNot(part("g", 0, success("a", "1")), part("g", 0, success("b", "2")), part("g", 1, success("c", "4")))
 	c.want(part("g", 0, success("d", "3")), "1", "2", "3", "4")
+	c.end("g")
+	grow("b", 1, "z")
+	c.start("g", 1)
+	c.wantNot(part("g", 0, success("a", "1")))
 }
 
 func testChordThatFailed(t *testing.T, open Opener) {
@@ -372,7 +389,7 @@ func testChordGrowsConcurrently(t *testing.T, open Opener) {
 	}
 	for i := range parts {
 		all.Go(func() {
-			if err := c.b.GrowChord(ctx, "g", 1); err != nil { // from inside the part, so before it is counted
+			if err := c.b.GrowChord(ctx, backends.ChordGrowth{Group: "g", Part: fmt.Sprint("added", i), Size: 1, By: "t"}); err != nil { // from inside the part, so before it is counted
 				t.Error(err)
 			}
 			count(fmt.Sprint("t", i), i)

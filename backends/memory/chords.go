@@ -19,6 +19,7 @@ type chord struct {
 	sized   bool // size is known
 	size    int
 	grown   int
+	added   map[string]string    // what it has grown by, and who has added it
 	parts   map[string]chordPart // by task id
 	owner   string               // the task by which it was complete
 	ended   bool
@@ -68,8 +69,28 @@ func (b *Backend) StartChords(_ context.Context, chords []backends.ChordSize) er
 }
 
 // GrowChord is backends.ChordCounter's.
-func (b *Backend) GrowChord(_ context.Context, group string, by int) error {
-	return b.changeChords(func(chord func(string) *chord) { chord(group).grown += by })
+func (b *Backend) GrowChord(_ context.Context, g backends.ChordGrowth) error {
+	return b.changeChords(func(chord func(string) *chord) {
+		c := chord(g.Group)
+		if _, there := c.added[g.Part]; there || c.ended {
+			return
+		}
+		if c.added == nil {
+			c.added = map[string]string{}
+		}
+		c.added[g.Part] = g.By
+		c.grown += g.Size
+	})
+}
+
+// ShrinkChord is backends.ChordCounter's.
+func (b *Backend) ShrinkChord(_ context.Context, g backends.ChordGrowth) error {
+	return b.changeChords(func(chord func(string) *chord) {
+		if c := chord(g.Group); g.By != "" && c.added[g.Part] == g.By {
+			delete(c.added, g.Part)
+			c.grown -= g.Size
+		}
+	})
 }
 
 // EndChords is backends.ChordCounter's.

@@ -29,11 +29,23 @@ var (
 	countScript   = redis.NewScript(chordsSource + countSource)
 	recountScript = redis.NewScript(chordsSource + recountSource)
 
-	// growScript adds to a counter, once for each key 2: a call may be repeated after a lost reply.
+	// growScript adds to the counter of what a chord has grown by, once for each part.
+	//
+	// KEYS  extra, what was added (a hash: part, by whom), mark
+	// ARGV  1 seconds to keep, 2 seconds to keep what was added, 3 part, 4 by whom, 5 how much
 	growScript = redis.NewScript(`
-if not redis.call('SET', KEYS[2], '1', 'EX', 3600, 'NX') then return 0 end
-redis.call('INCRBY', KEYS[1], ARGV[2])
+if redis.call('MGET', KEYS[3])[1] == 'ended' or redis.call('HEXISTS', KEYS[2], ARGV[3]) == 1 then return 0 end
+redis.call('INCRBY', KEYS[1], ARGV[5])
 if ARGV[1] ~= '0' then redis.call('EXPIRE', KEYS[1], ARGV[1]) end
+redis.call('HSET', KEYS[2], ARGV[3], ARGV[4])
+redis.call('EXPIRE', KEYS[2], ARGV[2])
+return 1`)
+
+	// shrinkScript takes back what the same caller has added. Its arguments are those of growScript.
+	shrinkScript = redis.NewScript(`
+if redis.call('HGET', KEYS[2], ARGV[3]) ~= ARGV[4] then return 0 end
+redis.call('HDEL', KEYS[2], ARGV[3])
+redis.call('DECRBY', KEYS[1], ARGV[5])
 return 1`)
 )
 
@@ -44,6 +56,9 @@ func (b *Backend) chordKeys(group string) [4]string {
 	key := b.groupKey(group)
 	return [4]string{key + ".j", key + ".t", key + ".s", b.global + "_gelery.chord." + group}
 }
+
+// grownKey holds what was added to a running chord.
+func (b *Backend) grownKey(group string) string { return b.global + "_gelery.grown." + group }
 
 // chordMark is what the mark of a chord says that is complete by a task.
 func chordMark(taskID string) string { return "by " + taskID }
@@ -239,11 +254,11 @@ func (b *Backend) EndChords(ctx context.Context, ended []backends.ChordEnd) erro
 		_, err := b.client.Pipelined(ctx, func(p redis.Pipeliner) error {
 			for _, end := range ended {
 				keys := b.chordKeys(end.Group)
-				gone := keys[:3]
+				gone := keys[:3:3]
 				if end.Failed {
-					gone = keys[1:3] // programs look into the parts, as one may with Celery
+					gone = keys[1:3:3] // programs look into the parts, as one may with Celery
 				}
-				p.Del(ctx, gone...) // first, because it needs no memory
+				p.Del(ctx, append(gone, b.grownKey(end.Group))...) // first, because it needs no memory
 				if end.Failed && b.ttl == 0 {
 					p.Expire(ctx, keys[0], b.markTTL())
 				}
@@ -256,9 +271,19 @@ func (b *Backend) EndChords(ctx context.Context, ended []backends.ChordEnd) erro
 }
 
 // GrowChord is backends.ChordCounter's.
-func (b *Backend) GrowChord(ctx context.Context, group string, by int) error {
-	keys := []string{b.chordKeys(group)[1], b.global + "_gelery.grown." + protocol.NewID()}
-	return redisconn.Do(ctx, b.log, "grow a chord", func(ctx context.Context) error {
-		return growScript.Run(ctx, b.client, keys, b.scriptTop[0], by).Err()
+func (b *Backend) GrowChord(ctx context.Context, growth backends.ChordGrowth) error {
+	return b.resizeChord(ctx, "grow a chord", growScript, growth)
+}
+
+// ShrinkChord is backends.ChordCounter's.
+func (b *Backend) ShrinkChord(ctx context.Context, growth backends.ChordGrowth) error {
+	return b.resizeChord(ctx, "shrink a chord", shrinkScript, growth)
+}
+
+func (b *Backend) resizeChord(ctx context.Context, what string, script *redis.Script, growth backends.ChordGrowth) error {
+	of := b.chordKeys(growth.Group)
+	keys := []string{of[1], b.grownKey(growth.Group), of[3]}
+	return redisconn.Do(ctx, b.log, what, func(ctx context.Context) error {
+		return script.Run(ctx, b.client, keys, b.scriptTop[0], int(b.markTTL()/time.Second), growth.Part, growth.By, growth.Size).Err()
 	}, redisconn.RetryFull)
 }

@@ -47,7 +47,7 @@ func TestWhatIsStoredOfChords(t *testing.T) {
 	if m, err := ps.ReceiveMessage(ctx); err != nil || m.Payload != "3" {
 		t.Errorf("published %v, %v", m, err)
 	}
-	if err := b.GrowChord(ctx, "g", 1); err != nil {
+	if err := b.GrowChord(ctx, backends.ChordGrowth{Group: "g", Part: "c", Size: 1, By: "b"}); err != nil {
 		t.Fatal(err)
 	}
 	count(t, b, "g", 0, success("a"))
