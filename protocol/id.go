@@ -3,6 +3,7 @@ package protocol
 import (
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"strconv"
 	"sync"
@@ -58,4 +59,14 @@ func DerivedID(names ...string) string {
 	var id [16]byte
 	copy(id[:], h.Sum(nil))
 	return string(formatID(nil, id, 8))
+}
+
+// NumberedID is an id made of a UUID, whose first eight digits give way to a number: those of one UUID ascend, as text, with their
+// numbers.
+func NumberedID(id string, n int) string {
+	number := hex.EncodeToString(binary.BigEndian.AppendUint32(nil, uint32(n)))
+	if len(id) < 36 {
+		return number + "-" + id
+	}
+	return number + id[8:]
 }

@@ -137,6 +137,41 @@ func TestWorkflows(t *testing.T) {
 	}
 }
 
+// TestOrderOfParts: the members of groups that end chains in a header come to the body in their order, each at its chain's place.
+func TestOrderOfParts(t *testing.T) {
+	t.Parallel()
+	onBothBackends(t, func(t *testing.T, s *canvasSite) {
+		Handle(s.mux, task.Define[task.Raw, any]("tasks.same"), func(_ context.Context, a task.Raw) (any, error) { return a.Args[0], nil })
+		s.start(Config{Concurrency: 4})
+		two := add.S(addArgs{1, 1})
+		var members []task.Signature
+		for i := range 7 {
+			members = append(members, add.Rest(i))
+		}
+		members[3] = add.Rest(0).Then(add.Rest(3))
+		members[4] = add.Rest(0).Then(task.Group(add.Rest(4), add.Rest(4)))
+		members[5] = task.Chord(task.Group(add.Rest(2), add.Rest(1)), sum.Rest())
+		ends := two.Then(task.Group(members...))
+		got := s.get(task.Chord(task.Group(ends, two, ends), task.S("tasks.same")))
+		want := ints(2, 3, 4, 5, 6, 6, 7, 8, 2, 2, 3, 4, 5, 6, 6, 7, 8)
+		if !reflect.DeepEqual(flat(got), want) {
+			t.Errorf("the body got %v, expected %v", got, want)
+		}
+	})
+}
+
+// flat is a list without lists in it: a backend that counts no parts tells the body of groups in the header as such.
+func flat(v any) (all []any) {
+	list, ok := v.([]any)
+	if !ok {
+		return []any{v}
+	}
+	for _, v := range list {
+		all = append(all, flat(v)...)
+	}
+	return all
+}
+
 // TestCallbacks: link and link_error, also of what ends without a run.
 func TestCallbacks(t *testing.T) {
 	t.Parallel()

@@ -82,6 +82,8 @@ type expander struct {
 	out    Expansion
 	depth  int
 	tasks  int
+
+	ascending bool // see ascend
 }
 
 func newExpander(o Origin) *expander {
@@ -169,7 +171,7 @@ func (x *expander) placed(sig protocol.Signature, at place) (protocol.Signature,
 	if at.group != "" && (o["group_id"] == nil || at.chord != nil) { // it must be the one that counts for the chord
 		o["group_id"] = at.group
 	}
-	if at.index != nil {
+	if at.index != nil && (o["group_id"] == nil || o["group_id"] == at.group) { // else it is a place in another group
 		o["group_index"] = *at.index
 	}
 	if at.chord != nil {

@@ -153,8 +153,8 @@ func TestExpand(t *testing.T) {
 			[]string{"a#i4{i2/0} chord:c#i3{i1/0} chord:body#b{i1}", "b#i5{i2/1} chord:c#i3{i1/0} chord:body#b{i1}", "d#i6{i1/1} chord:body#b{i1}"},
 			[]string{"i1=2", "i2=2"}, "b < i1[ i3 < i2[ i4 i5 ] i6 ]"},
 		{"group at the end of a chain in a header", chord(group(chain(s("a"), group(s("b"), s("c"))), s("d")), body), nil,
-			[]string{"a#i2 chain[ group[ b#i4{i1/0} chord:body#b{i1} c#i5{i1/0} chord:body#b{i1} ]#i3 ]", "d#i6{i1/1} chord:body#b{i1}"},
-			[]string{"i1=3"}, "b < i1[ i3[ i4 i5 ] < i2 i6 ]"},
+			[]string{"a#i2 chain[ group[ b#00000001-i4{i1/0} chord:body#b{i1} c#00000002-i4{i1/0} chord:body#b{i1} ]#i3 ]", "d#i5{i1/1} chord:body#b{i1}"},
+			[]string{"i1=3"}, "b < i1[ i3[ 00000001-i4 00000002-i4 ] < i2 i5 ]"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {

@@ -267,6 +267,9 @@ func (x *expander) freezeGroup(sig protocol.Signature, at place) (protocol.Signa
 	}
 	id := x.id(options, at)
 	at = inherited(options, at)
+	if at.index != nil {
+		defer x.ascend()()
+	}
 	result := protocol.ResultTuple{ID: id, Children: make([]protocol.ResultTuple, len(members))}
 	links := immutable(slices.Concat(listOf(options["link"]), at.links))
 	errbacks := immutable(slices.Concat(listOf(options["link_error"]), at.errbacks))
@@ -289,6 +292,22 @@ func (x *expander) freezeGroup(sig protocol.Signature, at place) (protocol.Signa
 	frozen := protocol.Signature{Task: groupTask, SubtaskType: "group", Args: sig.Args, Options: options, Immutable: sig.Immutable,
 		Extra: sig.Extra, Kwargs: map[string]any{"tasks": values(members)}}
 	return frozen, result, nil
+}
+
+// ascend makes the ids of what is frozen next ascend, until the function that it returns is called. Where a group ends a chain of a
+// chord's header, its members have one place among the parts, and backends sort what has one place by ids.
+func (x *expander) ascend() (end func()) {
+	if x.ascending {
+		return func() {}
+	}
+	newID, n := x.origin.NewID, 0
+	base := newID()
+	x.ascending = true
+	x.origin.NewID = func() string {
+		n++
+		return protocol.NumberedID(base, n)
+	}
+	return func() { x.origin.NewID, x.ascending = newID, false }
 }
 
 // immutable is callbacks that get no argument: those of a group, which has no single result.
