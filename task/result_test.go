@@ -20,7 +20,7 @@ import (
 // dialMemory connects to a broker and a backend of the test's own.
 func dialMemory(t *testing.T) (context.Context, *Client) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	t.Cleanup(cancel)
 	name := strings.ReplaceAll(strings.ToLower(t.Name()), "/", "-")
 	client, err := Dial(ctx, Config{Broker: "memory://" + name, Backend: "memory://" + name})

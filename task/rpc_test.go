@@ -17,7 +17,7 @@ import (
 // dialRPC connects to a broker of the test's own, over which results come too.
 func dialRPC(t *testing.T, c Config) (context.Context, *Client) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	t.Cleanup(cancel)
 	c.Broker, c.Backend = "memory://"+protocol.NewID(), "rpc://"
 	client, err := Dial(ctx, c)

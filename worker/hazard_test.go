@@ -45,7 +45,7 @@ func TestContextEndsWithTheTask(t *testing.T) {
 	s.send("keep")
 	select {
 	case <-(<-kept).Done():
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Error("the context outlives its task")
 	}
 }
@@ -99,7 +99,7 @@ func TestColdStopWhileTheBackendIsAway(t *testing.T) {
 		if !errors.Is(err, ErrTerminated) {
 			t.Errorf("cold stop returned %v", err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("the cold stop hangs")
 	}
 	if d := s.depth(); d.Messages != 2*n || d.Unacked != 0 {

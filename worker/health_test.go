@@ -43,7 +43,7 @@ func TestHealth(t *testing.T) {
 	if addr := s.worker.health.server.Addr(); !strings.HasPrefix(addr, "127.0.0.1:") {
 		t.Errorf("a port alone listens on %s", addr)
 	}
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(30 * time.Second)
 	for code := 0; code != http.StatusOK; code, _ = s.health("/readyz") {
 		select {
 		case <-time.After(time.Millisecond):
@@ -88,7 +88,7 @@ func TestHealthOfAWedge(t *testing.T) {
 	}
 	stuck.on.Store(true)
 	s.send("tasks.add", 1, 2)
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(30 * time.Second)
 	for s.worker.pulses.store.busy() <= h.wedge {
 		select {
 		case <-time.After(time.Millisecond):
@@ -170,7 +170,7 @@ func TestHealthAddress(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	if err := w.Run(ctx); err == nil || !strings.Contains(err.Error(), "HealthAddr") {
 		t.Errorf("an address that is taken: %v", err)

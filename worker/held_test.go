@@ -159,7 +159,7 @@ func TestRabbitMQQuarantineDuringAlarm(t *testing.T) {
 	for i := range n {
 		select {
 		case <-ran:
-		case <-time.After(10 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatalf("%d of %d tasks ran", i, n)
 		}
 	}

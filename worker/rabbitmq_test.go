@@ -27,7 +27,7 @@ func newRabbitSite(t *testing.T, c task.Config) (*site, <-chan time.Time) {
 func newRabbitSiteAt(t *testing.T, server *testservice.RabbitMQServer, c task.Config) (*site, <-chan time.Time) {
 	c.Broker, c.Backend = server.URL, "memory://"+protocol.NewID()
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.NewTextHandler(t.Output(), nil)))
-	dialing, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	dialing, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	client, err := task.Dial(dialing, c)
 	if err != nil {

@@ -162,7 +162,7 @@ func TestRetryThatWaitsHoldsUpNoOther(t *testing.T) {
 	r := s.send("waits")
 	select {
 	case <-broker.tried:
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("the retry is not sent")
 	}
 	for range 20 {
@@ -187,7 +187,7 @@ func TestStopWhileRetryWaits(t *testing.T) {
 	s.send("waits")
 	select {
 	case <-broker.tried:
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("the retry is not sent")
 	}
 	s.worker.Terminate()

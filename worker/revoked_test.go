@@ -65,7 +65,7 @@ func (s *site) sendWith(name string, opts ...task.SendOption) *task.Result[any] 
 // knows returns when the worker knows that an id is revoked.
 func (s *site) knows(id string) {
 	s.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(30 * time.Second)
 	for {
 		if _, yes := s.worker.revoked.holds(&protocol.Request{Headers: protocol.Headers{ID: id}}); yes {
 			return
@@ -73,7 +73,7 @@ func (s *site) knows(id string) {
 		select {
 		case <-time.After(time.Millisecond):
 		case <-deadline:
-			s.Fatalf("the worker does not know after 10 s that %s is revoked", id)
+			s.Fatalf("the worker does not know after 30 s that %s is revoked", id)
 		}
 	}
 }
@@ -172,7 +172,7 @@ func TestRevokedIsShared(t *testing.T) {
 	s.start(Config{Concurrency: 1})
 	s.worker.revoked.heard(transport.RevokedSet, "told")
 	keeper := s.client.Transport().(transport.Keeper)
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(30 * time.Second)
 	for {
 		found, err := keeper.Recall(s.context(), transport.RevokedSet, time.Hour)
 		if err != nil {

@@ -37,7 +37,7 @@ func TestLimitedHoldUpNobody(t *testing.T) {
 
 func limitedHoldUpNobody(t *testing.T, broker string, limit task.DefineOption) {
 	const before, behind, probes = 1000, 100, 20
-	dialing, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	dialing, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	client, err := task.Dial(dialing, task.Config{Broker: broker, Backend: "memory://" + protocol.NewID(), IgnoreResult: true,
 		Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))})

@@ -53,7 +53,7 @@ func TestStopGivesBackWhatHasNotBegun(t *testing.T) {
 // reaches returns when the queue celery has so many messages waiting and taken.
 func (s *site) reaches(waiting, unacked int64) {
 	s.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(30 * time.Second)
 	for {
 		d := s.depth()
 		if d.Messages == waiting && d.Unacked == unacked {
@@ -62,7 +62,7 @@ func (s *site) reaches(waiting, unacked int64) {
 		select {
 		case <-time.After(5 * time.Millisecond):
 		case <-deadline:
-			s.Fatalf("after 10 s %d wait and %d are unacked; expected %d and %d", d.Messages, d.Unacked, waiting, unacked)
+			s.Fatalf("after 30 s %d wait and %d are unacked; expected %d and %d", d.Messages, d.Unacked, waiting, unacked)
 		}
 	}
 }

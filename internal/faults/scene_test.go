@@ -75,12 +75,12 @@ func newScene(t *testing.T, s setup, client string, options map[string]any) *sce
 	if s.Backend != "" {
 		config.Backend = client
 	}
-	c, err := task.Dial(deadlineOf(t, 20*time.Second), config)
+	c, err := task.Dial(deadlineOf(t, 30*time.Second), config)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
 		_ = c.Close(ctx)
 	})
@@ -394,10 +394,10 @@ func (s *scene) account(o outcome) {
 func (s *scene) has() (goroutines, files int) {
 	s.Helper()
 	before := len(s.states())
-	if _, err := state.Send(deadlineOf(s.TB, 20*time.Second), s.client, task.NoArgs{}); err != nil {
+	if _, err := state.Send(deadlineOf(s.TB, 30*time.Second), s.client, task.NoArgs{}); err != nil {
 		s.Fatal(err)
 	}
-	s.await(20*time.Second, "the worker tells what it has open", func() bool { return len(s.states()) > before })
+	s.await(30*time.Second, "the worker tells what it has open", func() bool { return len(s.states()) > before })
 	states := s.states()
 	if _, err := fmt.Sscan(states[len(states)-1], &goroutines, &files); err != nil {
 		s.Fatal(err)

@@ -176,8 +176,8 @@ func (s setup) start(t testing.TB, before ...string) *process {
 			p.kill()
 			t.Fatalf("the worker did not start: %s", p.log)
 		}
-	case <-time.After(20 * time.Second):
-		t.Fatalf("the worker did not start in 20 s: %s", p.log)
+	case <-time.After(30 * time.Second):
+		t.Fatalf("the worker did not start in 30 s: %s", p.log)
 	}
 	return p
 }
@@ -190,7 +190,7 @@ func (p *process) freeze() {
 	if runtime.GOOS != "linux" {
 		return // nowhere to look
 	}
-	ctx := deadlineOf(p.t, 20*time.Second)
+	ctx := deadlineOf(p.t, 30*time.Second)
 	for !p.frozen() {
 		if ctx.Err() != nil {
 			p.t.Fatal("the worker does not stand still")

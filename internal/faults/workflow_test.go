@@ -84,13 +84,13 @@ func workflowsOnRabbitMQ(t *testing.T, server *testservice.RabbitMQServer, queue
 	t.Helper()
 	s := onRabbitMQ(t, server, server.URL, queue, kind)
 	s.setup.Backend = backend
-	c, err := task.Dial(deadlineOf(t, 20*time.Second), task.Config{Broker: server.URL, Backend: backend, Queue: queue, QueueType: kind,
+	c, err := task.Dial(deadlineOf(t, 30*time.Second), task.Config{Broker: server.URL, Backend: backend, Queue: queue, QueueType: kind,
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
 		_ = c.Close(ctx)
 	})

@@ -20,7 +20,7 @@ func examined(t *testing.T, url string, o ExamineOptions) map[string]Finding {
 	}
 	client := c.Client(ClientOptions{})
 	defer client.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	found, err := c.Examine(ctx, client, o)
 	if err != nil {

@@ -205,7 +205,7 @@ func TestDoWaits(t *testing.T) {
 	t.Parallel()
 	server := testservice.StartRedis(t)
 	a := open(t, server.URL, "a")
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	server.Kill()
 	back := time.AfterFunc(300*time.Millisecond, server.Restart)

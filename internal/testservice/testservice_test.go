@@ -32,7 +32,7 @@ func ask(t *testing.T, addr, command string) (string, error) {
 
 func askOver(t *testing.T, conn net.Conn, command string) (string, error) {
 	t.Helper()
-	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	words := strings.Fields(command)

@@ -108,7 +108,7 @@ func TestTLS(t *testing.T) {
 	address := endOfTLS(t, web, s.Addr)
 	base := "amqps://guest:guest@" + address + "/" + url.PathEscape(s.Vhost)
 	within := func() context.Context {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		t.Cleanup(cancel)
 		return ctx
 	}

@@ -52,7 +52,7 @@ func connect(t testing.TB, url string) transport.Transport {
 
 func connectWith(t testing.TB, url string, options map[string]any) transport.Transport {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	tr, err := open(ctx, url, transport.Options{TransportOptions: options, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {

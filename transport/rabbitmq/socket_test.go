@@ -449,7 +449,7 @@ func TestClientOverSocket(t *testing.T) {
 			if got := delivery(&d, "q"); got.Err != nil || len(got.Message.Headers.Extra) != 1 {
 				t.Errorf("delivery is %+v with headers %+v", got, got.Message.Headers)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatal("no delivery")
 		}
 	}

@@ -70,7 +70,7 @@ func harness(url string, o map[string]any) transporttest.Harness {
 
 func dial(t testing.TB, url string, o map[string]any) *redisTransport {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	tr, err := transport.Open(ctx, url, transport.Options{TransportOptions: o,
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})

@@ -153,7 +153,7 @@ func TestEndpointIsEnded(t *testing.T) {
 	}()
 	select {
 	case <-asked:
-	case <-time.After(20 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("nobody called")
 	}
 	cancel(task.ErrSoftTimeLimit)
@@ -162,7 +162,7 @@ func TestEndpointIsEnded(t *testing.T) {
 		if !errors.Is(err, task.ErrSoftTimeLimit) {
 			t.Errorf("got %v", err)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("the call does not end")
 	}
 }

@@ -193,7 +193,7 @@ func begun(ctx context.Context, t *testing.T, text, more string) (pid int, ended
 // awaitPid waits until a script has written its process id.
 func awaitPid(t *testing.T, file string) int {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	for deadline := time.Now().Add(30 * time.Second); ; {
 		if data, err := os.ReadFile(file); err == nil && bytes.HasSuffix(data, []byte("\n")) {
 			pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
 			if err != nil {
@@ -213,7 +213,7 @@ func receive(t *testing.T, ended <-chan error) error {
 	select {
 	case err := <-ended:
 		return err
-	case <-time.After(20 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("the program does not end")
 		return nil
 	}
@@ -295,7 +295,7 @@ func TestDiesWithItsWorker(t *testing.T) {
 
 func awaitDeath(t *testing.T, pid int) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	for deadline := time.Now().Add(30 * time.Second); ; {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		if syscall.Kill(pid, 0) != nil || err == nil && bytes.Contains(stat, []byte(") Z ")) {
 			return
