@@ -224,21 +224,27 @@ func TestScheduleWrong(t *testing.T) {
 	}
 }
 
-// TestScheduleAt: --at takes the zone of the entry's clock, which is that of the settings if it has none.
+// TestScheduleAt: --at takes the zone of the entry's clock, which is that of the settings if it has none. It is shown there.
 func TestScheduleAt(t *testing.T) {
 	t.Parallel()
 	config, _ := scheduleFile(t, "timezone: Europe/Berlin\n")
 	for name, args := range map[string][]string{
-		"once at 2100-01-01T11:00:00Z": {"2100-01-01T12:00"},
-		"once at 2100-01-01T17:00:00Z": {"2100-01-01 12:00", "--timezone", "America/New_York"},
-		"once at 2100-01-01T12:00:00Z": {"2100-01-01T12:00:00Z", "--timezone", "America/New_York"},
-		"once at 2100-01-01T00:00:00Z": {"4102444800", "--timezone", "America/New_York"},
-		"once at ":                     {"+10m", "--timezone", "America/New_York"},
+		"once at 2100-01-01T12:00:00+01:00 Europe/Berlin":    {"2100-01-01T12:00"},
+		"once at 2100-01-01T12:00:00-05:00 America/New_York": {"2100-01-01 12:00", "--timezone", "America/New_York"},
+		"once at 2100-01-01T07:00:00-05:00 America/New_York": {"2100-01-01T12:00:00Z", "--timezone", "America/New_York"},
+		"once at 2099-12-31T19:00:00-05:00 America/New_York": {"4102444800", "--timezone", "America/New_York"},
+		"once at 2100-01-01T12:00:00Z":                       {"2100-01-01 12:00", "--timezone", "UTC"},
+		"once at ":                                           {"+10m", "--timezone", "America/New_York"},
 	} {
 		scheduleRun(t, 0, config, "", append([]string{"add", "x", "--replace", "--task", "dev.add", "--at"}, args...)...)
 		if out, _ := scheduleRun(t, 0, config, "", "list", "-o", "plain"); !strings.Contains(out, name) {
 			t.Errorf("%q: no %q in %s", args, name, out)
 		}
+	}
+	scheduleRun(t, 0, config, "", "add", "x", "--replace", "--task", "dev.add", "--at", "2100-01-01T12:00")
+	if out, _ := scheduleRun(t, 0, config, "", "show", "x"); !strings.Contains(out, "2100-01-01T12:00:00.000000+01:00") ||
+		!strings.Contains(out, "timezone: Europe/Berlin") {
+		t.Errorf("show tells %s", out)
 	}
 }
 

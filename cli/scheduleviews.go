@@ -73,7 +73,10 @@ func scheduleText(s scheduler.Schedule) string {
 		f := s.Fields()
 		return strings.Join([]string{f.Minute, f.Hour, f.DayOfMonth, f.MonthOfYear, f.DayOfWeek}, " ")
 	case scheduler.Clocked:
-		return "once at " + s.At.UTC().Format(time.RFC3339)
+		if _, zone, _ := scheduler.ScheduleDefinition(s); zone == nil {
+			s.At = s.At.UTC()
+		}
+		return "once at " + s.At.Format(time.RFC3339)
 	}
 	definition, _, err := scheduler.ScheduleDefinition(s)
 	m, ok := definition.(map[string]any)

@@ -270,7 +270,7 @@ func (e *Entry) Definition() (map[string]any, error) {
 			}
 		}
 	}
-	if zone != nil && zone != time.UTC {
+	if zone != nil { // UTC as well: whoever reads this may have another default
 		d["timezone"] = zone.String()
 	}
 	for field, on := range map[string]bool{"one_off": e.OneOff, "keep_expired": e.KeepExpired} {

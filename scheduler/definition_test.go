@@ -27,12 +27,14 @@ func TestParseEntry(t *testing.T) {
 		`{task: a, schedule: 1m30s, args: [1, x], kwargs: {b: 2}, options: {queue: q, priority: 3, expires: 60, headers: {h: 1}}}`: `{"args":[1,"x"],"kwargs":{"b":2},"options":{"expires":60,"headers":{"h":1},"priority":3,"queue":"q"},"schedule":{"every":90},"task":"a"}`,
 		`{task: a, schedule: 3600, relative: true, timezone: Europe/Berlin}`:                                                       `{"schedule":{"every":3600,"relative":true},"task":"a","timezone":"Europe/Berlin"}`,
 		`{task: a, schedule: "*/15 8-18 * * mon-fri", timezone: Asia/Tokyo}`:                                                       `{"schedule":{"crontab":{"day_of_month":"*","day_of_week":"mon-fri","hour":"8-18","minute":"*/15","month_of_year":"*"}},"task":"a","timezone":"Asia/Tokyo"}`,
-		`{task: a, schedule: {crontab: {minute: [0, 30], hour: 5}}}`:                                                               `{"schedule":{"crontab":{"day_of_month":"*","day_of_week":"*","hour":"5","minute":"0,30","month_of_year":"*"}},"task":"a"}`,
-		`{task: a, schedule: "@daily"}`:                                                                                            `{"schedule":{"cron":"@daily"},"task":"a"}`,
+		`{task: a, schedule: {crontab: {minute: [0, 30], hour: 5}}}`:                                                               `{"schedule":{"crontab":{"day_of_month":"*","day_of_week":"*","hour":"5","minute":"0,30","month_of_year":"*"}},"task":"a","timezone":"UTC"}`,
+		`{task: a, schedule: "@daily"}`:                                                                                            `{"schedule":{"cron":"@daily"},"task":"a","timezone":"UTC"}`,
 		`{task: a, schedule: "@every 90s"}`:                                                                                        `{"schedule":{"every":90},"task":"a"}`,
-		`{task: a, schedule: {cron: "0 0 13 * fri"}}`:                                                                              `{"schedule":{"cron":"0 0 13 * fri"},"task":"a"}`,
+		`{task: a, schedule: {cron: "0 0 13 * fri"}}`:                                                                              `{"schedule":{"cron":"0 0 13 * fri"},"task":"a","timezone":"UTC"}`,
 		`{task: a, schedule: {solar: sunset, latitude: 52.5, longitude: 13}}`:                                                      `{"schedule":{"latitude":52.5,"longitude":13,"solar":"sunset"},"task":"a"}`,
-		`{task: a, schedule: {at: 2026-01-31T12:00:00}, timezone: Asia/Tokyo}`:                                                     `{"schedule":{"at":"2026-01-31T03:00:00.000000+00:00"},"task":"a"}`,
+		`{task: a, schedule: {at: 2026-01-31T12:00:00}, timezone: Asia/Tokyo}`:                                                     `{"schedule":{"at":"2026-01-31T12:00:00.000000+09:00"},"task":"a","timezone":"Asia/Tokyo"}`,
+		`{task: a, schedule: {at: "2026-01-31T03:00:00Z", timezone: Asia/Tokyo}}`:                                                  `{"schedule":{"at":"2026-01-31T12:00:00.000000+09:00"},"task":"a","timezone":"Asia/Tokyo"}`,
+		`{task: a, schedule: {at: "2026-01-31T12:00:00+09:00"}}`:                                                                   `{"schedule":{"at":"2026-01-31T03:00:00.000000+00:00"},"task":"a"}`,
 		`{task: a, schedule: 1, missed: 7, deadline: 5m, jitter: 10, enabled: no}`:                                                 `{"deadline":300,"enabled":false,"jitter":10,"missed":"7","schedule":{"every":1},"task":"a"}`,
 		`{task: {task: celery.chain, subtask_type: chain, kwargs: {tasks: [{task: a}, {task: b}]}}, schedule: 5, one_off: true, keep_expired: true, start: 2026-01-01, end: 2026-02-01}`: `{"end":"2026-02-01T00:00:00.000000+00:00","keep_expired":true,"one_off":true,"schedule":{"every":5},"start":"2026-01-01T00:00:00.000000+00:00","task":{"args":[],"chord_size":null,"immutable":false,"kwargs":{"tasks":[{"task":"a"},{"task":"b"}]},"options":{},"subtask_type":"chain","task":"celery.chain"}}`,
 	} {
@@ -54,7 +56,7 @@ func TestParseEntry(t *testing.T) {
 		if !reflect.DeepEqual(g, w) {
 			t.Errorf("%s\n got %s\nwant %s", text, got, want)
 		}
-		again, err := ParseEntry("e", d, nil)
+		again, err := ParseEntry("e", d, zone(t, "Asia/Tokyo")) // where another default holds
 		if err != nil || !again.Schedule.Next(time.Unix(1e9, 0)).Equal(e.Schedule.Next(time.Unix(1e9, 0))) {
 			t.Errorf("%s: read again: %v, %v", text, again, err)
 		}

@@ -167,7 +167,7 @@ func TestWatchedFile(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 	text, _ := os.ReadFile(path)
-	if got := string(text); got != "# ours\na: {task: a, schedule: 7} # seven\nnew:\n  options:\n    queue: \"q\"\n  schedule:\n    crontab:\n      day_of_month: \"*\"\n      day_of_week: \"*\"\n      hour: \"4\"\n      minute: \"0\"\n      month_of_year: \"*\"\n  task: \"n\"\n  enabled: false\n" {
+	if got := string(text); got != "# ours\na: {task: a, schedule: 7} # seven\nnew:\n  options:\n    queue: \"q\"\n  schedule:\n    crontab:\n      day_of_month: \"*\"\n      day_of_week: \"*\"\n      hour: \"4\"\n      minute: \"0\"\n      month_of_year: \"*\"\n  task: \"n\"\n  timezone: \"UTC\"\n  enabled: false\n" {
 		t.Errorf("the file:\n%s", got)
 	}
 	for _, err := range []error{store.Remove(ctx, "none"), store.Pause(ctx, "none", true)} {

@@ -101,6 +101,9 @@ func parseScheduleMap(m map[string]any, zone *time.Location) (Schedule, error) {
 		if err != nil {
 			return nil, fmt.Errorf("at: %w", err)
 		}
+		if zone != nil {
+			at = at.In(zone)
+		}
 		return Clocked{At: at}, nil
 	case "solar":
 		var latitude, longitude float64
@@ -174,7 +177,10 @@ func ScheduleDefinition(s Schedule) (any, *time.Location, error) {
 	case *Solar:
 		return map[string]any{"solar": s.event.name, "latitude": s.latitude, "longitude": s.longitude}, nil, nil
 	case Clocked:
-		return map[string]any{"at": protocol.FormatTime(s.At.UTC())}, nil, nil
+		if zone := s.zone(); zone != nil {
+			return map[string]any{"at": value.FormatISO(s.At)}, zone, nil
+		}
+		return map[string]any{"at": protocol.FormatTime(s.At)}, nil, nil
 	}
 	return nil, nil, fmt.Errorf("a %T cannot be written down", s)
 }
