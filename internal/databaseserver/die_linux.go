@@ -1,4 +1,4 @@
-package testservice
+package databaseserver
 
 import "syscall"
 

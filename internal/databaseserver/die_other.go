@@ -1,6 +1,6 @@
 //go:build unix && !linux
 
-package testservice
+package databaseserver
 
 import "syscall"
 
