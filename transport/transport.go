@@ -26,7 +26,8 @@ type Transport interface {
 	// Consume starts to receive from the queues. They are declared first.
 	Consume(ctx context.Context, o ConsumeOptions) (Consumer, error)
 
-	// Broadcast sends a message to whoever subscribes to the fanout exchange at this moment, and to nobody later.
+	// Broadcast sends a message to whoever subscribes to the fanout exchange at this moment, and to nobody later. It is sent
+	// once: where it is not known whether it has arrived, the error wraps a *PublishError that says so.
 	Broadcast(ctx context.Context, exchange, routingKey string, m *protocol.Message) error
 
 	// Subscribe listens to a fanout exchange. The pattern is a binding key: "worker.#" matches "worker.online", ""

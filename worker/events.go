@@ -2,11 +2,13 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/gelery/gelery/protocol"
+	"github.com/gelery/gelery/transport"
 )
 
 const (
@@ -310,9 +312,13 @@ func (e *events) next(open bool) *eventMessage {
 	return m
 }
 
-// failed puts a message that was not sent back in its place. One that may have been sent after all comes twice then, as with
-// Celery; monitors bear that better than a gap.
+// failed puts a message that was not sent back in its place. One that may have been sent goes: monitors know what to do about
+// a gap, but count what comes twice twice.
 func (e *events) failed(m *eventMessage, err error) {
+	if publish, ok := errors.AsType[*transport.PublishError](err); ok && publish.InDoubt {
+		e.w.log.Debug("events may not have been sent", "events", m.events, "error", err)
+		return
+	}
 	e.w.log.Debug("events are not sent, trying again", "error", err)
 	e.mu.Lock()
 	defer e.mu.Unlock()

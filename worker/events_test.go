@@ -277,17 +277,43 @@ func TestNoHeartbeat(t *testing.T) {
 	}
 }
 
-// deaf is a broker that takes no events for a while.
+// deaf is a broker that takes no events for a while, or one that takes them and cannot say so.
 type deaf struct {
 	transport.Transport
-	deaf atomic.Bool
+	deaf, mute atomic.Bool
 }
 
 func (d *deaf) Broadcast(ctx context.Context, exchange, key string, m *protocol.Message) error {
 	if exchange == protocol.EventExchange && d.deaf.Load() {
 		return errors.New("not now")
 	}
-	return d.Transport.Broadcast(ctx, exchange, key, m)
+	mute := exchange == protocol.EventExchange && d.mute.Load()
+	err := d.Transport.Broadcast(ctx, exchange, key, m)
+	if err == nil && mute {
+		return &transport.PublishError{InDoubt: true, Err: errors.New("no confirmation")}
+	}
+	return err
+}
+
+// TestEventsInDoubt: what may have been sent is not sent again.
+func TestEventsInDoubt(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	m := s.monitor()
+	d := &deaf{Transport: s.client.Transport()}
+	d.mute.Store(true)
+	var err error
+	if s.client, err = task.NewClient(d, s.client.Backend(), task.Config{}); err != nil {
+		t.Fatal(err)
+	}
+	s.start(Config{TaskEvents: true, HeartbeatInterval: time.Hour})
+	for _, n := range []int64{1, 2} {
+		s.worker.events.tellTasks(event{kind: "task-custom", members: protocol.EventMembers(nil).Int("n", n)})
+		if got := m.until("task-custom", "").Field("n"); got != n {
+			t.Errorf("event %v has come; expected %d", got, n)
+		}
+		d.mute.Store(false)
+	}
 }
 
 // TestEventsWithoutBroker: what cannot be sent waits within its bound, and goes out in its order when it can.

@@ -123,9 +123,21 @@ func (p *publisher) answer(o *outbound, err error) {
 	}
 }
 
-// again puts what was written and not answered before what waits. It keeps its doubt.
+// errUnconfirmed is what becomes of a message that is written once.
+var errUnconfirmed = errors.New("its channel was lost before it was confirmed")
+
+// again puts what was written and not answered before what waits. It keeps its doubt, and so does what is not written again.
 func (p *publisher) again() {
-	p.waiting = append(p.pending, p.waiting...)
+	written := p.pending[:0]
+	for _, o := range p.pending {
+		switch {
+		case !o.once:
+			written = append(written, o)
+		case !o.answered:
+			p.answer(o, fmt.Errorf("exchange %q, routing key %q: %w", o.exchange, o.key, errUnconfirmed))
+		}
+	}
+	p.waiting = append(written, p.waiting...)
 	p.pending, p.stale = nil, false
 	for _, o := range p.waiting {
 		o.returned = false

@@ -36,7 +36,7 @@ func exchangeOf(name string) transport.Exchange {
 	return transport.Exchange{Name: name, Type: amqp.ExchangeTopic}
 }
 
-// Broadcast implements transport.Transport.
+// Broadcast implements transport.Transport. What was not confirmed before its channel was lost is not published again.
 func (t *rabbitTransport) Broadcast(ctx context.Context, exchange, routingKey string, m *protocol.Message) error {
 	if err := checkShort("exchange name", exchange); err != nil {
 		return t.publishError(ctx, false, err)
@@ -49,7 +49,7 @@ func (t *rabbitTransport) Broadcast(ctx context.Context, exchange, routingKey st
 	if err != nil {
 		return t.publishError(ctx, false, err)
 	}
-	return t.Publish(ctx, []transport.Publication{{Message: m, Exchange: exchange, RoutingKey: routingKey, Optional: true}})
+	return t.publish(ctx, []transport.Publication{{Message: m, Exchange: exchange, RoutingKey: routingKey, Optional: true}}, true)
 }
 
 // subscription is a consumer of a queue of its own. After a lost connection it has another queue; what was sent in

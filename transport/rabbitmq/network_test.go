@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/gelery/gelery/internal/testservice"
+	"github.com/gelery/gelery/protocol"
 	"github.com/gelery/gelery/transport"
 )
 
@@ -69,6 +70,75 @@ func TestConfirmationsLost(t *testing.T) {
 		}
 	}
 	t.Logf("%d of %d arrived twice", twice, n)
+}
+
+// TestBroadcastOnce: who listens hears a broadcast once, or not at all and its sender is told that this may be so, whether the
+// confirmation was lost with the connection or with the channel, which the broker closes for another's message.
+func TestBroadcastOnce(t *testing.T) {
+	t.Parallel()
+	s := testservice.RabbitMQ(t)
+	proxy := testservice.NewProxy(t, s.Addr)
+	r := newRig(t, through(s, proxy.Addr), nil)
+	listener := newRig(t, s.URL, nil)
+	heard, err := listener.tr.Subscribe(r.within(patience), protocol.EventExchange, "#")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = heard.Close() }()
+	sent, doubted := 0, 0
+	send := func(err error) {
+		t.Helper()
+		sent++
+		if e, ok := errors.AsType[*transport.PublishError](err); ok && e.InDoubt {
+			doubted++
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	cast := func(id string) error {
+		return r.tr.Broadcast(r.within(patience), protocol.EventExchange, "", taskMessage(id))
+	}
+	send(cast("first"))
+	n := form(3, 20)
+	for i := range n {
+		proxy.DropReplies(1)
+		send(cast(fmt.Sprint("connection ", i)))
+	}
+	for i := range n {
+		event, err := publishing(taskMessage(fmt.Sprint("channel ", i)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := &outbound{exchange: protocol.EventExchange, optional: true, once: true, message: event}
+		other := &outbound{exchange: "missing", optional: true, message: event}
+		doubt, err := r.tr.publisher.lane(o.destination()).publish(r.within(patience), []*outbound{o, other})
+		if err != nil {
+			err = r.tr.publishError(t.Context(), doubt, err)
+		}
+		send(err)
+	}
+	last := ""
+	for before := -1; before != doubted; { // until one is in no doubt, which will be heard
+		before, last = doubted, fmt.Sprint("last ", sent)
+		send(cast(last))
+	}
+	times := map[string]int{}
+	for times[last] == 0 {
+		d, err := heard.Receive(r.within(patience))
+		if err != nil {
+			t.Fatal(err)
+		}
+		times[d.Message.Headers.ID]++
+	}
+	for id, heard := range times {
+		if heard > 1 {
+			t.Errorf("%s was heard %d times", id, heard)
+		}
+	}
+	if missed := sent - len(times); missed > doubted {
+		t.Errorf("%d were not heard, only of %d it was told that they may not be", missed, doubted)
+	}
+	t.Logf("of %d sent %d were in doubt, %d were heard", sent, doubted, len(times))
 }
 
 // TestHalfOpen lets nothing pass while the connections stay open. It is noticed by the heartbeats.

@@ -19,6 +19,11 @@ import (
 // times, a second or two, or has not confirmed for five seconds: that is ErrRefused. So is a message that is too large.
 // All others of the batch have been sent when the error is ErrRefused and ctx is not done.
 func (t *rabbitTransport) Publish(ctx context.Context, batch []transport.Publication) error {
+	return t.publish(ctx, batch, false)
+}
+
+// publish is Publish; once: no message is written a second time unless the broker has refused it.
+func (t *rabbitTransport) publish(ctx context.Context, batch []transport.Publication, once bool) error {
 	out := make([]*outbound, 0, len(batch))
 	for i := range batch {
 		o, err := t.outbound(ctx, &batch[i])
@@ -26,7 +31,7 @@ func (t *rabbitTransport) Publish(ctx context.Context, batch []transport.Publica
 			return t.publishError(ctx, false, err)
 		}
 		if o != nil {
-			o.place = i
+			o.place, o.once = i, once
 			out = append(out, o)
 		}
 	}
