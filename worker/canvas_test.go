@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
@@ -158,6 +159,80 @@ func TestOrderOfParts(t *testing.T) {
 			t.Errorf("the body got %v, expected %v", got, want)
 		}
 	})
+}
+
+// TestAppliedTwice: a signature that is applied twice, at once, is two workflows: no task of one has the id of a task of the other.
+func TestAppliedTwice(t *testing.T) {
+	t.Parallel()
+	twice := func(t *testing.T, s *site) {
+		s.start(Config{Concurrency: 4})
+		two := add.S(addArgs{1, 1})
+		for name, sig := range map[string]task.Signature{
+			"task":     two.Link(add.Rest(1), add.Rest(2)),
+			"chain":    task.Chain(two, add.Rest(1), add.Rest(2)).Link(add.Rest(3)),
+			"group":    task.Group(two, two.Then(add.Rest(1))),
+			"chord":    task.Chord(task.Group(two, two.Then(task.Group(add.Rest(1), add.Rest(2)))), sum.Rest()).Link(add.Rest(1)),
+			"callback": two.Link(task.Chord(task.Group(add.Rest(1), add.Rest(2)), sum.Rest())),
+		} {
+			before, _ := json.Marshal(sig)
+			var all [2]map[string]bool
+			var both sync.WaitGroup
+			for i := range all {
+				both.Go(func() {
+					var err error
+					if all[i], err = s.idsOf(sig); err != nil || len(all[i]) == 0 {
+						t.Errorf("%s: %v, %v", name, all[i], err)
+					}
+				})
+			}
+			both.Wait()
+			for id := range all[0] {
+				if all[1][id] {
+					t.Errorf("%s: both have %s", name, id)
+				}
+			}
+			if after, _ := json.Marshal(sig); string(after) != string(before) {
+				t.Errorf("%s was %s, is %s", name, before, after)
+			}
+		}
+	}
+	t.Run("memory", func(t *testing.T) {
+		t.Parallel()
+		s := newCanvasSite(t)
+		twice(t, s.site)
+	})
+	t.Run("RabbitMQ", func(t *testing.T) {
+		t.Parallel()
+		s, _ := newRabbitSite(t, task.Config{})
+		c := newCanvasSite(t) // for its tasks
+		s.mux = c.mux
+		twice(t, s)
+	})
+}
+
+// idsOf applies a workflow, waits for it, and returns the ids of its tasks and groups and of all that was sent after them.
+func (s *site) idsOf(sig task.Signature) (map[string]bool, error) {
+	ctx := s.context()
+	r, err := s.client.Apply(ctx, sig)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := r.Get(ctx); err != nil {
+		return nil, err
+	}
+	ids := map[string]bool{}
+	for r != nil {
+		for d, err := range r.IterDeps(ctx, true) {
+			if err != nil {
+				return nil, err
+			}
+			ids[d.Result.ID()] = true
+		}
+		if r, err = r.Parent(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return ids, nil
 }
 
 // flat is a list without lists in it: a backend that counts no parts tells the body of groups in the header as such.
