@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -46,7 +47,14 @@ func executionTasks(mux *worker.Mux) {
 		return nil
 	})
 	worker.Handle(mux, task.Define[task.Raw, map[string]any]("exec.request"), tellsRequest)
+	mux.Func("exec.pid", func(mebibytes int) (int, error) {
+		kept = append(kept, bytes.Repeat([]byte("x"), mebibytes<<20))
+		return os.Getpid(), nil
+	})
 }
+
+// kept is the memory that exec.pid keeps.
+var kept [][]byte
 
 // waits notes the run in the ledger "<path>.runs", and ends when the file is there.
 func waits(ctx context.Context, path string) (string, error) {

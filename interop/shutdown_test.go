@@ -24,6 +24,7 @@ type stopping struct {
 type stop struct {
 	name     string
 	signal   syscall.Signal
+	twice    bool // the signal comes again once the worker has heard
 	env      map[string]string
 	conf     map[string]any
 	since    string // the Celery version that has it
@@ -55,6 +56,7 @@ func stops(v Version) []stop {
 			python: stopping{0, done, done, waiting}, golang: stopping{0, done, done, waiting}},
 		{name: "INT", signal: syscall.SIGINT, finishes: true, heard: warm,
 			python: stopping{interrupted, done, done, waiting}, golang: stopping{0, done, done, waiting}},
+		{name: "INT twice", signal: syscall.SIGINT, twice: true, heard: warm, golang: stopping{1, protocol.Pending, protocol.Pending, cutShortG}},
 		{name: "QUIT", signal: syscall.SIGQUIT, python: coldPython, golang: coldGo},
 		{name: "TERM as QUIT", signal: syscall.SIGTERM, env: map[string]string{"REMAP_SIGTERM": "SIGQUIT"}, python: coldPython, golang: coldGo},
 		{name: "QUIT, soft", signal: syscall.SIGQUIT, since: "5.5", conf: map[string]any{"worker_soft_shutdown_timeout": 2}, finishes: true, heard: soft,
@@ -73,6 +75,9 @@ func TestStop(t *testing.T) {
 			t.Run(p.name, func(t *testing.T) {
 				t.Parallel()
 				for _, golang := range []bool{false, true} {
+					if p.twice && !golang {
+						continue // its exit code is 0 or 1, by chance, and from 5.5 on, which stops in the signal's handler, it hangs at times
+					}
 					direction := map[bool]string{false: GoToPython, true: PythonToGo}[golang]
 					t.Run(direction, func(t *testing.T) {
 						t.Parallel()
@@ -118,6 +123,11 @@ func (p *stop) carryOut(t *testing.T, c Crossing, golang bool) {
 	}
 	if p.heard != "" {
 		w.WaitFor(t, p.heard, patience)
+	}
+	if p.twice {
+		if err := w.Signal(p.signal); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if p.finishes {
 		g.open(t)
