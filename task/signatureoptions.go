@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/gelery/gelery/internal/spelling"
@@ -251,8 +252,10 @@ var otherOptions = []string{
 // CheckOptions tells which of the signature's own options cannot be what they are, or do not exist: Celery passes those on to
 // the broker's library. Options of the tasks in a workflow are not looked at.
 func (s Signature) CheckOptions() error {
-	set := &settings{}
-	known := slices.Concat(otherOptions, slices.Collect(maps.Keys(set.texts())), slices.Collect(maps.Keys(set.spans())))
+	if len(s.wire.Options) == 0 {
+		return nil
+	}
+	set, known := &settings{}, knownOptions()
 	var stamps []string
 	_ = value.Assign(&stamps, s.wire.Options["stamped_headers"])
 	for _, name := range slices.Sorted(maps.Keys(s.wire.Options)) {
@@ -266,3 +269,9 @@ func (s Signature) CheckOptions() error {
 	}
 	return signatureOptions(s.wire.Options).applySend(set)
 }
+
+// knownOptions are the names of all options.
+var knownOptions = sync.OnceValue(func() []string {
+	set := &settings{}
+	return slices.Concat(otherOptions, slices.Collect(maps.Keys(set.texts())), slices.Collect(maps.Keys(set.spans())))
+})

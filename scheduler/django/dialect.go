@@ -17,6 +17,12 @@ type dialect struct {
 	lock string // behind a SELECT of rows that are about to be changed
 	at   string // a moment as an argument, where the database does not see its type by itself
 	text string // a column of any length
+	raw  string // before a column of moments that is read as it stands
+
+	// horizon is a number that is at most that of any change which is not visible yet, and since tells the rows whose last change has no
+	// smaller one; horizon is "" where there is no such thing.
+	horizon string
+	since   func(horizon string) string
 
 	zoned      bool           // columns keep instants, not what a clock shows
 	djangoZone *time.Location // where Django's clock stands; nil: everything is in UTC
@@ -31,9 +37,13 @@ func dialectOf(d *database.Dialect, c Config) dialect {
 	case "postgresql":
 		made.now, made.lock, made.text = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)", " FOR UPDATE", "TEXT"
 		made.at, made.zoned = "CAST(%s AS TIMESTAMP WITH TIME ZONE)", true
+		// The number of the transaction that wrote a row has 32 bits and is compared by its distance from now.
+		made.horizon = "CAST(txid_snapshot_xmin(txid_current_snapshot()) % 4294967296 AS TEXT)"
+		made.since = func(horizon string) string { return "age(xmin) <= age(CAST('" + horizon + "' AS xid))" }
 	case "mysql":
 		made.now, made.lock, made.text = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) DIV 1000", " FOR UPDATE", "LONGTEXT CHARACTER SET utf8mb4"
 	default: // SQLite, whose transactions that begin with a change are alone
+		made.raw = "+" // else the driver tries all forms of dates
 		made.now, made.text = "CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER)", "TEXT"
 	}
 	return made

@@ -36,7 +36,9 @@ type lease struct {
 
 	lost     chan struct{}
 	losing   sync.Once
+	running  context.Context // until Release
 	stop     context.CancelFunc
+	scans    sync.WaitGroup
 	stopped  chan struct{}
 	mu       sync.Mutex // held by the beat's methods, which come one after the other anyway
 	read     read
@@ -51,14 +53,13 @@ func (s *Store) Lead(ctx context.Context) (scheduler.Lease, error) {
 	l := &lease{Store: s, owner: fmt.Sprintf("%.100s:%d:%s", host, os.Getpid(), uuid.NewString()), lost: make(chan struct{}), stopped: make(chan struct{})}
 	for told := false; ; {
 		begun := time.Now()
-		taken, by, err := l.take(ctx)
+		taken, by, err := l.acquire(ctx)
 		if err != nil {
 			return nil, err
 		}
 		if taken {
-			running, stop := context.WithCancel(context.WithoutCancel(ctx))
-			l.stop = stop
-			go l.renew(running, begun) // until Release
+			l.running, l.stop = context.WithCancel(context.WithoutCancel(ctx))
+			go l.renew(l.running, begun) // until Release
 			break
 		}
 		if !told {
@@ -78,8 +79,8 @@ func (s *Store) Lead(ctx context.Context) (scheduler.Lease, error) {
 	return l, nil
 }
 
-// take takes the lease if it is free.
-func (l *lease) take(ctx context.Context) (taken bool, by string, err error) {
+// acquire takes the lease if it is free.
+func (l *lease) acquire(ctx context.Context) (taken bool, by string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	d := l.dialect
@@ -100,7 +101,7 @@ func (l *lease) take(ctx context.Context) (taken bool, by string, err error) {
 	if err != nil && !d.Kind(err).Again() {
 		return false, "", err
 	}
-	return l.take(ctx)
+	return l.acquire(ctx)
 }
 
 // hold looks whether the lease is still ours, and renews it. In a transaction nobody else can take it until that ends.
@@ -165,6 +166,7 @@ func (l *lease) Release(ctx context.Context) error {
 	l.released = true
 	l.stop()
 	<-l.stopped
+	l.scans.Wait()
 	l.lose()
 	_, err := l.dialect.exec(ctx, l.db, "UPDATE ", leaseTable, " SET valid_until = 0 WHERE id = ", arg{leaseRow}, " AND owner = ", arg{l.owner},
 		" AND fence = ", arg{l.fence})

@@ -24,7 +24,7 @@ func (s *Store) Entries(ctx context.Context) iter.Seq2[scheduler.Record, error] 
 				return nil
 			}, " ORDER BY id")
 			if err == nil {
-				all, err = s.readSchedules(ctx, s.db, schedules{}, nil)
+				all, err = s.readSchedules(ctx, s.db, schedules{}, "")
 			}
 			return err
 		})
@@ -50,7 +50,7 @@ func (s *Store) Entry(ctx context.Context, name string) (record scheduler.Record
 		if row == nil {
 			return scheduler.ErrNoEntry
 		}
-		all, err := s.readSchedules(ctx, s.db, schedules{}, &row.schedule)
+		all, err := s.readOwn(ctx, s.db, row)
 		if err == nil {
 			record, err = s.record(row, all)
 		}
@@ -125,12 +125,17 @@ func (s *Store) edit(ctx context.Context, what string, change func(ctx context.C
 		})
 	})
 	if err == nil {
-		select {
-		case s.change <- struct{}{}:
-		default:
-		}
+		s.wake()
 	}
 	return err
+}
+
+// wake tells the beat of this store that there is something new.
+func (s *Store) wake() {
+	select {
+	case s.change <- struct{}{}:
+	default:
+	}
 }
 
 // putStatic stores the entries of the configuration as Python's beat does when it starts: an entry that is there stays enabled or

@@ -104,6 +104,7 @@ func (l *lease) Mark(ctx context.Context, marks []scheduler.Mark) error {
 			continue
 		}
 		l.read.rows[x.after.name] = x.after
+		l.read.scan.moves(x.after.name)
 		x.mark.State = x.after.lastState(x.mark.Entry.Schedule)
 		l.read.table.Moved(x.mark)
 	}

@@ -21,33 +21,58 @@ const (
 type read struct {
 	stale     bool // what is known may be wrong
 	polled    time.Time
-	read      time.Time
+	read      time.Time // when all was read
 	marker    time.Time
+	horizon   string // up to where the changes are known, where the database tells; see dialect
 	table     *scheduler.Table
-	rows      map[string]*taskRow // of all that are enabled, by name
+	rows      map[string]*taskRow // of all that are enabled, by name; none is changed, another takes its place
+	names     map[int64]string    // of the same, by id
 	wrong     map[string]bool     // those that cannot be used, and were reported
 	schedules schedules
-	ends      time.Time // the first of the ends of the entries; zero: none has one
+	ends      time.Time // not after the first of the ends of the entries; zero: none has one
+	scan      *scan     // under way
 }
 
-// refresh reads the tables if they have changed, and disables what has had its end.
+// refresh reads the tables if they have changed, and disables what has had its end. What is changed by others while the beat leads is
+// read beside it.
 func (l *lease) refresh(ctx context.Context, now time.Time) error {
 	c := &l.read
-	if c.stale || now.Sub(c.polled).Abs() >= pollInterval {
+	switch {
+	case c.stale:
 		marker, err := l.marker(ctx, l.db, "")
 		if err != nil {
 			return err
 		}
-		if c.stale || !marker.Equal(c.marker) || now.Sub(c.read).Abs() >= rereadInterval {
-			if err := l.load(ctx); err != nil {
-				return err
-			}
-			c.stale, c.marker, c.read = false, marker, now
-			if err := l.disableSpent(ctx, now); err != nil {
-				return err
+		if err := l.load(ctx); err != nil {
+			return err
+		}
+		c.stale, c.marker, c.read, c.polled = false, marker, now, now
+		if err := l.disableSpent(ctx, now); err != nil {
+			return err
+		}
+	case c.scan != nil:
+		if err := l.finish(ctx, now); err != nil {
+			return err
+		}
+	case now.Sub(c.polled).Abs() >= pollInterval:
+		marker, err := l.marker(ctx, l.db, "")
+		if err != nil {
+			return err
+		}
+		if full := now.Sub(c.read).Abs() >= rereadInterval; full || !marker.Equal(c.marker) {
+			l.begin(marker, full)
+			if now.Sub(c.polled).Abs() >= 2*pollInterval { // nobody has looked for long: what is known is too old to go by
+				select {
+				case <-c.scan.ended:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+				err = l.finish(ctx, now)
 			}
 		}
-		c.polled = now
+		if c.polled = now; err != nil {
+			return err
+		}
 	}
 	if !c.ends.IsZero() && !now.Before(c.ends) {
 		return l.disableEnded(ctx, now)
@@ -65,15 +90,20 @@ func (s *Store) marker(ctx context.Context, r runner, lock string) (time.Time, e
 // load reads the enabled rows. An entry whose row says what it said is kept.
 func (l *lease) load(ctx context.Context) error {
 	c := &l.read
-	rows := make(map[string]*taskRow, len(c.rows))
-	err := l.readTasks(ctx, l.db, func(r *taskRow) error {
-		rows[r.name] = r
+	c.scan = nil // what it finds is known then
+	horizon, err := l.horizonNow(ctx, l.db)
+	if err != nil {
+		return err
+	}
+	rows, names := make(map[string]*taskRow, len(c.rows)), make(map[int64]string, len(c.rows))
+	err = l.readTasks(ctx, l.db, func(r *taskRow) error {
+		rows[r.name], names[r.id] = r, r.name
 		return nil
 	}, " WHERE enabled")
 	if err != nil {
 		return err
 	}
-	all, err := l.readSchedules(ctx, l.db, c.schedules, nil)
+	all, err := l.readSchedules(ctx, l.db, c.schedules, "")
 	if err != nil {
 		return err
 	}
@@ -90,7 +120,7 @@ func (l *lease) load(ctx context.Context) error {
 		l.set(r, c.rows[name], all)
 	}
 	c.ends = firstEnd(rows)
-	c.rows, c.schedules = rows, all
+	c.rows, c.names, c.schedules, c.horizon = rows, names, all, horizon
 	return nil
 }
 
@@ -189,6 +219,10 @@ func (l *lease) disable(ctx context.Context, now time.Time, which func(*taskRow)
 
 // forget takes out what is no longer enabled.
 func (l *lease) forget(name string) {
+	if r := l.read.rows[name]; r != nil {
+		delete(l.read.names, r.id)
+	}
+	l.read.scan.moves(name)
 	delete(l.read.rows, name)
 	delete(l.read.wrong, name)
 	l.read.table.Remove(name)

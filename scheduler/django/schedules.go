@@ -2,10 +2,10 @@ package django
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/gelery/gelery/scheduler"
@@ -40,41 +40,50 @@ var periods = []struct {
 	{"days", 24 * time.Hour}, {"hours", time.Hour}, {"minutes", time.Minute}, {"seconds", time.Second}, {"microseconds", time.Microsecond},
 }
 
-// readSchedules reads the rows of all four tables, or with ids those of one task. Of known rows that say what they said the
-// schedules are kept.
-func (s *Store) readSchedules(ctx context.Context, r runner, known schedules, ids *[noKind]sql.NullInt64) (schedules, error) {
-	var all schedules
-	for k, columns := range [noKind]string{
-		interval: "id, every, period", crontab: "id, minute, hour, day_of_week, day_of_month, month_of_year, timezone",
-		solar: "id, event, latitude, longitude", clocked: "id, clocked_time",
-	} {
-		k := kind(k)
-		all[k] = map[int64]scheduleRow{}
-		parts := []any{"SELECT ", columns, " FROM ", scheduleTables[k]}
-		if ids != nil {
-			if !ids[k].Valid {
-				continue
-			}
-			parts = append(parts, " WHERE id = ", arg{ids[k].Int64})
-		}
-		err := s.dialect.query(ctx, r, func(scan func(...any) error) error {
-			id, key, read, err := s.scanSchedule(k, scan)
-			if err != nil {
-				return fmt.Errorf("table %s: %w", scheduleTables[k], err)
-			}
-			row, ok := known[k][id]
-			if !ok || row.key != key {
-				row = scheduleRow{key: key}
-				row.schedule, row.err = read()
-			}
-			all[k][id] = row
-			return nil
-		}, parts...)
-		if err != nil {
+// readSchedules reads the rows of all four tables; where says which. Of known rows that say what they said the schedules are kept.
+func (s *Store) readSchedules(ctx context.Context, r runner, known schedules, where string) (all schedules, err error) {
+	for k := range all {
+		if all[k], err = s.readKind(ctx, r, kind(k), known[k], where); err != nil {
 			return all, err
 		}
 	}
 	return all, nil
+}
+
+// readOwn reads the schedule of a task.
+func (s *Store) readOwn(ctx context.Context, r runner, row *taskRow) (all schedules, err error) {
+	if k := row.kind(); k != noKind {
+		all[k], err = s.readKind(ctx, r, k, nil, " WHERE id = ", arg{row.schedule[k].Int64})
+	}
+	return all, err
+}
+
+// scheduleColumns are what is read of the tables.
+var scheduleColumns = [noKind]string{
+	interval: "id, every, period", crontab: "id, minute, hour, day_of_week, day_of_month, month_of_year, timezone",
+	solar: "id, event, latitude, longitude", clocked: "id, clocked_time",
+}
+
+func (s *Store) readKind(ctx context.Context, r runner, k kind, known map[int64]scheduleRow, where ...any) (map[int64]scheduleRow, error) {
+	all := make(map[int64]scheduleRow, len(known))
+	made := map[string]scheduleRow{} // many rows say the same
+	err := s.dialect.query(ctx, r, func(scan func(...any) error) error {
+		id, key, read, err := s.scanSchedule(k, scan)
+		if err != nil {
+			return fmt.Errorf("table %s: %w", scheduleTables[k], err)
+		}
+		row, ok := known[id]
+		if !ok || row.key != key {
+			if row, ok = made[key]; !ok {
+				row = scheduleRow{key: key}
+				row.schedule, row.err = read()
+				made[key] = row
+			}
+		}
+		all[id] = row
+		return nil
+	}, slices.Concat([]any{"SELECT ", scheduleColumns[k], " FROM ", scheduleTables[k]}, where)...)
+	return all, err
 }
 
 var scheduleTables = [noKind]string{intervalTable, crontabTable, solarTable, clockedTable}

@@ -17,6 +17,9 @@ import (
 var taskColumns = []string{"id", "name", "task", "args", "kwargs", "headers", "queue", "exchange", "routing_key", "priority", "expire_seconds",
 	"one_off", "enabled", "interval_id", "crontab_id", "solar_id", "clocked_id", "expires", "start_time", "last_run_at", "total_run_count", "date_changed"}
 
+// firstTime is the first of taskColumns that are moments.
+const firstTime = 17
+
 // taskRow is a row of PeriodicTask.
 type taskRow struct {
 	id int64
@@ -68,9 +71,9 @@ func (d dialect) scanTask(scan func(into ...any) error) (*taskRow, error) {
 	r.headers = headers.String
 	r.expires, r.start, r.lastRunAt = d.readTime(expires), d.readTime(start), d.readTime(last)
 	r.changed = d.readStamp(changed)
-	for name, c := range map[string]column{"expires": expires, "start_time": start, "last_run_at": last, "date_changed": changed} {
+	for i, c := range [...]*column{&expires, &start, &last, &changed} {
 		if c.wrong != "" {
-			r.wrong = name + " " + c.wrong
+			r.wrong = [...]string{"expires", "start_time", "last_run_at", "date_changed"}[i] + " " + c.wrong
 		}
 	}
 	return &r, err
@@ -82,6 +85,9 @@ func (s *Store) readTasks(ctx context.Context, r runner, found func(*taskRow) er
 	for i, c := range taskColumns {
 		if i > 0 {
 			parts = append(parts, ", ")
+		}
+		if i >= firstTime && c != "total_run_count" {
+			parts = append(parts, s.dialect.raw)
 		}
 		parts = append(parts, c)
 	}
@@ -159,7 +165,7 @@ func (r *taskRow) lastState(schedule scheduler.Schedule) scheduler.State {
 // signature makes what the row sends, or says which field is wrong. To what would not expire by itself the end of the row is its
 // end, as in Python.
 func (r *taskRow) signature(keepExpired bool) (sig task.Signature, field string, err error) {
-	wire := protocol.Signature{Task: r.task, Args: []any{}, Kwargs: map[string]any{}, Options: map[string]any{}}
+	wire := protocol.Signature{Task: r.task, Args: []any{}, Kwargs: map[string]any{}}
 	if r.task == "" {
 		return sig, "task", errors.New("it is empty")
 	}
@@ -169,34 +175,53 @@ func (r *taskRow) signature(keepExpired bool) (sig task.Signature, field string,
 	if wire.Kwargs, err = document(r.kwargs, wire.Kwargs); err != nil {
 		return sig, "kwargs", err
 	}
-	headers, err := document(r.headers, map[string]any{})
+	headers, err := document(r.headers, map[string]any(nil))
 	if err != nil {
 		return sig, "headers", err
 	}
-	if len(headers) > 0 {
-		wire.Options["headers"] = headers
+	wire.Options = r.options(headers, keepExpired)
+	if sig = task.SignatureOf(wire); len(wire.Options) == 0 {
+		return sig, "", nil
 	}
-	for name, text := range map[string]sql.NullString{"queue": r.queue, "exchange": r.exchange, "routing_key": r.routingKey} {
-		if text.String != "" {
-			wire.Options[name] = text.String
+	return sig, "options", sig.CheckOptions()
+}
+
+// options are those of what the row sends; nil: none.
+func (r *taskRow) options(headers map[string]any, keepExpired bool) (options map[string]any) {
+	set := func(name string, v any) {
+		if options == nil {
+			options = map[string]any{}
 		}
+		options[name] = v
+	}
+	if len(headers) > 0 {
+		set("headers", headers)
+	}
+	if r.queue.String != "" {
+		set("queue", r.queue.String)
+	}
+	if r.exchange.String != "" {
+		set("exchange", r.exchange.String)
+	}
+	if r.routingKey.String != "" {
+		set("routing_key", r.routingKey.String)
 	}
 	if r.priority.Valid {
-		wire.Options["priority"] = r.priority.Int64
+		set("priority", r.priority.Int64)
 	}
 	switch {
 	case !r.expires.IsZero() && keepExpired:
-		wire.Options["expires"] = protocol.FormatTime(r.expires)
+		set("expires", protocol.FormatTime(r.expires))
 	case r.expires.IsZero() && r.expireSeconds.Int64 > 0: // 0 is none, as in Python
-		wire.Options["expires"] = r.expireSeconds.Int64
+		set("expires", r.expireSeconds.Int64)
 	}
-	sig = task.SignatureOf(wire)
-	return sig, "options", sig.CheckOptions()
+	return options
 }
 
 // document reads JSON text; an empty one is the fallback.
 func document[T any](text string, fallback T) (T, error) {
-	if text == "" {
+	_, list := any(fallback).([]any)
+	if text == "" || list && text == "[]" || !list && text == "{}" {
 		return fallback, nil
 	}
 	v, err := serialization.DecodeJSON([]byte(text))

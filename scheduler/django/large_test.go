@@ -1,0 +1,49 @@
+package django
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gelery/gelery/internal/testservice"
+)
+
+// fill writes many rows of a schedule that is never due.
+func fill(b *testing.B, s *Store, entries int) {
+	b.Helper()
+	put(b, s, "first", `{task: a, schedule: "0 0 29 2 *", timezone: Europe/Berlin}`)
+	id := find(b, s, "first").schedule[crontab].Int64
+	for first := 0; first < entries; first += 500 {
+		var rows strings.Builder
+		for i := range 500 {
+			fmt.Fprintf(&rows, ", ('entry-%d', 'tasks.add', '[%d]', '{}', '{}', '', TRUE, FALSE, 1, %d, '2026-01-01 00:00:00.123456+00:00', '2026-01-01 00:00:00.123456+00:00')", first+i, i, id)
+		}
+		execute(b, s, "INSERT INTO ", taskTable, " (name, task, args, kwargs, headers, description, enabled, one_off, total_run_count, crontab_id, last_run_at, date_changed) VALUES ",
+			rows.String()[2:])
+	}
+}
+
+// BenchmarkHundredThousand measures a schedule of a hundred thousand rows: how long a beat takes until it knows what is due, and what it
+// takes to see what somebody has changed.
+func BenchmarkHundredThousand(b *testing.B) {
+	const entries = 100_000
+	for name, url := range map[string]func() string{
+		"SQLite":     func() string { return newSQLite(b) },
+		"PostgreSQL": func() string { return newTables(b, testservice.StartPostgreSQL(b).NewDatabase(b)) },
+	} {
+		b.Run(name, func(b *testing.B) {
+			url := url()
+			fill(b, opened(b, Config{URL: url}), entries)
+			for b.Loop() {
+				l := lead(b, opened(b, Config{URL: url}))
+				if _, _, err := l.Due(b.Context(), time.Now(), 1); err != nil {
+					b.Fatal(err)
+				}
+				if err := l.Release(b.Context()); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

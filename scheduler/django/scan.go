@@ -1,0 +1,251 @@
+package django
+
+import (
+	"context"
+	"database/sql"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// scan looks for what others have changed, beside the loop, which goes on with what it knows. Django's marker tells that there was a
+// change, and not which: date_changed does not move with every change (queryset.update leaves it), and goes by the clocks of many machines.
+// So all rows are compared, some at a time, unless the database itself tells which rows are new.
+type scan struct {
+	marker time.Time // before it began
+	since  string    // "": all is read
+	moved  map[string]bool
+	found  found
+	ended  chan struct{} // closed when found is set
+}
+
+// found is what a scan tells.
+type found struct {
+	err       error
+	rows      []*taskRow // new or otherwise than they were; disabled ones too
+	gone      []string   // names of rows that are not there any more, or disabled
+	enabled   int        // how many rows are enabled; -1: this is not known
+	horizon   string
+	schedules schedules
+	changed   [noKind]map[int64]bool // schedules that say something else
+}
+
+// moves notes that this beat itself has changed a row: what the scan finds of it is older.
+func (s *scan) moves(name string) {
+	if s != nil {
+		s.moved[name] = true
+	}
+}
+
+// begin begins a scan. It ends by itself, or with the lease.
+func (l *lease) begin(marker time.Time, full bool) {
+	c := &l.read
+	s := &scan{marker: marker, moved: map[string]bool{}, ended: make(chan struct{})}
+	known, schedules := map[string]*taskRow(nil), c.schedules
+	if s.since = c.horizon; full || s.since == "" {
+		s.since, known = "", maps.Clone(c.rows)
+	}
+	c.scan = s
+	l.scans.Go(func() {
+		ctx, cancel := context.WithTimeout(l.running, readTimeout)
+		defer cancel()
+		if s.since != "" {
+			s.found = l.readNew(ctx, s.since, schedules)
+		} else {
+			s.found = l.compare(ctx, known, schedules)
+		}
+		close(s.ended)
+		l.wake()
+	})
+}
+
+// finish takes over what a scan has found, if it has ended.
+func (l *lease) finish(ctx context.Context, now time.Time) error {
+	c := &l.read
+	s := c.scan
+	select {
+	case <-s.ended:
+	default:
+		return nil
+	}
+	c.scan = nil
+	f := s.found
+	if f.err != nil {
+		c.stale = true
+		return f.err
+	}
+	for _, name := range f.gone {
+		if !s.moved[name] {
+			l.forget(name)
+		}
+	}
+	spent := false
+	for _, r := range f.rows {
+		spent = l.take(r, s.moved[r.name], f.schedules) || spent
+	}
+	l.reschedule(f)
+	c.schedules = f.schedules
+	if c.marker = s.marker; s.since == "" {
+		c.read = now
+	}
+	if c.horizon = f.horizon; f.enabled >= 0 && f.enabled != len(c.rows) { // some were deleted
+		if err := l.forgetDeleted(ctx); err != nil {
+			return err
+		}
+	}
+	if spent {
+		return l.disableSpent(ctx, now)
+	}
+	return nil
+}
+
+// take takes over a row as it was found, and tells whether it has run for the last time. What this beat has marked since, it knows better.
+func (l *lease) take(r *taskRow, moved bool, all schedules) (spent bool) {
+	c := &l.read
+	before := c.rows[r.name]
+	if moved {
+		if before == nil {
+			return false
+		}
+		r.state, r.ran = before.state, before.ran
+	}
+	if old, known := c.names[r.id]; known && old != r.name {
+		l.forget(old)
+	}
+	if !r.enabled {
+		if before != nil && before.id == r.id {
+			l.forget(r.name)
+		}
+		return false
+	}
+	l.set(r, before, all)
+	c.rows[r.name], c.names[r.id] = r, r.name
+	if e := r.expires; !e.IsZero() && (c.ends.IsZero() || e.Before(c.ends)) {
+		c.ends = e
+	}
+	return r.spent()
+}
+
+// reschedule moves the entries whose schedules say something else.
+func (l *lease) reschedule(f found) {
+	if !slices.ContainsFunc(f.changed[:], func(ids map[int64]bool) bool { return len(ids) > 0 }) {
+		return
+	}
+	for _, r := range l.read.rows {
+		if k := r.kind(); k != noKind && f.changed[k][r.schedule[k].Int64] {
+			l.set(r, r, f.schedules)
+		}
+	}
+}
+
+// forgetDeleted takes out the rows that are not there any more.
+func (l *lease) forgetDeleted(ctx context.Context) error {
+	there := make(map[int64]bool, len(l.read.rows))
+	err := l.dialect.query(ctx, l.db, func(scan func(...any) error) error {
+		var id int64
+		err := scan(&id)
+		there[id] = true
+		return err
+	}, "SELECT id FROM ", taskTable, " WHERE enabled")
+	if err != nil {
+		return err
+	}
+	for name, r := range l.read.rows {
+		if !there[r.id] {
+			l.forget(name)
+		}
+	}
+	return nil
+}
+
+// readNew reads the rows that were written since some time, as one state of the database.
+func (l *lease) readNew(ctx context.Context, since string, known schedules) (f found) {
+	tx, err := l.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
+	if err != nil {
+		return found{err: err}
+	}
+	defer func() { _ = tx.Rollback() }() // it has changed nothing
+	if f.horizon, f.err = l.horizonNow(ctx, tx); f.err != nil {
+		return f
+	}
+	where := " WHERE " + l.dialect.since(since)
+	f.err = l.readTasks(ctx, tx, func(r *taskRow) error {
+		f.rows = append(f.rows, r)
+		return nil
+	}, where)
+	if f.err == nil {
+		f.err = l.dialect.query(ctx, tx, func(scan func(...any) error) error { return scan(&f.enabled) }, "SELECT COUNT(*) FROM ", taskTable, " WHERE enabled")
+	}
+	if f.err == nil {
+		f.schedules, f.err = l.readSchedules(ctx, tx, known, where)
+		f.note(known)
+	}
+	for k, rows := range known {
+		if len(f.schedules[k]) == 0 {
+			f.schedules[k] = rows
+			continue
+		}
+		merged := maps.Clone(rows)
+		maps.Copy(merged, f.schedules[k])
+		f.schedules[k] = merged
+	}
+	return f
+}
+
+// note finds which of the schedules say something else than they did.
+func (f *found) note(known schedules) {
+	for k, rows := range f.schedules {
+		f.changed[k] = map[int64]bool{}
+		for id, row := range rows {
+			if before, ok := known[k][id]; !ok || before.key != row.key {
+				f.changed[k][id] = true
+			}
+		}
+	}
+}
+
+// page is how many rows a scan reads at once: SQLite lets nobody write meanwhile.
+const page = 1000
+
+// compare reads all rows, and tells which are not as they are known.
+func (l *lease) compare(ctx context.Context, known map[string]*taskRow, before schedules) (f found) {
+	f.enabled = -1
+	if f.horizon, f.err = l.horizonNow(ctx, l.db); f.err != nil {
+		return f
+	}
+	seen := make(map[int64]bool, len(known))
+	var after []any
+	for n, last := page, int64(0); n == page; after = []any{" AND id > ", arg{last}} {
+		n = 0
+		f.err = l.readTasks(ctx, l.db, func(r *taskRow) error {
+			n, last = n+1, r.id
+			seen[r.id] = true
+			if k := known[r.name]; k == nil || k.definition != r.definition || k.state != r.state {
+				f.rows = append(f.rows, r)
+			}
+			return nil
+		}, slices.Concat([]any{" WHERE enabled"}, after, []any{" ORDER BY id LIMIT ", strconv.Itoa(page)})...)
+		if f.err != nil {
+			return f
+		}
+	}
+	for name, r := range known {
+		if !seen[r.id] {
+			f.gone = append(f.gone, name)
+		}
+	}
+	if f.schedules, f.err = l.readSchedules(ctx, l.db, before, ""); f.err == nil {
+		f.note(before)
+	}
+	return f
+}
+
+// horizonNow is up to where all changes are seen now; "" where the database does not tell.
+func (s *Store) horizonNow(ctx context.Context, r runner) (horizon string, err error) {
+	if s.dialect.horizon == "" {
+		return "", nil
+	}
+	err = s.dialect.query(ctx, r, func(scan func(...any) error) error { return scan(&horizon) }, "SELECT ", s.dialect.horizon)
+	return horizon, err
+}
