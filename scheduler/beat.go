@@ -177,9 +177,9 @@ func (b *Beat) lead(ctx context.Context, lease Lease) error {
 		if errors.Is(err, ErrNotLeading) {
 			return err
 		}
-		begun = err == nil // else nobody knows whether what was marked is marked
+		begun = err == nil || errors.Is(err, errUnmarked) // else nobody knows whether what was marked is marked
 		switch {
-		case begun:
+		case err == nil:
 			tries, skew = 0, Skew
 			b.stats.expects(next)
 			b.sleep(ctx, lease, next)
@@ -214,6 +214,9 @@ func (b *Beat) begin(ctx context.Context, lease Lease, unsent *retrier, skew tim
 	return nil
 }
 
+// errUnmarked is ErrChanged of a Mark, which has noted nothing.
+var errUnmarked = fmt.Errorf("mark: %w", ErrChanged)
+
 // tick deals with one batch of what is due, and returns when to look again.
 func (b *Beat) tick(ctx context.Context, lease Lease, unsent *retrier) (time.Time, error) {
 	now := b.now()
@@ -236,7 +239,9 @@ func (b *Beat) tick(ctx context.Context, lease Lease, unsent *retrier) (time.Tim
 		marks = append(marks, m)
 		runs = append(runs, m.Runs...)
 	}
-	if err := lease.Mark(ctx, marks); err != nil {
+	if err := lease.Mark(ctx, marks); errors.Is(err, ErrChanged) {
+		return next, errUnmarked
+	} else if err != nil {
 		return next, err
 	}
 	for _, m := range marks {

@@ -91,6 +91,9 @@ func (l *lease) Mark(ctx context.Context, marks []scheduler.Mark) error {
 		before, after, err = l.touch(ctx, tx, now)
 		return err
 	})
+	if changed := new(changedRows); errors.As(err, &changed) {
+		return l.reread(ctx, changed.ids)
+	}
 	if err != nil {
 		l.read.stale = true
 		return err
@@ -142,7 +145,7 @@ func (l *lease) move(ctx context.Context, tx *sql.Tx, rows []movedRow, now time.
 		at[ids[i]] = x
 	}
 	where := slices.Concat([]any{" WHERE id IN ("}, list(ids), []any{")"})
-	same := 0
+	other := changedRows{ids: slices.Clone(ids)}
 	err := d.query(ctx, tx, func(scan func(...any) error) error {
 		var id, count int64
 		var enabled bool
@@ -151,15 +154,15 @@ func (l *lease) move(ctx context.Context, tx *sql.Tx, rows []movedRow, now time.
 			return err
 		}
 		if b := at[id].before; enabled && (state{d.readTime(last), count, d.readStamp(changed)}) == b.state {
-			same++
+			other.ids = slices.DeleteFunc(other.ids, func(i int64) bool { return i == id })
 		}
 		return nil
 	}, slices.Concat([]any{"SELECT id, enabled, total_run_count, last_run_at, date_changed FROM ", taskTable}, where, []any{d.lock})...)
 	if err != nil {
 		return err
 	}
-	if same < len(rows) {
-		return scheduler.ErrChanged
+	if len(other.ids) > 0 {
+		return &other
 	}
 	last, count, enabled := []any{" SET last_run_at = CASE id"}, []any{" END, total_run_count = CASE id"}, []any{" END, enabled = CASE id"}
 	for _, x := range rows {
@@ -170,6 +173,45 @@ func (l *lease) move(ctx context.Context, tx *sql.Tx, rows []movedRow, now time.
 	}
 	_, err = d.exec(ctx, tx, slices.Concat([]any{"UPDATE ", taskTable}, last, count, enabled, []any{" END, date_changed = ", d.stamp(now)}, where)...)
 	return err
+}
+
+// changedRows are rows that are not as they were read.
+type changedRows struct{ ids []int64 }
+
+func (*changedRows) Error() string { return scheduler.ErrChanged.Error() }
+
+// reread takes over rows that are not as they were read, and returns ErrChanged.
+func (l *lease) reread(ctx context.Context, ids []int64) error {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	c := &l.read
+	there := map[int64]bool{}
+	for _, id := range ids {
+		c.scan.rereads(c.names[id])
+	}
+	err := l.readTasks(ctx, l.db, func(r *taskRow) error {
+		there[r.id] = true
+		if k := r.kind(); k != noKind {
+			if _, known := c.schedules[k][r.schedule[k].Int64]; !known {
+				return errors.New("its schedule is new")
+			}
+		}
+		c.scan.rereads(r.name)
+		if l.take(r, false, c.schedules) {
+			return errors.New("it has run for the last time")
+		}
+		return nil
+	}, slices.Concat([]any{" WHERE id IN ("}, list(ids), []any{")"})...)
+	if err != nil { // then all is read
+		c.stale = true
+		return scheduler.ErrChanged
+	}
+	for _, id := range ids {
+		if name, known := c.names[id]; known && !there[id] {
+			l.forget(name)
+		}
+	}
+	return scheduler.ErrChanged
 }
 
 // addPending notes the runs that are about to be sent. One that is there already is the same.

@@ -59,15 +59,14 @@ func (l *lease) refresh(ctx context.Context, now time.Time) error {
 		if err != nil {
 			return err
 		}
-		if full := now.Sub(c.read).Abs() >= rereadInterval; full || !marker.Equal(c.marker) {
-			l.begin(marker, full)
+		kind := scanNew
+		if now.Sub(c.read).Abs() >= rereadInterval {
+			kind = scanAll
+		}
+		if kind == scanAll || !marker.Equal(c.marker) {
+			l.begin(kind, marker)
 			if now.Sub(c.polled).Abs() >= 2*pollInterval { // nobody has looked for long: what is known is too old to go by
-				select {
-				case <-c.scan.ended:
-				case <-ctx.Done():
-					return ctx.Err()
-				}
-				err = l.finish(ctx, now)
+				err = l.await(ctx, now)
 			}
 		}
 		if c.polled = now; err != nil {

@@ -13,19 +13,31 @@ import (
 // change, and not which: date_changed does not move with every change (queryset.update leaves it), and goes by the clocks of many machines.
 // So all rows are compared, some at a time, unless the database itself tells which rows are new.
 type scan struct {
-	marker time.Time // before it began
-	since  string    // "": all is read
-	moved  map[string]bool
+	kind   scanKind
+	marker time.Time       // before it began
+	since  string          // of scanNew
+	moved  map[string]bool // by name: what this beat has marked since
+	reread map[string]bool // what it has read since
 	found  found
 	ended  chan struct{} // closed when found is set
 }
 
+// scanKind is what a scan reads.
+type scanKind int
+
+const (
+	scanNew scanKind = iota // the rows that were written since some time
+	scanAll                 // all rows
+	scanIDs                 // which rows there are
+)
+
 // found is what a scan tells.
 type found struct {
 	err       error
-	rows      []*taskRow // new or otherwise than they were; disabled ones too
-	gone      []string   // names of rows that are not there any more, or disabled
-	enabled   int        // how many rows are enabled; -1: this is not known
+	rows      []*taskRow     // new or otherwise than they were; disabled ones too
+	gone      []string       // names of rows that are not there any more, or disabled
+	ids       map[int64]bool // of scanIDs
+	enabled   int            // of scanNew: how many rows are enabled
 	horizon   string
 	schedules schedules
 	changed   [noKind]map[int64]bool // schedules that say something else
@@ -38,22 +50,35 @@ func (s *scan) moves(name string) {
 	}
 }
 
+// rereads notes that this beat has read a row.
+func (s *scan) rereads(name string) {
+	if s != nil {
+		s.reread[name] = true
+	}
+}
+
 // begin begins a scan. It ends by itself, or with the lease.
-func (l *lease) begin(marker time.Time, full bool) {
+func (l *lease) begin(kind scanKind, marker time.Time) {
 	c := &l.read
-	s := &scan{marker: marker, moved: map[string]bool{}, ended: make(chan struct{})}
+	s := &scan{kind: kind, marker: marker, since: c.horizon, moved: map[string]bool{}, reread: map[string]bool{}, ended: make(chan struct{})}
+	if kind == scanNew && s.since == "" {
+		s.kind = scanAll
+	}
 	known, schedules := map[string]*taskRow(nil), c.schedules
-	if s.since = c.horizon; full || s.since == "" {
-		s.since, known = "", maps.Clone(c.rows)
+	if s.kind == scanAll {
+		known = maps.Clone(c.rows)
 	}
 	c.scan = s
 	l.scans.Go(func() {
 		ctx, cancel := context.WithTimeout(l.running, readTimeout)
 		defer cancel()
-		if s.since != "" {
+		switch s.kind {
+		case scanNew:
 			s.found = l.readNew(ctx, s.since, schedules)
-		} else {
+		case scanAll:
 			s.found = l.compare(ctx, known, schedules)
+		case scanIDs:
+			s.found = l.readIDs(ctx)
 		}
 		close(s.ended)
 		l.wake()
@@ -75,27 +100,55 @@ func (l *lease) finish(ctx context.Context, now time.Time) error {
 		c.stale = true
 		return f.err
 	}
+	if s.kind == scanIDs {
+		for name, r := range c.rows {
+			if !f.ids[r.id] && !s.reread[name] {
+				l.forget(name)
+			}
+		}
+		return nil
+	}
 	for _, name := range f.gone {
-		if !s.moved[name] {
+		if !s.moved[name] && !s.reread[name] {
 			l.forget(name)
 		}
 	}
-	spent := false
+	spent, skipped := false, false
 	for _, r := range f.rows {
+		if s.reread[r.name] || s.moved[r.name] && c.rows[r.name] == nil {
+			skipped = true // what is known is newer, or it is changed again
+			continue
+		}
 		spent = l.take(r, s.moved[r.name], f.schedules) || spent
 	}
 	l.reschedule(f)
-	c.schedules = f.schedules
-	if c.marker = s.marker; s.since == "" {
+	c.schedules, c.marker = f.schedules, s.marker
+	if s.kind == scanAll {
 		c.read = now
 	}
-	if c.horizon = f.horizon; f.enabled >= 0 && f.enabled != len(c.rows) { // some were deleted
-		if err := l.forgetDeleted(ctx); err != nil {
-			return err
-		}
+	if !skipped {
+		c.horizon = f.horizon
+	}
+	if s.kind == scanNew && f.enabled != len(c.rows) { // some were deleted, which leaves no trace
+		l.begin(scanIDs, s.marker)
 	}
 	if spent {
 		return l.disableSpent(ctx, now)
+	}
+	return nil
+}
+
+// await waits for what is read, and takes it over.
+func (l *lease) await(ctx context.Context, now time.Time) error {
+	for s := l.read.scan; s != nil; s = l.read.scan {
+		select {
+		case <-s.ended:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if err := l.finish(ctx, now); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -104,10 +157,7 @@ func (l *lease) finish(ctx context.Context, now time.Time) error {
 func (l *lease) take(r *taskRow, moved bool, all schedules) (spent bool) {
 	c := &l.read
 	before := c.rows[r.name]
-	if moved {
-		if before == nil {
-			return false
-		}
+	if moved && before != nil {
 		r.state, r.ran = before.state, before.ran
 	}
 	if old, known := c.names[r.id]; known && old != r.name {
@@ -139,24 +189,16 @@ func (l *lease) reschedule(f found) {
 	}
 }
 
-// forgetDeleted takes out the rows that are not there any more.
-func (l *lease) forgetDeleted(ctx context.Context) error {
-	there := make(map[int64]bool, len(l.read.rows))
-	err := l.dialect.query(ctx, l.db, func(scan func(...any) error) error {
+// readIDs reads which rows there are.
+func (l *lease) readIDs(ctx context.Context) found {
+	f := found{ids: map[int64]bool{}}
+	f.err = l.dialect.query(ctx, l.db, func(scan func(...any) error) error {
 		var id int64
 		err := scan(&id)
-		there[id] = true
+		f.ids[id] = true
 		return err
 	}, "SELECT id FROM ", taskTable, " WHERE enabled")
-	if err != nil {
-		return err
-	}
-	for name, r := range l.read.rows {
-		if !there[r.id] {
-			l.forget(name)
-		}
-	}
-	return nil
+	return f
 }
 
 // readNew reads the rows that were written since some time, as one state of the database.
@@ -210,7 +252,6 @@ const page = 1000
 
 // compare reads all rows, and tells which are not as they are known.
 func (l *lease) compare(ctx context.Context, known map[string]*taskRow, before schedules) (f found) {
-	f.enabled = -1
 	if f.horizon, f.err = l.horizonNow(ctx, l.db); f.err != nil {
 		return f
 	}
