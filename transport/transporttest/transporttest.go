@@ -14,7 +14,7 @@ import (
 )
 
 // patience bounds every wait of the suite; nothing in it takes long unless it fails.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // Harness is one broker under test.
 type Harness struct {
