@@ -22,10 +22,12 @@ type Policy struct {
 
 // Do calls f until it succeeds, fails for good, or ctx is done. Each try has at most 10 s; between them it backs off.
 // What says what is being done, for the log and the error ("store results"): the first failure is logged, then one in
-// 10 s, then the recovery. When ctx ends the tries, the error is both the context's and the last one of f.
+// 10 s, then the recovery. When ctx ends the tries, the error is both the context's and the last one of f. A try
+// that the end of ctx has cut short tells nothing: then it is that of the try before.
 func (p Policy) Do(ctx context.Context, log *slog.Logger, what string, f func(ctx context.Context) error) error {
 	var b Backoff
 	var logged time.Time
+	var last error
 	for try := 1; ; try++ {
 		err := attempt(ctx, f)
 		if err == nil {
@@ -35,8 +37,12 @@ func (p Policy) Do(ctx context.Context, log *slog.Logger, what string, f func(ct
 			return nil
 		}
 		if ctx.Err() != nil {
+			if last != nil && (errors.Is(err, ctx.Err()) || errors.Is(err, context.Cause(ctx))) {
+				err = last
+			}
 			return giveUp(ctx, what, err)
 		}
+		last = err
 		if !p.Again(err) {
 			return fmt.Errorf("%s: %w", what, err)
 		}
