@@ -90,7 +90,7 @@ func (w *side) fate(t *testing.T, id string) string {
 // says waits for a line.
 func (w *side) says(t *testing.T, expr string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience/4)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if _, err := w.Output.waitFor(ctx, regexp.MustCompile(expr)); err != nil {
 		t.Errorf("queue %s: no line like %q: %v", w.queue, expr, err)

@@ -279,7 +279,7 @@ func (o outcome) run(t *testing.T, client *task.Client, queue string, log *Outpu
 		add(m)
 	}
 	if o.log != "" && log != nil {
-		ctx, cancel := context.WithTimeout(t.Context(), patience/4)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		if _, err := log.waitFor(ctx, regexp.MustCompile(`Task outcome\.`+name+`\[`+r.ID()+`\] `+o.log)); err != nil {
 			t.Errorf("queue %s: no line like %q: %v", queue, o.log, err)
