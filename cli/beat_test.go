@@ -46,7 +46,8 @@ func TestBeat(t *testing.T) {
 	if status, body := fetch(t, addr, "/readyz"); status != http.StatusOK {
 		t.Errorf("/readyz: %d %s", status, body)
 	}
-	if _, body := fetch(t, addr, "/metrics"); !strings.Contains(body, "\ngelery_beat_leading 1.0\n") || strings.Contains(body, "\ngelery_beat_sent_total 0.0\n") {
+	if _, body := fetch(t, addr, "/metrics"); !strings.Contains(body, "\ngelery_beat_leading 1.0\n") || strings.Contains(body, "\ngelery_beat_sent_total 0.0\n") ||
+		!strings.Contains(body, "\ngelery_beat_entries{store=\"local\",enabled=\"true\"} 1.0\n") {
 		t.Errorf("/metrics:\n%s", body)
 	}
 	if err := os.WriteFile(taken, []byte(strconv.Itoa(os.Getppid())), 0o600); err != nil {

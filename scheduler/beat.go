@@ -160,6 +160,7 @@ func (b *Beat) lead(ctx context.Context, lease Lease) error {
 
 	clock := newWallClock(b.now)
 	defer b.stats.expects(time.Time{})
+	defer b.uncount()
 	begun, skew := false, Skew
 	for tries := 0; ctx.Err() == nil; {
 		var next time.Time
@@ -222,6 +223,9 @@ func (b *Beat) tick(ctx context.Context, lease Lease, unsent *retrier) (time.Tim
 	now := b.now()
 	due, next, err := lease.Due(ctx, now, batch)
 	b.stats.looked.Store(now.UnixNano())
+	if err == nil {
+		b.count(ctx, lease, now)
+	}
 	if err != nil || len(due) == 0 {
 		return next, err
 	}

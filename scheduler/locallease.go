@@ -48,6 +48,14 @@ func (l *localLease) Due(_ context.Context, now time.Time, limit int) ([]Record,
 	return due, next, nil
 }
 
+// Counts are [Counter]'s.
+func (l *localLease) Counts(context.Context) (Counts, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	paused := l.table.Paused()
+	return Counts{Store: "local", Enabled: l.table.Len() - paused, Paused: paused}, nil
+}
+
 // Mark is [Lease]'s.
 func (l *localLease) Mark(_ context.Context, marks []Mark) error {
 	l.mu.Lock()

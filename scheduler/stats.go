@@ -16,7 +16,9 @@ var latenessBounds = []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10,
 type stats struct {
 	running      atomic.Bool
 	leading      atomic.Bool
-	looked       atomic.Int64 // unix nanoseconds of the last answer of the store
+	counts       atomic.Pointer[Counts] // nil: not known
+	counted      time.Time              // when they were asked for; the loop's own
+	looked       atomic.Int64           // unix nanoseconds of the last answer of the store
 	runs, failed atomic.Int64
 	skipped      atomic.Int64
 	next         atomic.Int64 // unix nanoseconds of what is due next; 0: nothing
@@ -47,6 +49,7 @@ func (s *stats) expects(next time.Time) {
 // Stats are what a beat tells of itself.
 type Stats struct {
 	Leading      bool
+	Entries      *Counts       // for a beat that leads; nil: not known
 	Looked       time.Time     // when the store was asked last; zero: never
 	Sent         int64         // runs the broker has
 	Failed       int64         // runs that could not be made or sent, and were left out
@@ -61,6 +64,7 @@ type Stats struct {
 func (b *Beat) Stats() Stats {
 	s := Stats{Leading: b.stats.leading.Load(), Sent: b.stats.runs.Load(), Failed: b.stats.failed.Load(), StoreErrors: b.stats.storeErrors.Load(),
 		BrokerErrors: b.stats.brokerErrors.Load(), Lateness: time.Duration(b.stats.lateness.Load())}
+	s.Entries = b.stats.counts.Load()
 	s.Skipped = b.stats.skipped.Load()
 	if n := b.stats.next.Load(); n != 0 {
 		s.Next = time.Unix(0, n)
@@ -100,6 +104,9 @@ func (b *Beat) Metrics() []byte {
 	} {
 		t.Family(m.name, m.kind, m.help)
 		t.Sample(m.value)
+	}
+	if s.Entries != nil {
+		s.Entries.write(&t)
 	}
 	counts := make([]uint64, len(b.stats.late))
 	for i := range counts {

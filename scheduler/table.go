@@ -8,8 +8,9 @@ import (
 
 // Table keeps entries in memory, in the order in which they are due. It is for stores; one goroutine at a time may use it.
 type Table struct {
-	rows map[string]*row
-	due  dueHeap
+	rows   map[string]*row
+	due    dueHeap
+	paused int // how many of the rows are
 }
 
 type row struct {
@@ -23,6 +24,9 @@ func NewTable() *Table { return &Table{rows: map[string]*row{}} }
 
 // Len is how many entries there are.
 func (t *Table) Len() int { return len(t.rows) }
+
+// Paused is how many of them are paused.
+func (t *Table) Paused() int { return t.paused }
 
 // Get is the entry of a name.
 func (t *Table) Get(name string) (Record, bool) {
@@ -57,8 +61,12 @@ func (t *Table) set(r Record, due time.Time) {
 	if x == nil {
 		x = &row{at: -1}
 		t.rows[r.Entry.Name] = x
+	} else if x.record.Entry.Paused {
+		t.paused--
 	}
-	x.record, x.due = r, due
+	if x.record, x.due = r, due; r.Entry.Paused {
+		t.paused++
+	}
 	switch {
 	case due.IsZero() && x.at >= 0:
 		heap.Remove(&t.due, x.at)
@@ -78,6 +86,9 @@ func (t *Table) Remove(name string) {
 	if x := t.rows[name]; x != nil {
 		if x.at >= 0 {
 			heap.Remove(&t.due, x.at)
+		}
+		if x.record.Entry.Paused {
+			t.paused--
 		}
 		delete(t.rows, name)
 	}

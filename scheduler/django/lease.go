@@ -42,6 +42,7 @@ type lease struct {
 	stopped  chan struct{}
 	mu       sync.Mutex // held by the beat's methods, which come one after the other anyway
 	read     read
+	sent     []scheduler.Run // what is done with and still in the table of pending runs
 	released bool
 }
 
@@ -168,6 +169,9 @@ func (l *lease) Release(ctx context.Context) error {
 	<-l.stopped
 	l.scans.Wait()
 	l.lose()
+	if err := l.flush(ctx, nil); err != nil {
+		l.log.Warn("beat: what was sent could not be noted; it is sent again, under the same ids", "runs", len(l.sent), "error", err)
+	}
 	_, err := l.dialect.exec(ctx, l.db, "UPDATE ", leaseTable, " SET valid_until = 0 WHERE id = ", arg{leaseRow}, " AND owner = ", arg{l.owner},
 		" AND fence = ", arg{l.fence})
 	return err

@@ -24,6 +24,9 @@ func (l *lease) Pending(ctx context.Context) ([]scheduler.Run, error) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	l.read.stale = true // this is asked at the beginning, and when it is not known what became of a Mark
+	if err := l.flush(ctx, nil); err != nil {
+		return nil, err
+	}
 	var runs []scheduler.Run
 	err := l.within(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		return l.dialect.query(ctx, tx, func(scan func(...any) error) error {
@@ -54,10 +57,22 @@ func (l *lease) Due(ctx context.Context, now time.Time, limit int) ([]scheduler.
 		return nil, time.Time{}, err
 	}
 	due, next := l.read.table.Due(now, limit)
+	if len(due) == 0 {
+		if err := l.flush(ctx, nil); err != nil {
+			return nil, time.Time{}, err
+		}
+	}
 	if e := l.read.ends; !e.IsZero() && (next.IsZero() || e.Before(next)) {
 		next = e
 	}
 	return due, next, nil
+}
+
+// Counts are [scheduler.Counter]'s, as of the last look at the tables.
+func (l *lease) Counts(context.Context) (scheduler.Counts, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return scheduler.Counts{Store: "django", Enabled: len(l.read.rows), Paused: l.read.disabled}, nil
 }
 
 // Mark is [scheduler.Lease]'s. ErrChanged if a row is not as it was read, perhaps because a Python beat has sent it.
@@ -85,6 +100,11 @@ func (l *lease) Mark(ctx context.Context, marks []scheduler.Mark) error {
 				return err
 			}
 		}
+		for some := range slices.Chunk(l.sent, chunk) {
+			if err := l.removePending(ctx, tx, some); err != nil {
+				return err
+			}
+		}
 		if err := l.addPending(ctx, tx, marks); err != nil || !ended {
 			return err
 		}
@@ -98,12 +118,14 @@ func (l *lease) Mark(ctx context.Context, marks []scheduler.Mark) error {
 		l.read.stale = true
 		return err
 	}
+	l.sent = nil
 	if ended {
 		l.touched(before, after)
 	}
 	for _, x := range moved {
 		if !x.after.enabled {
 			l.forget(x.after.name)
+			l.read.disabled++
 			continue
 		}
 		l.read.rows[x.after.name] = x.after
@@ -251,15 +273,36 @@ func (l *lease) removePending(ctx context.Context, r runner, runs []scheduler.Ru
 	return err
 }
 
+// soon is how long what is done with may wait for the next mark, whose transaction takes it along: each one costs the database a write
+// to its disk.
+const soon = 50 * time.Millisecond
+
 // Done is [scheduler.Lease]'s. It needs no lease: what is sent is sent.
 func (l *lease) Done(ctx context.Context, runs []scheduler.Run) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if t := l.read.table; t != nil && !l.released && len(l.sent)+len(runs) <= mostSent {
+		if due, _ := t.Due(time.Now().Add(soon), 1); len(due) > 0 {
+			l.sent = append(l.sent, runs...)
+			return nil
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	for some := range slices.Chunk(runs, chunk) {
+	return l.flush(ctx, runs)
+}
+
+// mostSent is how much may wait for a mark.
+const mostSent = 1000
+
+// flush removes what is done with from the table of pending runs.
+func (l *lease) flush(ctx context.Context, runs []scheduler.Run) error {
+	for some := range slices.Chunk(slices.Concat(l.sent, runs), chunk) {
 		if err := l.removePending(ctx, l.db, some); err != nil {
 			return err
 		}
 	}
+	l.sent = nil
 	return nil
 }
 

@@ -30,6 +30,7 @@ type read struct {
 	wrong     map[string]bool     // those that cannot be used, and were reported
 	schedules schedules
 	ends      time.Time // not after the first of the ends of the entries; zero: none has one
+	disabled  int       // how many rows are not enabled
 	scan      *scan     // under way
 }
 
@@ -104,6 +105,9 @@ func (l *lease) load(ctx context.Context) error {
 	}
 	all, err := l.readSchedules(ctx, l.db, c.schedules, "")
 	if err != nil {
+		return err
+	}
+	if _, c.disabled, err = l.countRows(ctx, l.db); err != nil {
 		return err
 	}
 	if c.table == nil {
@@ -212,6 +216,7 @@ func (l *lease) disable(ctx context.Context, now time.Time, which func(*taskRow)
 	for _, r := range rows {
 		l.log.Info("beat: an entry has come to its end and is disabled", "entry", r.name)
 		l.forget(r.name)
+		c.disabled++
 	}
 	return nil
 }

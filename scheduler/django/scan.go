@@ -38,6 +38,7 @@ type found struct {
 	gone      []string       // names of rows that are not there any more, or disabled
 	ids       map[int64]bool // of scanIDs
 	enabled   int            // of scanNew: how many rows are enabled
+	disabled  int            // how many are not
 	horizon   string
 	schedules schedules
 	changed   [noKind]map[int64]bool // schedules that say something else
@@ -122,7 +123,7 @@ func (l *lease) finish(ctx context.Context, now time.Time) error {
 		spent = l.take(r, s.moved[r.name], f.schedules) || spent
 	}
 	l.reschedule(f)
-	c.schedules, c.marker = f.schedules, s.marker
+	c.schedules, c.marker, c.disabled = f.schedules, s.marker, f.disabled
 	if s.kind == scanAll {
 		c.read = now
 	}
@@ -217,7 +218,7 @@ func (l *lease) readNew(ctx context.Context, since string, known schedules) (f f
 		return nil
 	}, where)
 	if f.err == nil {
-		f.err = l.dialect.query(ctx, tx, func(scan func(...any) error) error { return scan(&f.enabled) }, "SELECT COUNT(*) FROM ", taskTable, " WHERE enabled")
+		f.enabled, f.disabled, f.err = l.countRows(ctx, tx)
 	}
 	if f.err == nil {
 		f.schedules, f.err = l.readSchedules(ctx, tx, known, where)
@@ -271,6 +272,9 @@ func (l *lease) compare(ctx context.Context, known map[string]*taskRow, before s
 			return f
 		}
 	}
+	if _, f.disabled, f.err = l.countRows(ctx, l.db); f.err != nil {
+		return f
+	}
 	for name, r := range known {
 		if !seen[r.id] {
 			f.gone = append(f.gone, name)
@@ -280,6 +284,13 @@ func (l *lease) compare(ctx context.Context, known map[string]*taskRow, before s
 		f.note(before)
 	}
 	return f
+}
+
+// countRows counts the rows of PeriodicTask.
+func (s *Store) countRows(ctx context.Context, r runner) (enabled, disabled int, err error) {
+	err = s.dialect.query(ctx, r, func(scan func(...any) error) error { return scan(&enabled, &disabled) },
+		"SELECT COUNT(CASE WHEN enabled THEN 1 END), COUNT(CASE WHEN NOT enabled THEN 1 END) FROM ", taskTable)
+	return enabled, disabled, err
 }
 
 // horizonNow is up to where all changes are seen now; "" where the database does not tell.

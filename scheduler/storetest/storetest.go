@@ -32,6 +32,7 @@ func Run(t *testing.T, fresh func(t *testing.T) (open func() scheduler.Store), l
 		"limit":         testLimit,
 		"while leading": testWhileLeading,
 		"changed":       testChanged,
+		"counts":        testCounts,
 		"pause":         testPause,
 		"rewind":        testRewind,
 		"done for good": testDoneForGood,
@@ -477,6 +478,36 @@ func testChanged(b *bench) {
 	if due := b.due(l, moment.Add(3*time.Hour)); len(due) != 2 {
 		b.Errorf("due after it all: %v", due)
 	}
+}
+
+// testCounts: a lease that counts its entries counts all of them.
+func testCounts(b *bench) {
+	s := b.open()
+	for _, name := range []string{"a", "b", "c"} {
+		b.put(s, name, `{task: a, schedule: 60}`)
+	}
+	if err := s.Pause(b.ctx, "a", true); err != nil {
+		b.Fatal(err)
+	}
+	l := b.lead(s)
+	counter, ok := l.(scheduler.Counter)
+	if !ok {
+		b.Skip("it does not count")
+	}
+	counted := func(now time.Time, enabled, paused int) {
+		b.Helper()
+		b.due(l, now)
+		c, err := counter.Counts(b.ctx)
+		if err != nil || c.Store == "" || c.Enabled+c.Paused != enabled+paused || !c.Mixed && c.Paused != paused {
+			b.Errorf("counts: %+v, %v; there are %d and %d that are paused", c, err, enabled, paused)
+		}
+	}
+	counted(time.Now(), 2, 1)
+	b.put(s, "d", `{task: a, schedule: 60}`)
+	if err := errors.Join(s.Pause(b.ctx, "a", false), s.Pause(b.ctx, "b", true), s.Pause(b.ctx, "c", true), s.Remove(b.ctx, "c")); err != nil {
+		b.Fatal(err)
+	}
+	counted(time.Now().Add(10*time.Second), 2, 1)
 }
 
 // testPause: a paused entry is not due, and goes on without what it missed.
