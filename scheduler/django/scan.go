@@ -249,7 +249,7 @@ func (f *found) note(known schedules) {
 }
 
 // page is how many rows a scan reads at once: SQLite lets nobody write meanwhile.
-const page = 1000
+const page = 250
 
 // compare reads all rows, and tells which are not as they are known.
 func (l *lease) compare(ctx context.Context, known map[string]*taskRow, before schedules) (f found) {

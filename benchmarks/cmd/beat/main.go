@@ -228,6 +228,9 @@ func (t *trial) run(ctx context.Context, c config, p place, broker string) (s se
 	case <-ctx.Done():
 		return s, ctx.Err()
 	}
+	mu.Lock()
+	s.late = nil // what was due before, while all was written and read
+	mu.Unlock()
 	before, watched := lab.TimesOf(pid), time.Now()
 	err = t.watch(ctx, c.span)
 	used, span := lab.TimesOf(pid).Since(before), time.Since(watched)
