@@ -155,8 +155,11 @@ func (c codec) pause(r raw, paused bool) (raw, error) {
 
 // alone tells whether RedBeat leaves the entry alone.
 func (c codec) alone(r raw) bool {
+	if r.extra == "" {
+		return false
+	}
 	definition, err := dictOf(r.definition)
-	return err == nil && r.extra != "" && isPlaceholder(definition)
+	return err == nil && isPlaceholder(definition)
 }
 
 // readMeta reads what became of an entry. No meta, or no last_run_at in it, means that it never ran.

@@ -3,6 +3,7 @@ package redbeat
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -165,6 +166,54 @@ func TestStatic(t *testing.T) {
 	}
 }
 
+// TestManyStatic: of many entries each is stored as it would be alone, and what is there is left as it is.
+func TestManyStatic(t *testing.T) {
+	t.Parallel()
+	ctx, url := t.Context(), testservice.Redis(t)
+	var entries []*scheduler.Entry
+	for i := range staticChunk + 10 {
+		entries = append(entries, storetest.Entry(t, fmt.Sprint("e", i), `{task: a, schedule: 60}`))
+	}
+	entries[3] = storetest.Entry(t, "e3", `{task: a, schedule: {cron: "@daily"}}`)
+	s := opened(t, Config{URL: url, Static: entries})
+	l := led(t, s)
+	names := func() int { return int(s.client.ZCard(ctx, s.keys.schedule).Val()) }
+	if n, listed := names(), s.client.SCard(ctx, s.keys.statics).Val(); n != len(entries) || int(listed) != n {
+		t.Fatalf("stored %d of %d entries, %d are listed", n, len(entries), listed)
+	}
+	meta := s.client.HGet(ctx, s.keys.entry("e1"), metaField).Val()
+	if err := l.Release(ctx); err != nil {
+		t.Fatal(err)
+	}
+	// What others have done to them.
+	s.client.ZRem(ctx, s.keys.schedule, s.keys.entry("e0"))
+	s.client.Del(ctx, s.keys.entry("e2"))
+	s.client.ZRem(ctx, s.keys.due, s.keys.entry("e3"))
+	s.client.HSet(ctx, s.keys.entry("e4"), definitionField, "{}")
+	s.client.ZAdd(ctx, s.keys.schedule, z(1, s.keys.entry("e5")))
+	if err := s.Pause(ctx, "e6", true); err != nil {
+		t.Fatal(err)
+	}
+	led(t, s)
+	for i, e := range entries[:8] {
+		r, err := s.Entry(ctx, e.Name)
+		if err != nil || r.Entry.Task.Name() != "a" || r.Entry.Paused != (i == 6) {
+			t.Errorf("%s: %+v, %v", e.Name, r, err)
+			continue
+		}
+		zset, want := s.keys.schedule, score(e.Due(r.State))
+		if i == 3 {
+			zset = s.keys.due
+		}
+		if got := s.client.ZScore(ctx, zset, s.keys.entry(e.Name)).Val(); got != want {
+			t.Errorf("%s: its score is %v, not %v", e.Name, got, want)
+		}
+	}
+	if got := s.client.HGet(ctx, s.keys.entry("e1"), metaField).Val(); got != meta || names() != len(entries) {
+		t.Errorf("an entry that was there is otherwise: %s, before %s; there are %d", got, meta, names())
+	}
+}
+
 // TestStaticAgain: entries of beat_schedule that Redis has lost are back with the next lease, and nobody stores them without one.
 func TestStaticAgain(t *testing.T) {
 	t.Parallel()
@@ -193,7 +242,13 @@ func TestStaticAgain(t *testing.T) {
 					t.Errorf("removed without the lease: %v", err)
 				}
 			}
-			led(t, s)
+			if noLock {
+				if _, _, err := l.Due(ctx, time.Now(), 10); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				led(t, s)
+			}
 			if _, err := s.Entry(ctx, "a"); err != nil {
 				t.Error(err)
 			}

@@ -93,3 +93,28 @@ func BenchmarkHundredThousand(b *testing.B) {
 		b.ReportMetric(span.Seconds()*1000/float64(b.N), what+"-ms")
 	}
 }
+
+// BenchmarkStatic measures how long a beat takes to store a beat_schedule of a hundred thousand entries that Redis has already, and at
+// first has not.
+func BenchmarkStatic(b *testing.B) {
+	url := testservice.Redis(b)
+	entries := make([]*scheduler.Entry, 100_000)
+	for i := range entries {
+		e := *storetest.Entry(b, "e", `{task: tasks.add, schedule: 7200, args: [1, 2]}`)
+		e.Name = fmt.Sprint("entry ", i)
+		entries[i] = &e
+	}
+	var first time.Duration
+	for b.Loop() {
+		s := opened(b, Config{URL: url, Static: entries})
+		begin := time.Now()
+		l := led(b, s)
+		if first == 0 {
+			first = time.Since(begin)
+		}
+		if err := l.Release(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(first.Seconds()*1000, "first-ms")
+}

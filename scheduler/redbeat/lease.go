@@ -31,6 +31,8 @@ type lease struct {
 	later  time.Time       // the first score after those that were looked at
 	scan   bool            // entries may be in the future of which nobody told us
 	again  time.Time       // without a lock: when Pending may say more than it did
+
+	staticLooked time.Time // without a lock: when the entries of beat_schedule were there
 }
 
 // seen is what is known of an entry that was read.
@@ -74,6 +76,9 @@ func (l *lease) Due(ctx context.Context, now time.Time, limit int) (due []schedu
 	if !l.again.IsZero() && !now.Before(l.again) {
 		l.again = time.Time{}
 		return nil, time.Time{}, scheduler.ErrChanged
+	}
+	if err := l.restoreStatic(ctx, now); err != nil {
+		return nil, time.Time{}, fmt.Errorf("redbeat: beat_schedule: %w", err)
 	}
 	if l.more || l.looked.Unix() != now.Unix() || now.Sub(l.looked).Abs() >= lookInterval {
 		if err := l.look(ctx, now, limit); err != nil {

@@ -117,27 +117,30 @@ func (s *Store) put(ctx context.Context, e *scheduler.Entry, by *lock) error {
 	if err := check(e); err != nil {
 		return err
 	}
-	return s.change(ctx, e.Name, by, func(old raw) (raw, *scheduler.Entry, error) {
-		write := e
-		before, err := s.codec.read(e.Name, old)
-		known := old.definition != "" && err == nil
-		if by != nil && known && before.Entry.Paused && !e.Paused { // somebody has paused it since
-			paused := *e
-			paused.Paused = true
-			write = &paused
-		}
-		r, err := s.codec.write(write, old)
+	return s.change(ctx, e.Name, by, func(old raw) (raw, *scheduler.Entry, error) { return s.replace(e, old, by != nil) })
+}
+
+// replace is what becomes of an entry that is stored in the place of an old one; static: by the leader, as one of beat_schedule.
+func (s *Store) replace(e *scheduler.Entry, old raw, static bool) (raw, *scheduler.Entry, error) {
+	write := e
+	before, err := s.codec.read(e.Name, old)
+	known := old.definition != "" && err == nil
+	if static && known && before.Entry.Paused && !e.Paused { // somebody has paused it since
+		paused := *e
+		paused.Paused = true
+		write = &paused
+	}
+	r, err := s.codec.write(write, old)
+	if err != nil {
+		return raw{}, nil, err
+	}
+	if _, err := readMeta(old.meta); old.meta == "" || err != nil || known && before.Entry.Paused && !write.Paused {
+		r.meta, err = s.runNow(old.meta)
 		if err != nil {
 			return raw{}, nil, err
 		}
-		if _, err := readMeta(old.meta); old.meta == "" || err != nil || known && before.Entry.Paused && !write.Paused {
-			r.meta, err = s.runNow(old.meta)
-			if err != nil {
-				return raw{}, nil, err
-			}
-		}
-		return r, write, nil
-	})
+	}
+	return r, write, nil
 }
 
 // runNow is a meta after which an entry is next sent at its schedule's next moment.
@@ -181,19 +184,11 @@ func (s *Store) change(ctx context.Context, name string, by *lock, to func(old r
 		if err != nil {
 			return err
 		}
-		state, err := readMeta(r.meta)
+		keys, args, err := s.putArguments(e, old, r, by)
 		if err != nil {
-			return &scheduler.EntryError{Entry: name, Field: metaField, Err: err}
+			return err
 		}
-		theirs, ours, listed, token := any(score(e.Due(state))), any(""), "", ""
-		if s.codec.alone(r) {
-			theirs, ours = -1, theirs
-		}
-		if by != nil {
-			listed, token = name, by.token
-		}
-		reply, err := putScript.Run(ctx, s.client, []string{s.keys.schedule, s.keys.due, s.keys.entry(name), s.keys.statics, s.config.LockKey},
-			old.definition, old.meta, old.extra, r.definition, r.meta, r.extra, theirs, ours, listed, token).Int()
+		reply, err := putScript.Run(ctx, s.client, keys, args...).Int()
 		switch {
 		case err != nil:
 			return fmt.Errorf("redbeat: entry %.200q: %w", name, err)
@@ -204,6 +199,23 @@ func (s *Store) change(ctx context.Context, name string, by *lock, to func(old r
 		}
 	}
 	return fmt.Errorf("redbeat: entry %.200q: others change it all the time", name)
+}
+
+// putArguments are those of putScript.
+func (s *Store) putArguments(e *scheduler.Entry, old, r raw, by *lock) (keys []string, args []any, err error) {
+	state, err := readMeta(r.meta)
+	if err != nil {
+		return nil, nil, &scheduler.EntryError{Entry: e.Name, Field: metaField, Err: err}
+	}
+	theirs, ours, listed, token := any(score(e.Due(state))), any(""), "", ""
+	if s.codec.alone(r) {
+		theirs, ours = -1, theirs
+	}
+	if by != nil {
+		listed, token = e.Name, by.token
+	}
+	return []string{s.keys.schedule, s.keys.due, s.keys.entry(e.Name), s.keys.statics, s.config.LockKey},
+		[]any{old.definition, old.meta, old.extra, r.definition, r.meta, r.extra, theirs, ours, listed, token}, nil
 }
 
 // Remove is [scheduler.Store]'s.
@@ -226,52 +238,6 @@ func (s *Store) remove(ctx context.Context, name, token string) error {
 		return scheduler.ErrNoEntry
 	}
 	return nil
-}
-
-// putStatic stores the entries of beat_schedule and removes those that are no longer in it, as RedBeat does at its start.
-func (s *Store) putStatic(ctx context.Context, by *lock) error {
-	if s.config.Static == nil {
-		return nil
-	}
-	before, err := s.client.SMembers(ctx, s.keys.statics).Result()
-	if err != nil {
-		return err
-	}
-	known, there, added := set(before), set(s.config.Unreadable), 0
-	for _, e := range s.config.Static {
-		there[e.Name] = true
-		switch err := s.put(ctx, e, by); {
-		case err == nil:
-			if !known[e.Name] {
-				added++
-			}
-		case errors.Is(err, scheduler.ErrNotLeading), redisconn.Classify(err) == redisconn.Unavailable:
-			return err
-		default:
-			s.log.Error("beat: an entry of beat_schedule cannot be stored", "error", err)
-		}
-	}
-	if added > 0 {
-		s.log.Info("beat: entries of beat_schedule were not in Redis, and are stored", "entries", added)
-	}
-	for _, name := range before {
-		if there[name] {
-			continue
-		}
-		s.log.Info("beat: an entry is no longer in beat_schedule, and is removed", "entry", name)
-		if err := s.remove(ctx, name, by.token); err != nil && !errors.Is(err, scheduler.ErrNoEntry) {
-			return err
-		}
-	}
-	return nil
-}
-
-func set(names []string) map[string]bool {
-	all := make(map[string]bool, len(names))
-	for _, name := range names {
-		all[name] = true
-	}
-	return all
 }
 
 // serverError is err unless it is the reply to a single command, which is about one entry.
