@@ -51,8 +51,9 @@ func scheduleAddCommand(a *app) *cobra.Command {
 
 What it sends is --task with its options; when, is one of --every, --crontab (five fields with Celery's meaning), --cron (with cron's),
 --solar and --at. With --file the definitions are those of a file, YAML or JSON, or of the standard input (-), as "schedule show" prints
-them and beat_schedule has them; then there is no NAME, and no other option. An entry that is there already is changed only with
---replace; it keeps what became of it.
+them and beat_schedule has them; then there is no NAME, and no other option. All of them are added or none, unless they are in several of
+the files of beat_files, which are written one after the other. An entry that is there already is changed only with --replace; it keeps what
+became of it.
 
 ` + exitCodes,
 		Example: `  gelery schedule add nightly --task tasks.report --crontab '0 3 * * *' --timezone Europe/Berlin
@@ -133,10 +134,14 @@ func (a *app) addEntries(ctx context.Context, f *entryFlags, args []string) erro
 				return err
 			}
 		}
-		for _, e := range entries {
-			if err := s.Put(ctx, e); err != nil {
-				return a.entryFailure(ctx, s, e.Name, err)
+		if err := s.Put(ctx, entries...); err != nil {
+			name := entries[0].Name
+			if of, ok := errors.AsType[*scheduler.EntryError](err); ok {
+				name = of.Entry
 			}
+			return a.entryFailure(ctx, s, name, err)
+		}
+		for _, e := range entries {
 			fmt.Fprintf(a.stderr, "%s: the schedule has the entry %s\n", a.name, printable(e.Name))
 		}
 		return nil

@@ -119,19 +119,30 @@ func (f *File) alone(do func() error) error {
 	}
 }
 
-// edit changes the definition of one entry and leaves the rest of the file as it is, comments too. A nil definition removes it.
-func (f *File) edit(name string, definition map[string]any) error {
-	if filepath.Ext(f.path) == ".json" {
-		return f.alone(func() error { return f.editJSON(name, definition) })
+// edit changes the definitions of entries, all or none, and leaves the rest of the file as it is, comments too. A nil definition removes
+// one.
+func (f *File) edit(definitions map[string]map[string]any) error {
+	switch {
+	case len(definitions) == 0:
+		return nil
+	case filepath.Ext(f.path) == ".json":
+		return f.alone(func() error { return f.editJSON(definitions) })
 	}
-	return f.editYAML(func(root *yaml.Node) error { return editMap(root, name, definition) })
+	return f.editYAML(func(root *yaml.Node) error {
+		for _, name := range slices.Sorted(maps.Keys(definitions)) {
+			if err := editMap(root, name, definitions[name]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // pause changes one field of an entry, enabled, and leaves the rest of its definition as it is written. An entry that is written as a
 // reference to another is replaced by its definition.
 func (f *File) pause(name string, paused bool, definition map[string]any) error {
 	if filepath.Ext(f.path) == ".json" {
-		return f.edit(name, definition)
+		return f.edit(map[string]map[string]any{name: definition})
 	}
 	return f.editYAML(func(root *yaml.Node) error {
 		for i := 0; i+1 < len(root.Content); i += 2 {
@@ -190,18 +201,20 @@ func (f *File) changeYAML(change func(root *yaml.Node) error) error {
 	return atomicfile.Replace(f.path, text.Bytes())
 }
 
-func (f *File) editJSON(name string, definition map[string]any) error {
+func (f *File) editJSON(definitions map[string]map[string]any) error {
 	dict, err := f.read()
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s: %w", f.path, err)
 	}
-	if _, has := dict[name]; !has && definition == nil {
-		return ErrNoEntry
-	}
 	all := map[string]any{}
 	maps.Copy(all, dict)
-	if all[name] = definition; definition == nil {
-		delete(all, name)
+	for name, definition := range definitions {
+		if _, has := dict[name]; !has && definition == nil {
+			return ErrNoEntry
+		}
+		if all[name] = definition; definition == nil {
+			delete(all, name)
+		}
 	}
 	text, err := serialization.AppendJSON(nil, all)
 	if err != nil {

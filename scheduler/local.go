@@ -314,20 +314,45 @@ func wrongOf(wrong []error, name string) int {
 }
 
 // Put is [Store]'s: it writes into the file that has the entry, a new one into the last file.
-func (l *Local) Put(_ context.Context, e *Entry) error {
-	if err := e.Check(); err != nil {
-		return err
+func (l *Local) Put(_ context.Context, entries ...*Entry) error {
+	definitions := make([]map[string]any, len(entries))
+	for i, e := range entries {
+		if err := e.Check(); err != nil {
+			return err
+		}
+		var err error
+		if definitions[i], err = e.Definition(); err != nil {
+			return err
+		}
 	}
-	definition, err := e.Definition()
-	if err != nil {
-		return err
-	}
-	return l.edit(e.Name, func(f *File, _ *Entry) error { return f.edit(e.Name, definition) })
+	return l.edit(func() error {
+		edits := map[*File]map[string]map[string]any{}
+		for i, e := range entries {
+			file, _, err := l.fileOf(e.Name)
+			if err != nil {
+				return err
+			}
+			if edits[file] == nil {
+				edits[file] = map[string]map[string]any{}
+			}
+			edits[file][e.Name] = definitions[i]
+		}
+		for _, file := range l.files {
+			if err := file.edit(edits[file]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // Pause is [Store]'s.
 func (l *Local) Pause(_ context.Context, name string, paused bool) error {
-	return l.edit(name, func(f *File, e *Entry) error {
+	return l.edit(func() error {
+		f, e, err := l.fileOf(name)
+		if err != nil {
+			return err
+		}
 		if e == nil {
 			return l.missing(name)
 		}
@@ -343,18 +368,17 @@ func (l *Local) Pause(_ context.Context, name string, paused bool) error {
 
 // Remove is [Store]'s. The entry need not be readable.
 func (l *Local) Remove(_ context.Context, name string) error {
-	return l.edit(name, func(f *File, _ *Entry) error { return f.edit(name, nil) })
+	return l.edit(func() error {
+		f, _, err := l.fileOf(name)
+		if err != nil {
+			return err
+		}
+		return f.edit(map[string]map[string]any{name: nil})
+	})
 }
 
-// edit changes the file that an entry is in, or would be.
-func (l *Local) edit(name string, change func(*File, *Entry) error) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if err := l.refresh(time.Now()); err != nil {
-		return err
-	}
-	var file *File
-	var entry *Entry
+// fileOf is the file that an entry is in, or would be, and the entry if it can be read.
+func (l *Local) fileOf(name string) (file *File, entry *Entry, err error) {
 	for i, f := range l.files {
 		if j := slices.IndexFunc(l.read[i], func(e *Entry) bool { return e.Name == name }); j >= 0 {
 			file, entry = f, l.read[i][j]
@@ -363,15 +387,25 @@ func (l *Local) edit(name string, change func(*File, *Entry) error) error {
 		}
 	}
 	if r, ok := l.table.Get(name); ok && file == nil && r.Fixed {
-		return ErrFixed
+		return nil, nil, ErrFixed
 	}
 	if file == nil && len(l.files) > 0 {
 		file = l.files[len(l.files)-1]
 	}
 	if file == nil {
-		return fmt.Errorf("%w: there is no file of entries", ErrFixed)
+		return nil, nil, fmt.Errorf("%w: there is no file of entries", ErrFixed)
 	}
-	if err := change(file, entry); err != nil {
+	return file, entry, nil
+}
+
+// edit changes files of entries, as they are now.
+func (l *Local) edit(change func() error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.refresh(time.Now()); err != nil {
+		return err
+	}
+	if err := change(); err != nil {
 		return err
 	}
 	l.looked = l.looked.Add(-fileInterval) // it is time to look again

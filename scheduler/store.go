@@ -19,9 +19,10 @@ type Store interface {
 	Entries(ctx context.Context) iter.Seq2[Record, error]
 	// Entry is one of them; ErrNoEntry if there is none.
 	Entry(ctx context.Context, name string) (Record, error)
-	// Put adds an entry or changes the one of this name, which keeps its state. A new one is first sent at its schedule's
-	// next moment. An entry that the store cannot keep is an *EntryError.
-	Put(ctx context.Context, e *Entry) error
+	// Put adds entries or changes those of their names, which keep their states: all of them or none. (The local store changes one
+	// file after the other, if they are in several.) A new one is first sent at its schedule's next moment. An entry that the store
+	// cannot keep is an *EntryError.
+	Put(ctx context.Context, entries ...*Entry) error
 	// Pause keeps an entry from being sent, or lets it be sent again: from its next moment on, without what it missed.
 	Pause(ctx context.Context, name string, paused bool) error
 	Remove(ctx context.Context, name string) error

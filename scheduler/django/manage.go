@@ -71,12 +71,22 @@ func (s *Store) find(ctx context.Context, r runner, name, lock string) (row *tas
 }
 
 // Put is [scheduler.Store]'s. It writes what a person would in Django's admin pages, and uses the rows of schedules that are there.
-func (s *Store) Put(ctx context.Context, e *scheduler.Entry) error {
-	row, err := s.write(e)
-	if err != nil {
-		return err
+func (s *Store) Put(ctx context.Context, entries ...*scheduler.Entry) error {
+	rows := make([]*writtenRow, len(entries))
+	for i, e := range entries {
+		var err error
+		if rows[i], err = s.write(e); err != nil {
+			return err
+		}
 	}
-	return s.edit(ctx, "store an entry", func(ctx context.Context, tx *sql.Tx, now time.Time) error { return s.put(ctx, tx, e, row, now, false) })
+	return s.edit(ctx, "store entries", func(ctx context.Context, tx *sql.Tx, now time.Time) error {
+		for i, e := range entries {
+			if err := s.put(ctx, tx, e, rows[i], now, false); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // Pause is [scheduler.Store]'s: as in Django it clears last_run_at, so that an entry goes on from the time when it was enabled.

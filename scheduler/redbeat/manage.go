@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -108,8 +109,66 @@ func (s *Store) raw(ctx context.Context, name string) (raw, error) {
 }
 
 // Put is [scheduler.Store]'s.
-func (s *Store) Put(ctx context.Context, e *scheduler.Entry) error {
-	return s.put(ctx, e, nil)
+func (s *Store) Put(ctx context.Context, entries ...*scheduler.Entry) error {
+	if len(entries) == 1 {
+		return s.put(ctx, entries[0], nil)
+	}
+	if len(entries) == 0 {
+		return nil
+	}
+	keys := make([]string, len(entries))
+	for i, e := range entries {
+		if err := check(e); err != nil {
+			return err
+		}
+		if keys[i] = s.keys.entry(e.Name); slices.Contains(keys[:i], keys[i]) {
+			return &scheduler.EntryError{Entry: e.Name, Field: "name", Err: errors.New("there are two of it")}
+		}
+	}
+	if err := putScript.Load(ctx, s.client).Err(); err != nil {
+		return fmt.Errorf("redbeat: entries: %w", err)
+	}
+	for range mostTries {
+		err := s.client.Watch(ctx, func(tx *redis.Tx) error { return s.putTogether(ctx, tx, entries) }, keys...)
+		switch {
+		case err == nil:
+			return nil
+		case !errors.Is(err, redis.TxFailedErr):
+			return fmt.Errorf("redbeat: entries: %w", err)
+		}
+	}
+	return errors.New("redbeat: entries: others change them all the time")
+}
+
+// putTogether stores entries in one transaction of Redis, which fails if somebody changes one of them meanwhile.
+func (s *Store) putTogether(ctx context.Context, tx *redis.Tx, entries []*scheduler.Entry) error {
+	members := make([]member, len(entries))
+	for i, e := range entries {
+		members[i] = member{key: s.keys.entry(e.Name), name: e.Name}
+	}
+	olds, errs, err := s.fetch(ctx, members)
+	if err := errors.Join(append(errs, err)...); err != nil {
+		return err
+	}
+	var scripts [][2]any
+	for i, e := range entries {
+		r, write, err := s.replace(e, olds[i], false)
+		if err != nil {
+			return err
+		}
+		keys, args, err := s.putArguments(write, olds[i], r, nil)
+		if err != nil {
+			return err
+		}
+		scripts = append(scripts, [2]any{keys, args})
+	}
+	_, err = tx.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		for _, x := range scripts {
+			putScript.EvalSha(ctx, p, x[0].([]string), x[1].([]any)...)
+		}
+		return nil
+	})
+	return err
 }
 
 // put stores an entry: one of beat_schedule if it is given the leader's lock, and then only as long as that is held.

@@ -33,6 +33,7 @@ func Run(t *testing.T, fresh func(t *testing.T) (open func() scheduler.Store), l
 		"while leading": testWhileLeading,
 		"changed":       testChanged,
 		"counts":        testCounts,
+		"all or none":   testAllOrNone,
 		"pause":         testPause,
 		"rewind":        testRewind,
 		"done for good": testDoneForGood,
@@ -508,6 +509,28 @@ func testCounts(b *bench) {
 		b.Fatal(err)
 	}
 	counted(time.Now().Add(10*time.Second), 2, 1)
+}
+
+// testAllOrNone: of entries that are put together all are there or none.
+func testAllOrNone(b *bench) {
+	s := b.open()
+	b.put(s, "a", `{task: a, schedule: 60}`)
+	bad := Entry(b, "bad", `{task: a, schedule: 60}`)
+	bad.Jitter = -1
+	var of *scheduler.EntryError
+	if err := s.Put(b.ctx, Entry(b, "a", `{task: b, schedule: 60}`), Entry(b, "b", `{task: b, schedule: 60}`), bad); !errors.As(err, &of) || of.Entry != "bad" {
+		b.Errorf("one that is wrong among others: %v", err)
+	}
+	if _, err := s.Entry(b.ctx, "b"); !errors.Is(err, scheduler.ErrNoEntry) {
+		b.Errorf("one beside it: %v", err)
+	}
+	same(b, b.get(s, "a").Entry, Entry(b, "a", `{task: a, schedule: 60}`))
+	if err := s.Put(b.ctx, Entry(b, "a", `{task: c, schedule: 60}`), Entry(b, "b", `{task: c, schedule: 60}`)); err != nil {
+		b.Fatal(err)
+	}
+	for _, name := range []string{"a", "b"} {
+		same(b, b.get(s, name).Entry, Entry(b, name, `{task: c, schedule: 60}`))
+	}
 }
 
 // testPause: a paused entry is not due, and goes on without what it missed.
