@@ -15,7 +15,6 @@ import (
 	"github.com/gelery/gelery/monitor"
 	"github.com/gelery/gelery/protocol"
 	"github.com/gelery/gelery/protocol/value"
-	"github.com/gelery/gelery/task"
 )
 
 func init() { commands = append(commands, eventsCommand) }
@@ -93,7 +92,7 @@ func (a *app) receive(ctx context.Context, handle func([]protocol.Event) error) 
 		return err
 	}
 	defer closeClient()
-	receiver, err := newReceiver(client)
+	receiver, err := monitor.NewReceiver(client.Transport(), monitor.ReceiverConfig{Exchange: client.Config().EventExchange, Logger: config.Logger})
 	if err != nil {
 		return err
 	}
@@ -107,11 +106,6 @@ func (a *app) receive(ctx context.Context, handle func([]protocol.Event) error) 
 			cancel(err)
 		}
 	})
-}
-
-func newReceiver(client *task.Client) (*monitor.Receiver, error) {
-	c := client.Config()
-	return monitor.NewReceiver(client.Transport(), monitor.ReceiverConfig{Exchange: c.EventExchange, Logger: c.Logger})
 }
 
 func (a *app) dumpEvents(ctx context.Context, f *eventsFlags) error {

@@ -27,7 +27,7 @@ func TestInspectAndControl(t *testing.T) {
 			{"status -o table", "NODE     STATUS\nw1@test  OK\n"},
 			{"status -j", `{"w1@test":{"ok":"pong"}}` + "\n"},
 			{"status -o jsonl", `{"node":"w1@test","reply":{"ok":"pong"}}` + "\n"},
-			{"status -o yaml", "w1@test:\n    ok: pong\n"},
+			{"status -o yaml", "w1@test:\n  ok: pong\n"},
 			{"inspect ping", "w1@test\tpong\n"},
 			{"inspect active", ""},
 			{"inspect active -o json", `{"w1@test":[]}` + "\n"},
@@ -67,6 +67,10 @@ func TestInspectAndControl(t *testing.T) {
 		if code != 0 || stdout != "" || stderr != "gelery: w1@test: unknown task\n" {
 			t.Errorf("exit code %d, %q, %q", code, stdout, stderr)
 		}
+		code, stdout, _ = run{args: []string{"-b", broker, "inspect", "objgraph", "-o", "table", "-d", "w1@test", "--timeout", "20"}}.do(t)
+		if code != 0 || stdout != "" {
+			t.Errorf("exit code %d, %q", code, stdout)
+		}
 		code, _, stderr = run{args: []string{"-b", broker, "status", "-d", "w9@test", "--timeout", "0.2"}}.do(t)
 		if code != exitUnavailable || !strings.Contains(stderr, "no nodes replied within 200ms") {
 			t.Errorf("exit code %d, %q", code, stderr)
@@ -98,7 +102,7 @@ func TestRemoteUsage(t *testing.T) {
 		{"control election x", "write: control election id topic [action]"},
 		{"control rate_limit x", "write: control rate_limit task rate"},
 		{"control pool_grow many", `n: "many" is no whole number`},
-		{"control pool_grow 1 2", "other arguments than these 2"},
+		{"control pool_grow 1 2", "other arguments than these 2"}, {"inspect ping -w 1", "--watch=1"},
 		{"control time_limit t soon", `soft: "soon" is no number`},
 		{"inspect conf maybe", `with_defaults: "maybe" is not true or false`},
 		{"control x --custom y", "no key=value pair"},

@@ -2,6 +2,8 @@ package cli
 
 import (
 	"context"
+	"errors"
+	"net"
 
 	"github.com/spf13/cobra"
 
@@ -66,6 +68,9 @@ func (a *app) listBindings(ctx context.Context, o output, every watch) error {
 		defer cancel()
 		all, err := lister.Bindings(ctx)
 		if err != nil {
+			if _, lost := errors.AsType[net.Error](err); lost { // or too slow
+				err = unreachable("broker", brokerurl.Redact(broker), err)
+			}
 			return &unanswered{err}
 		}
 		return a.showBindings(all, o, every)

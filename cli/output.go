@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -121,9 +122,13 @@ func writeYAML(w io.Writer, v any, before string) error {
 	if err != nil {
 		return err
 	}
-	if text, err = yaml.Marshal(node); err == nil {
-		_, err = w.Write(append([]byte(before), text...))
+	b := bytes.NewBufferString(before)
+	e := yaml.NewEncoder(b)
+	e.SetIndent(2)
+	if err := errors.Join(e.Encode(node), e.Close()); err != nil {
+		return err
 	}
+	_, err = b.WriteTo(w)
 	return err
 }
 

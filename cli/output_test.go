@@ -29,7 +29,7 @@ func TestYAML(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := b.String()
-	for _, want := range []string{"---\nz:\n", "\na: -3\nlarge:\n    - 18446744073709551615\n    - 1e+22\n    - 0.1\n    - 1.0\n    - true\n    - false\n---\nsecond\n", "- \"yes\"\n"} {
+	for _, want := range []string{"---\nz:\n", "\na: -3\nlarge:\n  - 18446744073709551615\n  - 1e+22\n  - 0.1\n  - 1.0\n  - true\n  - false\n---\nsecond\n", "- \"yes\"\n"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in %s", want, got)
 		}

@@ -195,6 +195,9 @@ func (a *app) showReplies(replies []monitor.Reply, o output, v remoteView) error
 		}
 		rows = append(rows, more...)
 	}
+	if len(rows) == 0 && len(replies) > 0 {
+		return nil // errors, which have been told
+	}
 	heading := v.heading
 	if v.rows == nil {
 		heading = []string{"NODE", "REPLY"}
@@ -228,7 +231,7 @@ func (a *app) talk(ctx context.Context, f *remoteFlags, method string, arguments
 // noReply is Celery's failure.
 func noReply(f *remoteFlags) *failure {
 	todo := "wait longer with --timeout, and see that workers use this broker and its virtual host or database"
-	if len(f.destination) > 0 {
+	if len(f.destination) > 0 || f.pattern != "" {
 		todo = "see with the command status which node names there are"
 	}
 	return &failure{exitUnavailable, "no nodes replied within " + f.timeout.duration().Round(time.Millisecond).String(), "", todo}

@@ -127,7 +127,11 @@ func remoteCall(kind string, all []remoteCommand, words []string, custom bool) (
 	c := &all[i]
 	arguments := map[string]any{}
 	if len(texts) < c.required || len(texts) > len(c.args) && c.variadic == "" {
-		return nil, nil, usage(fmt.Sprintf("%s takes other arguments than these %d", name, len(texts)), "", strings.TrimSpace("write: "+kind+" "+name+" "+c.usage))
+		todo := strings.TrimSpace("write: " + kind + " " + name + " " + c.usage)
+		if n := len(texts); n > len(c.args) && new(seconds).Set(texts[n-1]) == nil {
+			todo += "; if " + texts[n-1] + " is the time of --watch: --watch=" + texts[n-1]
+		}
+		return nil, nil, usage(fmt.Sprintf("%s takes other arguments than these %d", name, len(texts)), "", todo)
 	}
 	for n, text := range texts {
 		if n >= len(c.args) {
