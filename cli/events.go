@@ -28,11 +28,6 @@ type eventsFlags struct {
 	top    topFlags
 }
 
-// nodes are the node names whose events are wanted; none: all.
-type nodes []string
-
-func (n nodes) want(e *protocol.Event) bool { return len(n) == 0 || slices.Contains(n, e.Hostname) }
-
 func eventsCommand(a *app) *cobra.Command {
 	f := &eventsFlags{}
 	cmd := &cobra.Command{
@@ -73,7 +68,7 @@ same as documents with --- before each.
 	flags.SortFlags = false
 	flags.BoolVarP(&f.dump, "dump", "d", false, "a line for each event, on a terminal too")
 	flags.StringSliceVar(&f.types, "types", nil, "only events of these `types`, separated by commas: task-failed,worker-offline; task: all of tasks")
-	flags.StringSliceVar((*[]string)(&f.from), "destination", nil, destinationUsage)
+	flags.Var(&f.from, "destination", destinationUsage)
 	flags.IntVarP(&f.limit, "limit", "n", 0, "end after so many events")
 	f.output.add(cmd, outputPlain, outputJSON, outputJSONL, outputYAML)
 	f.top.setDefaults()

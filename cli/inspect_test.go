@@ -109,6 +109,8 @@ func TestRemoteUsage(t *testing.T) {
 		{"status --matcher sql", `"sql" is unknown`},
 		{"status --matcher pcre --pattern [", `pcre pattern "[" cannot be sent`},
 		{"control shutdown --pattern [z-a]", `glob pattern "[z-a]" cannot be sent`},
+		{"control shutdown --destination=", "a node name is empty"}, {"top -d a,,b", "a node name is empty"}, {"events --destination ,", "a node name is empty"},
+		{"control shutdown --pattern=", "it is empty"},
 		{"status --timeout 0", "--timeout is not more than 0"},
 		{"status -o xml", `"xml" is not table, plain, json, jsonl or yaml`},
 	} {

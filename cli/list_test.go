@@ -86,7 +86,7 @@ func TestGraphWithoutAnswer(t *testing.T) {
 	broker := testservice.Redis(t)
 	run{args: []string{"-b", broker, "worker", "--demo", "-n", `a"\b@test`}, env: map[string]string{"CELERY_WORKER_DISABLED_COMMANDS": "stats"}}.start(t).
 		output.waitFor(t, `ready\.\n`)
-	code, got, errs := run{args: []string{"-b", broker, "graph", "workers", "--timeout", "20", "-d", `"a""\b@test"`}}.do(t)
+	code, got, errs := run{args: []string{"-b", broker, "graph", "workers", "--timeout", "20", "-d", `a"\b@test`}}.do(t)
 	want := "    worker0 [label=\"a\\\"\\\\b@test\", shape=box];\n    worker0 -> broker;\n}\n"
 	if code != 0 || !strings.HasSuffix(got, want) || !strings.Contains(errs, "stats is disabled") {
 		t.Errorf("exit code %d, %s\n%s", code, got, errs)

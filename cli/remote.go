@@ -5,11 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/gelery/gelery/monitor"
+	"github.com/gelery/gelery/protocol"
 )
 
 const remoteExitCodes = `Exit codes: 0 done, 1 failed, 2 wrong usage, 69 no worker answered or the broker is unreachable, 130 interrupted. What a
@@ -17,10 +20,43 @@ worker could not do is told on standard error and is no failure of the command, 
 
 const destinationUsage = "node `names` of the workers that are meant, separated by commas (default all)"
 
+// nodes are the node names of the workers that are meant; none: all. An empty name, as of a variable that is not set, is refused: it
+// would mean nobody to celery, and everybody here.
+type nodes []string
+
+func (n *nodes) String() string { return strings.Join(*n, ",") }
+func (n *nodes) Type() string   { return "names" }
+
+func (n *nodes) Set(text string) error {
+	for name := range strings.SplitSeq(text, ",") {
+		if name == "" {
+			return errors.New("a node name is empty")
+		}
+		*n = append(*n, name)
+	}
+	return nil
+}
+
+func (n nodes) want(e *protocol.Event) bool { return len(n) == 0 || slices.Contains(n, e.Hostname) }
+
+// pattern is one of node names; "": there is none. One that is given is not empty, as a name is not.
+type pattern string
+
+func (p *pattern) String() string { return string(*p) }
+func (p *pattern) Type() string   { return "text" }
+
+func (p *pattern) Set(text string) error {
+	if text == "" {
+		return errors.New("it is empty")
+	}
+	*p = pattern(text)
+	return nil
+}
+
 // remoteFlags are the options of the commands that ask workers.
 type remoteFlags struct {
-	destination []string
-	pattern     string
+	destination nodes
+	pattern     pattern
 	matcher     string
 	timeout     seconds
 	json        bool
@@ -43,8 +79,8 @@ func (f *remoteFlags) addTarget(cmd *cobra.Command) {
 	f.timeout = seconds(monitor.DefaultTimeout)
 	flags := cmd.Flags()
 	flags.SortFlags = false
-	flags.StringSliceVarP(&f.destination, "destination", "d", nil, destinationUsage)
-	flags.StringVar(&f.pattern, "pattern", "", "only workers whose node name matches `text`: web* for a glob")
+	flags.VarP(&f.destination, "destination", "d", destinationUsage)
+	flags.Var(&f.pattern, "pattern", "only workers whose node name matches `text`: web* for a glob")
 	flags.StringVar(&f.matcher, "matcher", "glob", "what the pattern is: glob, pcre")
 	flags.VarP(&f.timeout, "timeout", "t", "how long to wait for the next reply")
 }
@@ -58,7 +94,7 @@ func (f *remoteFlags) check() error {
 	if f.json {
 		f.output = outputJSON
 	}
-	if err := monitor.CheckPattern(f.pattern, f.matcher); err != nil {
+	if err := monitor.CheckPattern(string(f.pattern), f.matcher); err != nil {
 		return usage("--pattern or --matcher: "+err.Error(), "a Python worker that cannot read a pattern hears no more commands", "use a simple --pattern, a glob if it can be one")
 	}
 	if f.timeout.duration() <= 0 {
@@ -84,7 +120,7 @@ func (a *app) connectControl(ctx context.Context, f *remoteFlags) (*monitor.Cont
 		control = control.To(f.destination...)
 	}
 	if f.pattern != "" {
-		control = control.Matching(f.pattern, f.matcher)
+		control = control.Matching(string(f.pattern), f.matcher)
 	}
 	return control, closeClient, nil
 }

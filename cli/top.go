@@ -57,7 +57,7 @@ Ctrl-C ends it. Where the output goes elsewhere, each picture stands below the o
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
-	flags.StringSliceVarP((*[]string)(&f.from), "destination", "d", nil, destinationUsage)
+	flags.VarP(&f.from, "destination", "d", destinationUsage)
 	flags.Var(&f.interval, "interval", "time between two pictures")
 	flags.IntVarP(&f.shots, "iterations", "n", 0, "end after so many pictures")
 	flags.IntVar(&f.tasks, "tasks", f.tasks, "show at most so many tasks; on a terminal as many as there is room for")
