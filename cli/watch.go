@@ -64,7 +64,7 @@ func (a *app) repeat(ctx context.Context, w watch, do func() error) error {
 	for {
 		var err error
 		if isTerminal(a.stdout) {
-			err = a.repaint(do)
+			err = a.repaint(ctx, do)
 		} else {
 			err = do()
 		}
@@ -83,13 +83,16 @@ func (a *app) repeat(ctx context.Context, w watch, do func() error) error {
 	}
 }
 
-// repaint wipes the terminal when there is something new to show, so that the last picture stays as long as it takes.
-func (a *app) repaint(do func() error) error {
+// repaint wipes the terminal when there is something new to show, so that the last picture stays as long as it takes, and at the end.
+func (a *app) repaint(ctx context.Context, do func() error) error {
 	out, errs := a.stdout, a.stderr
 	var picture, told screenBuffer
 	a.stdout, a.stderr = &picture, &told
 	err := do()
 	a.stdout, a.stderr = out, errs
+	if ctx.Err() != nil {
+		return err
+	}
 	if _, failed := io.WriteString(out, clearScreen+picture.String()); failed != nil {
 		return failed
 	}
