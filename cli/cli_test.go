@@ -241,6 +241,8 @@ func TestUsage(t *testing.T) {
 		{[]string{"call", "x", "--wait"}, exitUsage, "--wait needs a result backend"},
 		{[]string{"result", "x"}, exitUsage, "there is no result backend to ask"},
 		{[]string{"queues", "--quarantine", "a", "-Q", "b"}, exitUsage, "quarantine queues"},
+		{[]string{"queues", "--purge-quarantine", "a", "-w"}, exitUsage, "purge-quarantine watch"},
+		{[]string{"queues", "--quarantine", "a", "-w", "--limit", "0"}, exitUsage, "--limit 0 is not at least 1"},
 		{[]string{"amqp", "bogus"}, exitUsage, "unknown command gelery amqp bogus\n  try: see gelery amqp --help"},
 		{[]string{"amqp", "queue.delte", "q"}, exitUsage, "did you mean: gelery amqp queue.delete"},
 		{[]string{"amqp", "queue.delete"}, exitUsage, "gelery amqp queue.delete takes QUEUE, not 0 arguments"},

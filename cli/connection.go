@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -97,6 +98,14 @@ func connectFailure(ctx context.Context, what, url string, err error) error {
 		return err // the user gave up, not we
 	}
 	return unreachable(what, url, err)
+}
+
+// lostBroker is an error of a broker that was connected to, told as one that cannot be reached if it is that.
+func lostBroker(broker string, err error) error {
+	if _, lost := errors.AsType[net.Error](err); lost { // or too slow
+		return unreachable("broker", brokerurl.Redact(broker), err)
+	}
+	return err
 }
 
 // checkURL finds mistakes in a URL before anything is tried. Its scheme must have a driver.

@@ -64,7 +64,7 @@ func TestCompletion(t *testing.T) {
 			t.Errorf("%s: no script", shell)
 		}
 	}
-	if got := command(t, 0, "__complete", "queues", "-o", ""); !strings.HasPrefix(got, "table\nplain\njson\n") {
+	if got := command(t, 0, "__complete", "queues", "-o", ""); !strings.HasPrefix(got, "table\nplain\njson\njsonl\nyaml\n") {
 		t.Errorf("queues -o completes to %q", got)
 	}
 }

@@ -2,8 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
-	"net"
 
 	"github.com/spf13/cobra"
 
@@ -68,29 +66,15 @@ func (a *app) listBindings(ctx context.Context, o output, every watch) error {
 		defer cancel()
 		all, err := lister.Bindings(ctx)
 		if err != nil {
-			if _, lost := errors.AsType[net.Error](err); lost { // or too slow
-				err = unreachable("broker", brokerurl.Redact(broker), err)
-			}
-			return &unanswered{err}
+			return &unanswered{lostBroker(broker, err)}
 		}
 		return a.showBindings(all, o, every)
 	})
 }
 
 func (a *app) showBindings(all []transport.BoundQueue, o output, every watch) error {
-	switch o {
-	case outputJSON, outputYAML:
-		if all == nil {
-			all = []transport.BoundQueue{} // [] rather than null
-		}
-		return every.document(o)(a.stdout, all)
-	case outputJSONL:
-		for _, b := range all {
-			if err := writeJSON(a.stdout, b); err != nil {
-				return err
-			}
-		}
-		return nil
+	if done, err := list(a.stdout, o, every, all); done {
+		return err
 	}
 	rows := make([][]string, len(all))
 	for i, b := range all {

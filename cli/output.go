@@ -110,6 +110,20 @@ func (o output) next(w io.Writer, v any) error {
 	return writeJSON(w, v)
 }
 
+// list writes documents in the forms that programs read: all as one or, with -o jsonl, one a line. Not done: the form is one for people.
+func list[T any](w io.Writer, o output, every watch, all []T) (done bool, err error) {
+	switch o {
+	case outputJSON, outputYAML:
+		if all == nil {
+			all = []T{} // [] rather than null
+		}
+		return true, every.document(o)(w, all)
+	case outputJSONL:
+		return true, writeLines(w, all)
+	}
+	return false, nil
+}
+
 // writeYAML writes what writeJSON would, with the members in the same order, in the style that people write.
 func writeYAML(w io.Writer, v any, before string) error {
 	text, err := json.Marshal(v)

@@ -110,16 +110,8 @@ func (a *app) purge(ctx context.Context, queues []string, o output) error {
 		documents[i] = purgeDocument{q, n}
 		total += n
 	}
-	switch o {
-	case outputJSON, outputYAML:
-		return o.document(a.stdout, documents)
-	case outputJSONL:
-		for _, d := range documents {
-			if err := writeJSON(a.stdout, d); err != nil {
-				return err
-			}
-		}
-		return nil
+	if done, err := list(a.stdout, o, 0, documents); done {
+		return err
 	}
 	if total == 0 {
 		_, err = fmt.Fprintf(a.stdout, "No messages purged from %s.\n", plural(int64(len(queues)), "queue"))

@@ -37,6 +37,7 @@ type queuesFlags struct {
 	limit           int
 	purgeQuarantine string
 	output          output
+	watch           watch
 }
 
 func queuesCommand(a *app) *cobra.Command {
@@ -53,29 +54,31 @@ RabbitMQ they wait in queues of their own for all others). In quarantine is what
 all queues, unacked and priorities only with its management plugin, and these numbers are some seconds old. -o json
 prints [{"queue", "messages", "by_priority", "unacked", "delayed", "quarantined", "error" if any}], with --quarantine
 [{"time", "queue", "reason", "text" or "base64", "properties" on RabbitMQ}], with --purge-quarantine
-[{"queue", "purged"}].
+[{"queue", "purged"}]; -o jsonl one of these a line.
 
 ` + exitCodes,
 		Example: `  gelery queues
   gelery queues --queues celery,mail --output json
+  gelery queues --watch=5
   gelery queues --quarantine celery --limit 5
   gelery queues --purge-quarantine celery`,
 		Args: cobra.NoArgs,
 		RunE: a.command(func(ctx context.Context, _ *cobra.Command, _ []string) error {
+			if f.limit < 1 {
+				return usage(fmt.Sprintf("--limit %d is not at least 1", f.limit), "", "")
+			}
 			inspector, closeClient, err := a.inspect(ctx)
 			if err != nil {
 				return err
 			}
 			defer closeClient()
-			ctx, cancel := context.WithTimeout(ctx, operateTimeout)
-			defer cancel()
-			switch {
-			case f.purgeQuarantine != "":
-				return a.purgeQuarantine(ctx, inspector, f)
-			case f.quarantine != "":
-				return a.showQuarantine(ctx, inspector, f)
-			}
-			return a.showDepths(ctx, inspector, f)
+			return a.watched(ctx, f.watch, func() error {
+				err := lostBroker(a.brokerURL("READ"), a.operate(ctx, inspector, f))
+				if err != nil {
+					err = &unanswered{err} // it may be other the next time
+				}
+				return err
+			})
 		}),
 	}
 	flags := cmd.Flags()
@@ -85,9 +88,24 @@ prints [{"queue", "messages", "by_priority", "unacked", "delayed", "quarantined"
 	flags.IntVar(&f.limit, "limit", 20, "at most so many of them")
 	flags.StringVar(&f.purgeQuarantine, "purge-quarantine", "", "delete the quarantined messages of this `queue`")
 	cmd.MarkFlagsMutuallyExclusive("queues", "quarantine", "purge-quarantine")
-	f.output.add(cmd, outputTable, outputPlain, outputJSON)
+	f.output.add(cmd, outputTable, outputPlain, outputJSON, outputJSONL, outputYAML)
+	f.watch.add(cmd)
+	cmd.MarkFlagsMutuallyExclusive("watch", "purge-quarantine")
 	addBrokerFlags(cmd)
 	return cmd
+}
+
+// operate does once what the options say.
+func (a *app) operate(ctx context.Context, inspector transport.Inspector, f *queuesFlags) error {
+	ctx, cancel := context.WithTimeout(ctx, operateTimeout)
+	defer cancel()
+	switch {
+	case f.purgeQuarantine != "":
+		return a.purgeQuarantine(ctx, inspector, f)
+	case f.quarantine != "":
+		return a.showQuarantine(ctx, inspector, f)
+	}
+	return a.showDepths(ctx, inspector, f)
 }
 
 // operateTimeout bounds what an operator asks of a broker.
@@ -121,12 +139,8 @@ func (a *app) showDepths(ctx context.Context, in transport.Inspector, f *queuesF
 	if err != nil {
 		return err
 	}
-	if f.output == outputJSON {
-		if depths == nil {
-			depths = []transport.Depth{} // [] rather than null
-		}
-		err = writeJSON(a.stdout, depths)
-	} else {
+	done, err := list(a.stdout, f.output, f.watch, depths)
+	if !done {
 		err = f.output.table(a.stdout, []string{"QUEUE", "MESSAGES", "UNACKED", "DELAYED", "QUARANTINED", "BY PRIORITY"}, depthRows(depths))
 	}
 	if err != nil {
@@ -176,9 +190,6 @@ func (a *app) depthFailures(depths []transport.Depth) error {
 }
 
 func (a *app) showQuarantine(ctx context.Context, in transport.Inspector, f *queuesFlags) error {
-	if f.limit < 1 {
-		return usage(fmt.Sprintf("--limit %d is not at least 1", f.limit), "", "")
-	}
 	messages, err := in.Quarantined(ctx, f.quarantine, f.limit)
 	if err != nil {
 		return err
@@ -204,8 +215,8 @@ func (a *app) showQuarantine(ctx context.Context, in transport.Inspector, f *que
 		}
 		documents[i], rows[i] = d, []string{d.Time, printable(m.Queue), printable(m.Reason), message}
 	}
-	if f.output == outputJSON {
-		return writeJSON(a.stdout, documents)
+	if done, err := list(a.stdout, f.output, f.watch, documents); done {
+		return err
 	}
 	return f.output.table(a.stdout, []string{"TIME", "QUEUE", "REASON", "MESSAGE"}, rows)
 }
@@ -215,8 +226,8 @@ func (a *app) purgeQuarantine(ctx context.Context, in transport.Inspector, f *qu
 	if err != nil {
 		return err
 	}
-	if f.output == outputJSON {
-		return writeJSON(a.stdout, []purgeDocument{{f.purgeQuarantine, n}})
+	if done, err := list(a.stdout, f.output, f.watch, []purgeDocument{{f.purgeQuarantine, n}}); done {
+		return err
 	}
 	_, err = fmt.Fprintf(a.stdout, "Purged %s from the quarantine of %s.\n", plural(n, "message"), printable(f.purgeQuarantine))
 	return err

@@ -18,7 +18,18 @@ func TestQueues(t *testing.T) {
 		}
 		golden(t, "queues.txt", command(t, 0, "-b", broker, "queues", "-o", "table"))
 		golden(t, "queues.plain", command(t, 0, "-b", broker, "queues", "-Q", "mail,none"))
-		golden(t, "queues.json", command(t, 0, "-b", broker, "queues", "-Q", "mail,none", "-o", "json"))
+		document := command(t, 0, "-b", broker, "queues", "-Q", "mail,none", "-o", "json")
+		golden(t, "queues.json", document)
+		lines := command(t, 0, "-b", broker, "queues", "-Q", "mail,none", "-o", "jsonl")
+		if got := "[" + strings.Replace(strings.TrimSpace(lines), "\n", ",", 1) + "]\n"; got != document {
+			t.Errorf("the lines are %q", lines)
+		}
+		again := run{args: []string{"-b", broker, "queues", "-Q", "mail", "-o", "yaml", "--watch=0.01"}}.start(t)
+		again.output.waitFor(t, `^---\n- queue: mail\n  messages: 2\n(?s:.*)---\n- queue: mail\n`)
+		again.stop()
+		if code := again.wait(t); code != exitInterrupted {
+			t.Errorf("exit code %d", code)
+		}
 	})
 }
 

@@ -136,12 +136,10 @@ func away(at, now time.Time) string {
 }
 
 func printEntries(w io.Writer, o output, documents []entryDocument, now time.Time) error {
-	switch o {
-	case outputJSON, outputYAML:
-		return o.document(w, documents)
-	case outputJSONL:
-		return writeLines(w, documents)
-	case outputName:
+	if done, err := list(w, o, 0, documents); done {
+		return err
+	}
+	if o == outputName {
 		for _, d := range documents {
 			if _, err := fmt.Fprintln(w, printable(d.Name)); err != nil {
 				return err
@@ -171,11 +169,8 @@ func printEntries(w io.Writer, o output, documents []entryDocument, now time.Tim
 }
 
 func printRuns(w io.Writer, o output, runs []runDocument, now time.Time) error {
-	switch o {
-	case outputJSON, outputYAML:
-		return o.document(w, runs)
-	case outputJSONL:
-		return writeLines(w, runs)
+	if done, err := list(w, o, 0, runs); done {
+		return err
 	}
 	rows := make([][]string, len(runs))
 	for i, r := range runs {
