@@ -97,7 +97,11 @@ func (c *Client) revoke(ctx context.Context, method string, arguments map[string
 			return fmt.Errorf("revoke: %w", err)
 		}
 	}
-	if err := c.transport.Broadcast(ctx, protocol.PidboxExchange, "", m); err != nil {
+	err = c.transport.Broadcast(ctx, protocol.PidboxExchange, "", m)
+	if e, ok := errors.AsType[*transport.PublishError](err); ok && e.InDoubt { // a worker that has heard it may hear it again
+		err = c.transport.Broadcast(ctx, protocol.PidboxExchange, "", m)
+	}
+	if err != nil {
 		return fmt.Errorf("revoke: %w", err)
 	}
 	return nil
