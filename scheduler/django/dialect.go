@@ -16,6 +16,7 @@ type dialect struct {
 	now  string // milliseconds since 1970, by the database's clock
 	lock string // behind a SELECT of rows that are about to be changed
 	at   string // a moment as an argument, where the database does not see its type by itself
+	int  string // a whole number, likewise
 	text string // a column of any length
 	raw  string // before a column of moments that is read as it stands
 
@@ -29,7 +30,7 @@ type dialect struct {
 }
 
 func dialectOf(d *database.Dialect, c Config) dialect {
-	made := dialect{Dialect: d, at: "%s"}
+	made := dialect{Dialect: d, at: "%s", int: "CAST(%s AS INTEGER)"}
 	if c.Unaware {
 		made.djangoZone = c.DjangoZone
 	}
@@ -42,6 +43,7 @@ func dialectOf(d *database.Dialect, c Config) dialect {
 		made.since = func(horizon string) string { return "age(xmin) <= age(CAST('" + horizon + "' AS xid))" }
 	case "mysql":
 		made.now, made.lock, made.text = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) DIV 1000", " FOR UPDATE", "LONGTEXT CHARACTER SET utf8mb4"
+		made.int = "CAST(%s AS SIGNED)"
 	default: // SQLite, whose transactions that begin with a change are alone
 		made.raw = "+" // else the driver tries all forms of dates
 		made.now, made.text = "CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER)", "TEXT"
@@ -51,6 +53,10 @@ func dialectOf(d *database.Dialect, c Config) dialect {
 
 // arg is an argument of a statement; any other part of one is our own text.
 type arg struct{ v any }
+
+// number is an argument, too. One whose value were in the text would make each text another one, which the driver has to ask the
+// database about.
+type number int64
 
 // statement joins text and arguments.
 func (d dialect) statement(parts ...any) (text string, args []any) {
@@ -63,6 +69,9 @@ func (d dialect) statement(parts ...any) (text string, args []any) {
 		case moment:
 			args = append(args, p.v)
 			fmt.Fprintf(&b, d.at, d.Placeholder(len(args)))
+		case number:
+			args = append(args, int64(p))
+			fmt.Fprintf(&b, d.int, d.Placeholder(len(args)))
 		case string:
 			b.WriteString(p)
 		default:

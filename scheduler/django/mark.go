@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/gelery/gelery/scheduler"
@@ -100,11 +99,6 @@ func (l *lease) Mark(ctx context.Context, marks []scheduler.Mark) error {
 				return err
 			}
 		}
-		for some := range slices.Chunk(l.sent, chunk) {
-			if err := l.removePending(ctx, tx, some); err != nil {
-				return err
-			}
-		}
 		if err := l.addPending(ctx, tx, marks); err != nil || !ended {
 			return err
 		}
@@ -186,14 +180,20 @@ func (l *lease) move(ctx context.Context, tx *sql.Tx, rows []movedRow, now time.
 	if len(other.ids) > 0 {
 		return &other
 	}
-	last, count, enabled := []any{" SET last_run_at = CASE id"}, []any{" END, total_run_count = CASE id"}, []any{" END, enabled = CASE id"}
+	last, count := []any{" SET last_run_at = CASE id"}, []any{" END, total_run_count = CASE id"}
+	var ended []any
 	for _, x := range rows {
 		when := []any{" WHEN ", arg{x.after.id}, " THEN "}
 		last = append(append(last, when...), d.time(x.after.lastRunAt))
-		count = append(append(count, when...), strconv.FormatInt(x.after.count, 10))
-		enabled = append(append(enabled, when...), map[bool]string{true: "TRUE", false: "FALSE"}[x.after.enabled])
+		count = append(append(count, when...), number(x.after.count))
+		if !x.after.enabled {
+			ended = append(append(ended, when...), "FALSE")
+		}
 	}
-	_, err = d.exec(ctx, tx, slices.Concat([]any{"UPDATE ", taskTable}, last, count, enabled, []any{" END, date_changed = ", d.stamp(now)}, where)...)
+	if len(ended) > 0 {
+		ended = slices.Concat([]any{", enabled = CASE id"}, ended, []any{" ELSE TRUE END"})
+	}
+	_, err = d.exec(ctx, tx, slices.Concat([]any{"UPDATE ", taskTable}, last, count, []any{" END"}, ended, []any{", date_changed = ", d.stamp(now)}, where)...)
 	return err
 }
 
@@ -236,16 +236,18 @@ func (l *lease) reread(ctx context.Context, ids []int64) error {
 	return scheduler.ErrChanged
 }
 
-// addPending notes the runs that are about to be sent. One that is there already is the same.
+// addPending notes the runs that are about to be sent, and forgets those that were. One that is there already is the same.
 func (l *lease) addPending(ctx context.Context, tx *sql.Tx, marks []scheduler.Mark) error {
 	var runs []scheduler.Run
 	for _, m := range marks {
 		runs = append(runs, m.Runs...)
 	}
-	for some := range slices.Chunk(runs, chunk) {
+	for some := range slices.Chunk(slices.Concat(l.sent, runs), chunk) {
 		if err := l.removePending(ctx, tx, some); err != nil {
 			return err
 		}
+	}
+	for some := range slices.Chunk(runs, chunk) {
 		parts := []any{"INSERT INTO ", pendingTable, " (id, run) VALUES "}
 		for i, r := range some {
 			text, err := r.MarshalJSON()
