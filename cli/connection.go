@@ -100,9 +100,11 @@ func connectFailure(ctx context.Context, what, url string, err error) error {
 	return unreachable(what, url, err)
 }
 
-// lostBroker is an error of a broker that was connected to, told as one that cannot be reached if it is that.
+// lostBroker is an error of a broker that was connected to, told as one that cannot be reached if it is that. RabbitMQ's management
+// plugin, which is asked over HTTP and says so, is not the broker.
 func lostBroker(broker string, err error) error {
-	if _, lost := errors.AsType[net.Error](err); lost { // or too slow
+	_, lost := errors.AsType[net.Error](err) // or too slow
+	if lost && !strings.Contains(err.Error(), "the management plugin") {
 		return unreachable("broker", brokerurl.Redact(broker), err)
 	}
 	return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -132,6 +133,9 @@ func (a *app) showDepths(ctx context.Context, in transport.Inspector, f *queuesF
 	if len(names) == 0 {
 		var err error
 		if names, err = in.Queues(ctx); err != nil {
+			if _, lost := errors.AsType[*failure](lostBroker(a.brokerURL("READ"), err)); lost {
+				return err
+			}
 			return &failure{code: exitFailed, what: "cannot list the queues", why: err.Error(), todo: "name them with -Q"}
 		}
 	}
