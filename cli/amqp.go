@@ -52,16 +52,8 @@ bindings.
 		Example: `  gelery amqp queue.declare mail --arg x-max-priority=10
   gelery amqp queue.bind mail events 'mail.#' --type topic`,
 		Args: cobra.ArbitraryArgs, // an unknown command is answered by RunE
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return cmd.Help()
-			}
-			hint := "see " + cmd.CommandPath() + " --help"
-			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-				hint = "did you mean: " + cmd.CommandPath() + " " + near[0]
-			}
-			return usage("unknown command "+cmd.CommandPath()+" "+args[0], "", hint)
-		},
+		RunE: noSubcommand,
+
 		SuggestionsMinimumDistance: 2,
 	}
 	cmd.AddCommand(exchangeDeclareCommand(a), exchangeDeleteCommand(a), queueDeclareCommand(a), queueBindCommand(a),

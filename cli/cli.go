@@ -196,11 +196,23 @@ func (a *app) noCommand(cmd *cobra.Command, args []string) error {
 	if foreignCommands[name] {
 		return a.foreignCommand(name)
 	}
-	hint := "see " + a.name + " --help"
-	if near := cmd.SuggestionsFor(name); len(near) > 0 {
-		hint = "did you mean: " + a.name + " " + near[0]
+	return usage("unknown command "+name, "", nearCommand(cmd, name))
+}
+
+// noSubcommand is noCommand for a command that has others below it.
+func noSubcommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return cmd.Help()
 	}
-	return usage("unknown command "+name, "", hint)
+	return usage("unknown command "+cmd.CommandPath()+" "+args[0], "", nearCommand(cmd, args[0]))
+}
+
+// nearCommand is the advice to who has given a name that a command does not know.
+func nearCommand(cmd *cobra.Command, name string) string {
+	if near := cmd.SuggestionsFor(name); len(near) > 0 {
+		return "did you mean: " + cmd.CommandPath() + " " + near[0]
+	}
+	return "see " + cmd.CommandPath() + " --help"
 }
 
 func (a *app) foreignCommand(name string) *failure {

@@ -244,6 +244,8 @@ func TestUsage(t *testing.T) {
 		{[]string{"queues", "--purge-quarantine", "a", "-w"}, exitUsage, "purge-quarantine watch"},
 		{[]string{"queues", "--quarantine", "a", "-w", "--limit", "0"}, exitUsage, "--limit 0 is not at least 1"},
 		{[]string{"amqp", "bogus"}, exitUsage, "unknown command gelery amqp bogus\n  try: see gelery amqp --help"},
+		{[]string{"graph", "bootsteps"}, exitUsage, "unknown command gelery graph bootsteps\n  try: see gelery graph --help"},
+		{[]string{"list", "binding"}, exitUsage, "did you mean: gelery list bindings"},
 		{[]string{"amqp", "queue.delte", "q"}, exitUsage, "did you mean: gelery amqp queue.delete"},
 		{[]string{"amqp", "queue.delete"}, exitUsage, "gelery amqp queue.delete takes QUEUE, not 0 arguments"},
 		{[]string{"amqp", "queue.bind", "q"}, exitUsage, "takes QUEUE EXCHANGE [ROUTING_KEY], not 1 argument"},

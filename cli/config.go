@@ -41,8 +41,10 @@ those are options.
 		Example: `  gelery --config gelery.yaml config show
   gelery config check gelery.yaml
   gelery config settings`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args: cobra.ArbitraryArgs, // an unknown command is answered by RunE
+		RunE: noSubcommand,
+
+		SuggestionsMinimumDistance: 2,
 	}
 	cmd.Annotations = map[string]string{withoutSettings: "yes"}
 	cmd.AddCommand(configShowCommand(a), configCheckCommand(a), configSettingsCommand(a))

@@ -26,8 +26,10 @@ bootsteps.
 
 ` + exitCodes,
 		Example: `  gelery graph workers | dot -Tsvg > workers.svg`,
-		Args:    cobra.NoArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args:    cobra.ArbitraryArgs, // an unknown command is answered by RunE
+		RunE:    noSubcommand,
+
+		SuggestionsMinimumDistance: 2,
 	}
 	cmd.AddCommand(graphWorkersCommand(a))
 	return cmd

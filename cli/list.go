@@ -20,8 +20,10 @@ func listCommand(a *app) *cobra.Command {
 
 ` + exitCodes,
 		Example: `  gelery list bindings`,
-		Args:    cobra.NoArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args:    cobra.ArbitraryArgs, // an unknown command is answered by RunE
+		RunE:    noSubcommand,
+
+		SuggestionsMinimumDistance: 2,
 	}
 	cmd.AddCommand(listBindingsCommand(a))
 	return cmd

@@ -28,8 +28,10 @@ machine (local), a Redis as RedBeat has it, or the database of django-celery-bea
 ` + exitCodes,
 		Example: `  gelery --config gelery.yaml schedule list
   gelery schedule next --count 5 --scheduler redbeat`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args: cobra.ArbitraryArgs, // an unknown command is answered by RunE
+		RunE: noSubcommand,
+
+		SuggestionsMinimumDistance: 2,
 	}
 	cmd.AddCommand(scheduleListCommand(a), scheduleNextCommand(a), scheduleShowCommand(a), scheduleAddCommand(a),
 		schedulePauseCommand(a, "pause", "Keep an entry from being sent", true),
