@@ -170,6 +170,9 @@ func yamlNode(d *json.Decoder) (*yaml.Node, error) {
 		_, err = d.Token()
 	case json.Number:
 		n.Value = v.String()
+		if !strings.Contains(n.Value, ".") { // which Python's reader, of YAML 1.1, wants in a float
+			n.Value = strings.Replace(strings.ToLower(n.Value), "e", ".0e", 1)
+		}
 	default: // a string, true, false, null
 		err = n.Encode(v)
 	}

@@ -23,13 +23,13 @@ func TestYAML(t *testing.T) {
 		A     int             `json:"a"`
 		Large json.RawMessage `json:"large"`
 	}
-	v := document{text, -3, json.RawMessage(`[18446744073709551615, 1e+22, 0.1, 1.0, true, false]`)}
+	v := document{text, -3, json.RawMessage(`[18446744073709551615, 1e+22, 5e-05, 0.1, 1.0, true, false]`)}
 	var b strings.Builder
 	if err := outputYAML.next(&b, v); err != nil || outputYAML.next(&b, "second") != nil {
 		t.Fatal(err)
 	}
 	got := b.String()
-	for _, want := range []string{"---\nz:\n", "\na: -3\nlarge:\n  - 18446744073709551615\n  - 1e+22\n  - 0.1\n  - 1.0\n  - true\n  - false\n---\nsecond\n", "- \"yes\"\n"} {
+	for _, want := range []string{"---\nz:\n", "\na: -3\nlarge:\n  - 18446744073709551615\n  - 1.0e+22\n  - 5.0e-05\n  - 0.1\n  - 1.0\n  - true\n  - false\n---\nsecond\n", "- \"yes\"\n"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in %s", want, got)
 		}
