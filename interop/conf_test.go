@@ -46,12 +46,16 @@ var defaultsDiffer = []string{
 	`.result_accept_content[1]: "msgpack" / nothing`, `.result_accept_content[2]: "yaml" / nothing`,
 	// Python has modules.
 	".include: nothing / []", ".include[0]: str / nothing", ".include[1]: str / nothing", ".include[2]: str / nothing", ".include[3]: str / nothing",
-	// The program's: Python's was told other things than Go's.
-	".broker_heartbeat: 120 / null", ".result_expires: 86400.0 / 86400", ".result_persistent: null / false",
-	`.task_default_queue: "QUEUE" / "celery"`, ".worker_concurrency: null / 1", `.worker_pool: "prefork" / "process"`,
-	// Go has no choice, or another default: see docs/differences.md.
-	".broker_connection_max_retries: 100 / null", `.deprecated_settings: "set()" / null`, ".task_acks_late: false / true",
-	".task_reject_on_worker_lost: null / true", ".worker_hijack_root_logger: true / false",
+	// What Python's settings say in place of what its worker does: its queue, slots and pool are of its command line, and a setting
+	// that is not set is null where Go tells what follows from that.
+	`.task_default_queue: "QUEUE" / "celery"`, ".worker_concurrency: null / 1", `.worker_pool: "prefork" / "process"`, ".result_persistent: null / false",
+	".broker_heartbeat: 120 / null",              // Go's is the AMQP driver's, 10 s, unless it was set
+	".result_expires: 86400.0 / 86400",           // the same
+	".broker_connection_max_retries: 100 / null", // Go tries for ever, which is Celery's null
+	`.deprecated_settings: "set()" / null`,       // the repr of a set of Python's
+	".task_acks_late: false / true",              // docs/differences.md
+	".task_reject_on_worker_lost: null / true",   // docs/differences.md
+	".worker_hijack_root_logger: true / false",   // Go has no root logger
 	// Of later versions.
 	"5.2| .task_allow_error_cb_on_chord_header: nothing / false",
 	"5.2| .task_create_missing_queue_exchange_type: nothing / null", `5.2| .task_create_missing_queue_type: nothing / "classic"`,

@@ -126,7 +126,7 @@ func (b *busySite) pings() {
 		b.more()
 		i, k := idle.ping(), busy.ping()
 		times[0], times[1] = append(times[0], i), append(times[1], k)
-		if k > 4*i+allowance {
+		if k > 2*i+allowance {
 			late++
 		}
 	}
@@ -139,6 +139,6 @@ func (b *busySite) pings() {
 		b.Errorf("%d tasks ran: the worker was not busy", ran)
 	}
 	if late > pairs/2 {
-		b.Errorf("%d of %d pings took the busy worker %v and four times as long as the idle one", late, pairs, allowance)
+		b.Errorf("%d of %d pings took the busy worker %v and twice as long as the idle one", late, pairs, allowance)
 	}
 }

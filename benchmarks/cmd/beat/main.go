@@ -79,6 +79,9 @@ func parse(args []string) (c config, err error) {
 	if places[c.store] == nil {
 		return c, fmt.Errorf("-store %s: it is one of %s", c.store, names)
 	}
+	if c.entries < 1 || c.rate < 1 || c.span <= 0 || flags.NArg() > 0 {
+		return c, errors.New("expected no arguments, -entries and -rate from 1, and a -span")
+	}
 	return c, nil
 }
 
