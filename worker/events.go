@@ -246,7 +246,7 @@ func (e *events) linger(ctx context.Context) {
 	}
 }
 
-// sendLast sends what a stop has left.
+// sendLast sends what a stop has left, and tells of what it could not send.
 func (e *events) sendLast() {
 	if e.interval > 0 {
 		e.tellWorker(e.w.workerEvent(protocol.WorkerOffline))
@@ -257,10 +257,18 @@ func (e *events) sendLast() {
 	e.endList()
 	e.mu.Unlock()
 	e.flush(ctx, nil)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, m := range e.waiting {
+		e.dropped += m.events
+	}
+	e.waiting, e.bytes, e.open = nil, 0, false
+	e.tellDropped()
 }
 
 // flush sends what waits: the oldest message in any case, and those behind it that are full. False: the broker does not take
-// it now. While tasks tell more than the broker takes it does not end, so it minds the heart's beat.
+// it now, or does not answer in time. What is in doubt because its connection was lost holds up nothing behind it. While tasks
+// tell more than the broker takes it does not end, so it minds the heart's beat.
 func (e *events) flush(ctx context.Context, beat <-chan time.Time) bool {
 	for first := true; ; first = false {
 		select {
@@ -274,10 +282,13 @@ func (e *events) flush(ctx context.Context, beat <-chan time.Time) bool {
 		}
 		limited, cancel := context.WithTimeout(ctx, eventsTimeout)
 		err := e.w.client.Transport().Broadcast(limited, e.exchange, m.routingKey, protocol.NewEventMessage(e.w.config.Hostname, m.body))
+		late := limited.Err() != nil
 		cancel()
 		if err != nil {
-			e.failed(m, err)
-			return false
+			if gone := e.failed(m, err); !gone || late {
+				return false
+			}
+			continue
 		}
 		if m.routingKey == protocol.TaskMultiKey { // a broker that has a message keeps nothing of ours
 			e.mu.Lock()
@@ -291,10 +302,7 @@ func (e *events) flush(ctx context.Context, beat <-chan time.Time) bool {
 func (e *events) next(open bool) *eventMessage {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.dropped > 0 {
-		e.w.log.Warn("events were dropped: the broker did not take them in time", "events", e.dropped)
-		e.dropped = 0
-	}
+	e.tellDropped()
 	if len(e.waiting) == 0 {
 		return nil
 	}
@@ -312,12 +320,23 @@ func (e *events) next(open bool) *eventMessage {
 	return m
 }
 
-// failed puts a message that was not sent back in its place. One that may have been sent goes: monitors know what to do about
-// a gap, but count what comes twice twice.
-func (e *events) failed(m *eventMessage, err error) {
+// tellDropped tells how many events were dropped since it was told last. The caller holds mu.
+func (e *events) tellDropped() {
+	if e.dropped > 0 {
+		e.w.log.Warn("events were dropped: the broker did not take them in time, or did not say so", "events", e.dropped)
+		e.dropped = 0
+	}
+}
+
+// failed puts a message that was not sent back in its place. One that may have been sent is gone: monitors know what to do
+// about a gap, but count what comes twice twice. So it counts as dropped.
+func (e *events) failed(m *eventMessage, err error) (gone bool) {
 	if publish, ok := errors.AsType[*transport.PublishError](err); ok && publish.InDoubt {
 		e.w.log.Debug("events may not have been sent", "events", m.events, "error", err)
-		return
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.dropped += m.events
+		return true
 	}
 	e.w.log.Debug("events are not sent, trying again", "error", err)
 	e.mu.Lock()
@@ -325,4 +344,5 @@ func (e *events) failed(m *eventMessage, err error) {
 	e.waiting = append([]*eventMessage{m}, e.waiting...)
 	e.bytes += len(m.body)
 	e.bound()
+	return false
 }

@@ -281,6 +281,7 @@ func TestNoHeartbeat(t *testing.T) {
 type deaf struct {
 	transport.Transport
 	deaf, mute atomic.Bool
+	sent       atomic.Int32 // events' messages that it has taken
 }
 
 func (d *deaf) Broadcast(ctx context.Context, exchange, key string, m *protocol.Message) error {
@@ -289,21 +290,25 @@ func (d *deaf) Broadcast(ctx context.Context, exchange, key string, m *protocol.
 	}
 	mute := exchange == protocol.EventExchange && d.mute.Load()
 	err := d.Transport.Broadcast(ctx, exchange, key, m)
+	if exchange == protocol.EventExchange && err == nil {
+		d.sent.Add(1)
+	}
 	if err == nil && mute {
 		return &transport.PublishError{InDoubt: true, Err: errors.New("no confirmation")}
 	}
 	return err
 }
 
-// TestEventsInDoubt: what may have been sent is not sent again.
+// TestEventsInDoubt: what may have been sent is not sent again, and is counted among what was dropped.
 func TestEventsInDoubt(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	m := s.monitor()
 	d := &deaf{Transport: s.client.Transport()}
 	d.mute.Store(true)
+	log := &lines{}
 	var err error
-	if s.client, err = task.NewClient(d, s.client.Backend(), task.Config{}); err != nil {
+	if s.client, err = task.NewClient(d, s.client.Backend(), task.Config{Logger: slog.New(slog.NewTextHandler(log, nil))}); err != nil {
 		t.Fatal(err)
 	}
 	s.start(Config{TaskEvents: true, HeartbeatInterval: time.Hour})
@@ -313,6 +318,42 @@ func TestEventsInDoubt(t *testing.T) {
 			t.Errorf("event %v has come; expected %d", got, n)
 		}
 		d.mute.Store(false)
+	}
+	if log.count("events were dropped") == 0 {
+		t.Error("the log does not tell of events in doubt")
+	}
+}
+
+// TestLastEventsInDoubt: a stop sends what is left behind a message that may have been sent, and tells of what it cannot send.
+func TestLastEventsInDoubt(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	d := &deaf{Transport: s.client.Transport()}
+	log := &lines{}
+	client, err := task.NewClient(d, s.client.Backend(), task.Config{Logger: slog.New(slog.NewTextHandler(log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := New(client, s.mux, Config{HeartbeatInterval: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tell := func() {
+		for range fullEvents + 1 {
+			w.events.tellTasks(event{kind: "task-custom"})
+		}
+	}
+	d.mute.Store(true)
+	tell()
+	w.events.sendLast()
+	if n := d.sent.Load(); n != 3 || log.count("events=256") != 1 || log.count("events=1\n") != 2 {
+		t.Errorf("%d messages were sent; expected a full list, one of one event, and worker-offline, told as in doubt: %s", n, log.text.String())
+	}
+	d.deaf.Store(true)
+	tell()
+	w.events.sendLast()
+	if n := d.sent.Load(); n != 3 || log.count("events=258") != 1 || len(w.events.waiting) != 0 {
+		t.Errorf("%d messages were sent before one that takes none; expected 3, and the rest told as dropped: %s", n, log.text.String())
 	}
 }
 
