@@ -126,12 +126,13 @@ func (p *publisher) answer(o *outbound, err error) {
 // errUnconfirmed is what becomes of a message that is written once.
 var errUnconfirmed = errors.New("its channel was lost before it was confirmed")
 
-// again puts what was written and not answered before what waits. It keeps its doubt, and so does what is not written again.
+// again puts what was written and not answered before what waits. It keeps its doubt, and so does what is not written again:
+// what goes once and may be with the broker.
 func (p *publisher) again() {
 	written := p.pending[:0]
 	for _, o := range p.pending {
 		switch {
-		case !o.once:
+		case !o.once || !o.written:
 			written = append(written, o)
 		case !o.answered:
 			p.answer(o, fmt.Errorf("exchange %q, routing key %q: %w", o.exchange, o.key, errUnconfirmed))
@@ -146,7 +147,8 @@ func (p *publisher) again() {
 
 // blame finds the message for which the broker closed the channel and fails it; the others are sent again. A broker
 // that names the exchange, or the key, means every message to it. If it does not say, messages are sent one by one until
-// it is clear.
+// it is clear. From a channel that it closes the broker takes nothing more, so what goes once and stands behind
+// the last that it can mean is in no doubt.
 func (p *publisher) blame(e *amqp.Error) error {
 	if e == nil || !e.Recover && e.Code != amqp.AccessRefused && e.Code != amqp.NotFound && e.Code != amqp.PreconditionFailed {
 		return firstError(e, amqp.ErrClosed) // the connection's end, no message's fault
@@ -156,11 +158,13 @@ func (p *publisher) blame(e *amqp.Error) error {
 		guilty = func(*outbound) bool { return len(p.pending) == 1 }
 	}
 	var innocent []*outbound
+	before := 0 // how many innocent ones stand before the last that is guilty
 	for _, o := range p.pending {
 		if !guilty(o) {
 			innocent = append(innocent, o)
 			continue
 		}
+		before = len(innocent)
 		switch e.Code {
 		case amqp.NotFound:
 			p.gone(o.exchange)
@@ -177,7 +181,13 @@ func (p *publisher) blame(e *amqp.Error) error {
 	}
 	p.careful = 0
 	if len(innocent) == len(p.pending) {
-		p.careful = len(innocent)
+		p.careful, before = len(innocent), len(innocent)
+	}
+	for _, o := range innocent[before:] {
+		if o.once { // others may be in doubt since a channel before this one
+			o.of.doubt.Add(-1)
+			o.written = false
+		}
 	}
 	p.pending = innocent
 	return e

@@ -73,7 +73,8 @@ func TestConfirmationsLost(t *testing.T) {
 }
 
 // TestBroadcastOnce: who listens hears a broadcast once, or not at all and its sender is told that this may be so, whether the
-// confirmation was lost with the connection or with the channel, which the broker closes for another's message.
+// confirmation was lost with the connection or with the channel, which the broker closes for another's message. What stands
+// behind that message on the channel is in no doubt, and heard.
 func TestBroadcastOnce(t *testing.T) {
 	t.Parallel()
 	s := testservice.RabbitMQ(t)
@@ -111,11 +112,22 @@ func TestBroadcastOnce(t *testing.T) {
 		}
 		o := &outbound{exchange: protocol.EventExchange, optional: true, once: true, message: event}
 		other := &outbound{exchange: "missing", optional: true, message: event}
-		doubt, err := r.tr.publisher.lane(o.destination()).publish(r.within(patience), []*outbound{o, other})
+		lane := r.tr.publisher.lane(o.destination())
+		doubt, err := lane.publish(r.within(patience), []*outbound{o, other})
 		if err != nil {
 			err = r.tr.publishError(t.Context(), doubt, err)
 		}
 		send(err)
+		behind, err := publishing(taskMessage(fmt.Sprint("behind ", i)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		o = &outbound{exchange: protocol.EventExchange, optional: true, once: true, message: behind}
+		other = &outbound{exchange: "missing", optional: true, message: event}
+		if doubt, err := lane.publish(r.within(patience), []*outbound{other, o}); err != nil {
+			t.Errorf("a broadcast behind another's message: %v; in doubt: %v", err, doubt)
+		}
+		sent++
 	}
 	last := ""
 	for before := -1; before != doubted; { // until one is in no doubt, which will be heard
@@ -129,6 +141,11 @@ func TestBroadcastOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		times[d.Message.Headers.ID]++
+	}
+	for i := range n {
+		if id := fmt.Sprint("behind ", i); times[id] != 1 {
+			t.Errorf("%s was heard %d times", id, times[id])
+		}
 	}
 	for id, heard := range times {
 		if heard > 1 {

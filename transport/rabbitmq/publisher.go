@@ -73,7 +73,7 @@ type outbound struct {
 	of            *submission
 	exchange, key string
 	optional      bool
-	once          bool // it is not written again when its channel is lost
+	once          bool // it is not written again when its channel is lost and the broker may have it
 	message       amqp.Publishing
 	written       bool
 	nacks         int
