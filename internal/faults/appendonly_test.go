@@ -17,6 +17,10 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/gelery/gelery/internal/version"
 )
 
 // appendOnly reads the append-only file of a Redis while it grows: all that anybody has written, in order. So it knows of each
@@ -39,7 +43,21 @@ func newAppendOnly(dir, queue string) *appendOnly {
 	return &appendOnly{dir: dir, queue: queue, part: 1, lists: map[string][]string{}, held: map[string]string{}, trail: map[string]string{}}
 }
 
-// follow reads until the context ends. A part is gone when the one after it has been rewritten, so it must not be late.
+// keepsParts ends the test where Redis writes no file that appendOnly can read.
+func keepsParts(t *testing.T, rdb *goredis.Client) {
+	t.Helper()
+	info, err := rdb.InfoMap(t.Context(), "server").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := info["Server"]["redis_version"]
+	if v, ok := version.Parse(text); !ok || v.Before(7, 0, 0) {
+		t.Fatalf("this test needs Redis 7.0 or later, which keeps its append-only file in appendonlydir; the server is Redis %q", text)
+	}
+}
+
+// follow reads until the context ends. A part is gone when the one after it has been rewritten, so the server must rewrite none
+// by itself (auto-aof-rewrite-percentage 0).
 func (a *appendOnly) follow(ctx context.Context) {
 	ticker := time.NewTicker(50 * time.Millisecond)
 	defer ticker.Stop()
