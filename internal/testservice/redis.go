@@ -3,7 +3,6 @@
 package testservice
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"net"
@@ -12,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/gelery/gelery/internal/redisserver"
 )
@@ -106,32 +107,16 @@ func (s *RedisServer) Restart() {
 // others than Redis calls this before Kill.
 func (s *RedisServer) SyncAppendOnly() {
 	s.t.Helper()
-	if err := s.order("CONFIG SET appendfsync always"); err != nil {
+	options, err := goredis.ParseURL(s.URL)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	options.ReadTimeout = redisPatience
+	client := goredis.NewClient(options)
+	defer func() { _ = client.Close() }()
+	if err := client.ConfigSet(context.Background(), "appendfsync", "always").Err(); err != nil {
 		s.t.Fatalf("have Redis write its append-only file: %v", err)
 	}
-}
-
-// order sends a command whose answer is OK.
-func (s *RedisServer) order(command string) error {
-	conn, err := net.DialTimeout("tcp", s.Addr, redisPatience)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close() }()
-	if err := conn.SetDeadline(time.Now().Add(redisPatience)); err != nil {
-		return err
-	}
-	if _, err := conn.Write([]byte(command + "\r\n")); err != nil {
-		return err
-	}
-	answer, err := bufio.NewReader(conn).ReadString('\n')
-	if err != nil {
-		return err
-	}
-	if answer != "+OK\r\n" {
-		return fmt.Errorf("%s: %q", command, answer)
-	}
-	return nil
 }
 
 // Freeze stops the server's process (SIGSTOP): connections stay open and nothing answers.
