@@ -18,7 +18,8 @@ import (
 //
 // The ids of what is sent follow from the running task's message and from what is called. So a run that comes again, because its
 // worker died, adds no second part but sends the same one, and the chord waits for no part that was never sent. It must add
-// what the run before has added; parts that are alike may be added any number of times. A retry ([Retry]) is a message of its
+// what the run before has added, with no argument that is random or the time of the run: that would be another part, and the chord
+// would wait for the first. Parts that are alike may be added any number of times. A retry ([Retry]) is a message of its
 // own and adds further parts, as in Celery.
 //
 // It needs a backend that counts the parts of chords, as Redis does: otherwise the error is [errors.ErrUnsupported].
