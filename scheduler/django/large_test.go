@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gelery/gelery/internal/testservice"
+	"github.com/gelery/gelery/scheduler"
 )
 
 // fill writes many rows of a schedule that is never due.
@@ -28,10 +28,7 @@ func fill(b *testing.B, s *Store, entries int) {
 // takes to see what somebody has changed.
 func BenchmarkHundredThousand(b *testing.B) {
 	const entries = 100_000
-	for name, url := range map[string]func() string{
-		"SQLite":     func() string { return newSQLite(b) },
-		"PostgreSQL": func() string { return newTables(b, testservice.StartPostgreSQL(b).NewDatabase(b)) },
-	} {
+	for name, url := range databases(b) {
 		b.Run(name, func(b *testing.B) {
 			url := url()
 			fill(b, opened(b, Config{URL: url}), entries)
@@ -41,6 +38,43 @@ func BenchmarkHundredThousand(b *testing.B) {
 					b.Fatal(err)
 				}
 				if err := l.Release(b.Context()); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkMark measures what a handful of runs costs among a hundred thousand rows, from Due to Done.
+func BenchmarkMark(b *testing.B) {
+	const entries, some = 100_000, 4
+	for name, url := range databases(b) {
+		b.Run(name, func(b *testing.B) {
+			s := opened(b, Config{URL: url()})
+			fill(b, s, entries)
+			execute(b, s, "UPDATE ", taskTable, " SET last_run_at = ", s.dialect.time(time.Now()), ", date_changed = ", s.dialect.stamp(time.Now()))
+			l := lead(b, s)
+			now := time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)
+			if _, _, err := l.Due(b.Context(), now, 1); err != nil {
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				due, _, err := l.Due(b.Context(), now, some)
+				if err != nil || len(due) != some {
+					b.Fatal(len(due), err)
+				}
+				var marks []scheduler.Mark
+				var runs []scheduler.Run
+				for _, r := range due {
+					n := r.State.TotalRunCount + 1
+					run := scheduler.Run{Entry: r.Entry.Name, ID: fmt.Sprint(r.Entry.Name, n), Moment: now, Number: n, Task: r.Entry.Task}
+					marks = append(marks, scheduler.Mark{Entry: r.Entry, State: scheduler.State{LastRunAt: now, TotalRunCount: n}, Next: now.Add(time.Hour), Runs: []scheduler.Run{run}})
+					runs = append(runs, run)
+				}
+				if err := l.Mark(b.Context(), marks); err != nil {
+					b.Fatal(err)
+				}
+				if err := l.Done(b.Context(), runs); err != nil {
 					b.Fatal(err)
 				}
 			}

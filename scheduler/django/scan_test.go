@@ -10,6 +10,14 @@ import (
 	"github.com/gelery/gelery/scheduler"
 )
 
+// databases make one that tells which rows are new, and one that does not.
+func databases(t testing.TB) map[string]func() string {
+	return map[string]func() string{
+		"SQLite":     func() string { return newSQLite(t) },
+		"PostgreSQL": func() string { return newTables(t, testservice.StartPostgreSQL(t).NewDatabase(t)) },
+	}
+}
+
 // scanned lets a scan run whose marker was just moved, and takes over what it finds.
 func scanned(t *testing.T, l *lease, kind scanKind) {
 	t.Helper()
@@ -36,11 +44,7 @@ func tasksOf(l *lease) map[string]string {
 // but what was changed.
 func TestScan(t *testing.T) {
 	t.Parallel()
-	databases := map[string]func() string{
-		"sqlite":     func() string { return newSQLite(t) },
-		"postgresql": func() string { return newTables(t, testservice.StartPostgreSQL(t).NewDatabase(t)) },
-	}
-	for name, url := range databases {
+	for name, url := range databases(t) {
 		t.Run(name, func(t *testing.T) {
 			s := opened(t, Config{URL: url()})
 			for _, name := range []string{"same", "updated", "renamed", "disabled", "deleted", "slower"} {
@@ -82,10 +86,7 @@ func TestScan(t *testing.T) {
 // What the beat does while a scan is under way is not undone by what that has read before.
 func TestScanBesideMarks(t *testing.T) {
 	t.Parallel()
-	for name, url := range map[string]func() string{
-		"sqlite":     func() string { return newSQLite(t) },
-		"postgresql": func() string { return newTables(t, testservice.StartPostgreSQL(t).NewDatabase(t)) },
-	} {
+	for name, url := range databases(t) {
 		t.Run(name, func(t *testing.T) {
 			s := opened(t, Config{URL: url()})
 			for _, name := range []string{"marked", "once", "changed"} {
