@@ -65,17 +65,14 @@ func (l *lease) begin(kind scanKind, marker time.Time) {
 	if kind == scanNew && s.since == "" {
 		s.kind = scanAll
 	}
-	known, schedules := map[string]*taskRow(nil), c.schedules
-	if s.kind == scanAll {
-		known = maps.Clone(c.rows)
-	}
+	known, schedules := maps.Clone(c.rows), c.schedules
 	c.scan = s
 	l.scans.Go(func() {
 		ctx, cancel := context.WithTimeout(l.running, readTimeout)
 		defer cancel()
 		switch s.kind {
 		case scanNew:
-			s.found = l.readNew(ctx, s.since, schedules)
+			s.found = l.readNew(ctx, s.since, known, schedules)
 		case scanAll:
 			s.found = l.compare(ctx, known, schedules)
 		case scanIDs:
@@ -203,7 +200,7 @@ func (l *lease) readIDs(ctx context.Context) found {
 }
 
 // readNew reads the rows that were written since some time, as one state of the database.
-func (l *lease) readNew(ctx context.Context, since string, known schedules) (f found) {
+func (l *lease) readNew(ctx context.Context, since string, rows map[string]*taskRow, known schedules) (f found) {
 	tx, err := l.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
 	if err != nil {
 		return found{err: err}
@@ -214,7 +211,9 @@ func (l *lease) readNew(ctx context.Context, since string, known schedules) (f f
 	}
 	where := " WHERE " + l.dialect.since(since)
 	f.err = l.readTasks(ctx, tx, func(r *taskRow) error {
-		f.rows = append(f.rows, r)
+		if !r.same(rows[r.name]) { // most are those that this beat has marked
+			f.rows = append(f.rows, r)
+		}
 		return nil
 	}, where)
 	if f.err == nil {
@@ -248,6 +247,11 @@ func (f *found) note(known schedules) {
 	}
 }
 
+// same tells whether a row says what it said before.
+func (r *taskRow) same(before *taskRow) bool {
+	return before != nil && before.id == r.id && before.definition == r.definition && before.state == r.state
+}
+
 // page is how many rows a scan reads at once: SQLite lets nobody write meanwhile.
 const page = 250
 
@@ -263,7 +267,7 @@ func (l *lease) compare(ctx context.Context, known map[string]*taskRow, before s
 		f.err = l.readTasks(ctx, l.db, func(r *taskRow) error {
 			n, last = n+1, r.id
 			seen[r.id] = true
-			if k := known[r.name]; k == nil || k.definition != r.definition || k.state != r.state {
+			if !r.same(known[r.name]) {
 				f.rows = append(f.rows, r)
 			}
 			return nil
