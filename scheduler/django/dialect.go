@@ -13,12 +13,13 @@ import (
 // dialect is a kind of database with what is its own in this package.
 type dialect struct {
 	*database.Dialect
-	now  string // milliseconds since 1970, by the database's clock
-	lock string // behind a SELECT of rows that are about to be changed
-	at   string // a moment as an argument, where the database does not see its type by itself
-	int  string // a whole number, likewise
-	text string // a column of any length
-	raw  string // before a column of moments that is read as it stands
+	now   string // milliseconds since 1970, by the database's clock
+	lock  string // behind a SELECT of rows that are about to be changed
+	at    string // a moment as an argument, where the database does not see its type by itself
+	int   string // a whole number, likewise
+	text  string // a column of any length
+	turns bool   // who writes waits for all who read
+	raw   string // before a column of moments that is read as it stands
 
 	// horizon is a number that is at most that of any change which is not visible yet, and since tells the rows whose last change has no
 	// smaller one; horizon is "" where there is no such thing.
@@ -45,6 +46,7 @@ func dialectOf(d *database.Dialect, c Config) dialect {
 		made.now, made.lock, made.text = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) DIV 1000", " FOR UPDATE", "LONGTEXT CHARACTER SET utf8mb4"
 		made.int = "CAST(%s AS SIGNED)"
 	default: // SQLite, whose transactions that begin with a change are alone
+		made.turns = true
 		made.raw = "+" // else the driver tries all forms of dates
 		made.now, made.text = "CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER)", "TEXT"
 	}

@@ -57,6 +57,7 @@ type Store struct {
 	dialect dialect
 	policy  retry.Policy
 	change  chan struct{} // capacity 1
+	turn    chan struct{} // capacity 1: whoever has put something in has its turn; nil: all have
 }
 
 // Open connects to the database and makes Gelery's tables if they are not there. It tries until the database answers or ctx is
@@ -81,11 +82,29 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	db.SetMaxIdleConns(maxConnections)
 	db.SetConnMaxLifetime(time.Hour)
 	s := &Store{config: c, log: c.Logger, db: db, dialect: dialectOf(d, c), change: make(chan struct{}, 1)}
+	if s.dialect.turns {
+		s.turn = make(chan struct{}, 1)
+	}
 	s.policy = retry.Policy{Server: "the database", Again: s.again}
 	if err := s.policy.Do(ctx, s.log, "connect to Django's database", s.prepare); err != nil {
 		return nil, errors.Join(fmt.Errorf("django: %w", err), db.Close())
 	}
 	return s, nil
+}
+
+// inTurn lets marks and the pages of a scan come one after the other where the database lets nobody write while it is read: SQLite itself
+// waits by sleeping, longer each time.
+func (s *Store) inTurn(ctx context.Context, do func() error) error {
+	if s.turn == nil {
+		return do()
+	}
+	select {
+	case s.turn <- struct{}{}:
+		defer func() { <-s.turn }()
+		return do()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // maxConnections are those of one store: the beat asks one question at a time, and the lease is renewed beside it.

@@ -134,7 +134,7 @@ func (l *lease) renew(ctx context.Context, confirmed time.Time) {
 		}
 		begun := time.Now()
 		trying, cancel := context.WithDeadline(ctx, confirmed.Add(leaseTime))
-		err := l.hold(trying, l.db)
+		err := l.inTurn(trying, func() error { return l.hold(trying, l.db) })
 		cancel()
 		switch {
 		case err == nil:
@@ -181,11 +181,13 @@ func (l *lease) Release(ctx context.Context) error {
 func (l *lease) within(ctx context.Context, do func(ctx context.Context, tx *sql.Tx) error) error {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	return l.transaction(ctx, func(tx *sql.Tx) error {
-		if err := l.hold(ctx, tx); err != nil {
-			return err
-		}
-		return do(ctx, tx)
+	return l.inTurn(ctx, func() error {
+		return l.transaction(ctx, func(tx *sql.Tx) error {
+			if err := l.hold(ctx, tx); err != nil {
+				return err
+			}
+			return do(ctx, tx)
+		})
 	})
 }
 

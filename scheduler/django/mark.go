@@ -300,7 +300,7 @@ const mostSent = 1000
 // flush removes what is done with from the table of pending runs.
 func (l *lease) flush(ctx context.Context, runs []scheduler.Run) error {
 	for some := range slices.Chunk(slices.Concat(l.sent, runs), chunk) {
-		if err := l.removePending(ctx, l.db, some); err != nil {
+		if err := l.inTurn(ctx, func() error { return l.removePending(ctx, l.db, some) }); err != nil {
 			return err
 		}
 	}

@@ -264,14 +264,16 @@ func (l *lease) compare(ctx context.Context, known map[string]*taskRow, before s
 	var after []any
 	for n, last := page, int64(0); n == page; after = []any{" AND id > ", arg{last}} {
 		n = 0
-		f.err = l.readTasks(ctx, l.db, func(r *taskRow) error {
-			n, last = n+1, r.id
-			seen[r.id] = true
-			if !r.same(known[r.name]) {
-				f.rows = append(f.rows, r)
-			}
-			return nil
-		}, slices.Concat([]any{" WHERE enabled"}, after, []any{" ORDER BY id LIMIT ", strconv.Itoa(page)})...)
+		f.err = l.inTurn(ctx, func() error {
+			return l.readTasks(ctx, l.db, func(r *taskRow) error {
+				n, last = n+1, r.id
+				seen[r.id] = true
+				if !r.same(known[r.name]) {
+					f.rows = append(f.rows, r)
+				}
+				return nil
+			}, slices.Concat([]any{" WHERE enabled"}, after, []any{" ORDER BY id LIMIT ", strconv.Itoa(page)})...)
+		})
 		if f.err != nil {
 			return f
 		}
