@@ -73,7 +73,8 @@ const (
 	retryMost  = 10 * time.Second
 )
 
-// mostChanges is how often in a row the store is asked again at once because others have changed entries meanwhile.
+// mostChanges is how often in a row the store is asked again at once because others have changed entries meanwhile. Then there is a
+// pause of retryDelay between, which does not grow: the store does what it should.
 const mostChanges = 5
 
 // New makes a beat that sends by a client what a store says.
@@ -162,7 +163,7 @@ func (b *Beat) lead(ctx context.Context, lease Lease) error {
 	defer b.stats.expects(time.Time{})
 	defer b.uncount()
 	begun, skew := false, Skew
-	for tries := 0; ctx.Err() == nil; {
+	for tries, changes := 0, 0; ctx.Err() == nil; {
 		var next time.Time
 		var err error
 		by := clock.jumped()
@@ -178,14 +179,21 @@ func (b *Beat) lead(ctx context.Context, lease Lease) error {
 		if errors.Is(err, ErrNotLeading) {
 			return err
 		}
-		begun = err == nil || errors.Is(err, errUnmarked) // else nobody knows whether what was marked is marked
+		// Else nobody knows whether what was marked is marked. Each second refusal in a row is followed by Pending, too: a store may look
+		// at its entries only then.
+		begun = err == nil || errors.Is(err, errUnmarked) && changes%2 == 0
 		switch {
 		case err == nil:
-			tries, skew = 0, Skew
+			tries, changes, skew = 0, 0, Skew
 			b.stats.expects(next)
 			b.sleep(ctx, lease, next)
-		case errors.Is(err, ErrChanged) && tries < mostChanges:
-			tries++
+		case errors.Is(err, ErrChanged):
+			if changes++; changes == mostChanges+1 {
+				b.log.Warn("beat: entries are changed again and again between the look at them and their mark; they are sent when they can be marked")
+			}
+			if changes > mostChanges {
+				pause(ctx, 0)
+			}
 		case ctx.Err() == nil:
 			b.stats.storeErrors.Add(1)
 			b.log.Error("beat: the store fails", "error", err)

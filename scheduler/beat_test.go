@@ -501,3 +501,54 @@ func TestNextDue(t *testing.T) {
 		}
 	})
 }
+
+// refusing is a store whose lease refuses marks: others change entries between the look at them and their mark.
+type refusing struct {
+	Store
+	Lease
+	left    int  // so often
+	pending bool // only until Pending is asked again
+}
+
+func (r *refusing) Close() error { return r.Store.Close() }
+
+func (r *refusing) Lead(ctx context.Context) (lease Lease, err error) {
+	r.Lease, err = r.Store.Lead(ctx)
+	return r, err
+}
+
+func (r *refusing) Pending(ctx context.Context) ([]Run, error) {
+	if r.pending && r.left == 0 {
+		r.pending = false
+	}
+	return r.Lease.Pending(ctx)
+}
+
+func (r *refusing) Mark(ctx context.Context, marks []Mark) error {
+	if r.left > 0 || r.pending {
+		r.left = max(0, r.left-1)
+		return ErrChanged
+	}
+	return r.Lease.Mark(ctx, marks)
+}
+
+// However often others have changed what is due, it is sent soon after: that they do is no failure of the store.
+func TestChangedAgainAndAgain(t *testing.T) {
+	t.Parallel()
+	for name, store := range map[string]*refusing{"twice": {left: 2}, "often": {left: 20}, "until it is asked what is pending": {left: 1, pending: true}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				store.Store = local(t, LocalConfig{Entries: []*Entry{entry(t, "e", `{task: a, schedule: 60}`)}})
+				l := &ledger{}
+				b := beating(t, 63*time.Second, store, l, nil)
+				if got := l.moments(t, "e"); !slices.Equal(got, []string{"01 00:01:00"}) {
+					t.Errorf("sent within three seconds: %v", got)
+				}
+				if s := b.Stats(); s.StoreErrors != 0 {
+					t.Errorf("%+v", s)
+				}
+			})
+		})
+	}
+}

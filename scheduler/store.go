@@ -44,7 +44,8 @@ type Lease interface {
 	// zero time if none is. One that cannot be read is logged and left out. ErrChanged: Pending may say more than it did.
 	Due(ctx context.Context, now time.Time, limit int) (due []Record, next time.Time, err error)
 	// Mark notes what is about to be sent, and that it is dealt with: all or nothing. ErrChanged: an entry is no longer as Due
-	// said, and nothing is noted. After any other error it may be noted or not; Pending and Due tell.
+	// said, and nothing is noted. Then the next Due tells all entries that were refused as they are now, without a Pending before it;
+	// that is called after each second refusal in a row. After any other error it may be noted or not; Pending and Due tell.
 	Mark(ctx context.Context, marks []Mark) error
 	// Done notes that runs are with the broker, or will never be.
 	Done(ctx context.Context, runs []Run) error

@@ -36,6 +36,7 @@ func (l *lease) mark(ctx context.Context, marks []scheduler.Mark) error {
 	for i, m := range marks {
 		before, ok := l.seen[m.Entry.Name]
 		if !ok || !before.waiting {
+			l.reset()
 			return scheduler.ErrChanged
 		}
 		s, definition, err := l.after(before, m)
@@ -70,8 +71,7 @@ func (l *lease) mark(ctx context.Context, marks []scheduler.Mark) error {
 	case reply < 0:
 		return scheduler.ErrNotLeading
 	case reply > 0:
-		l.forget(marks[reply-1].Entry.Name)
-		l.looked = time.Time{}
+		l.reset() // others may have changed, too, which the reply does not say
 		return scheduler.ErrChanged
 	}
 	for i, m := range marks {

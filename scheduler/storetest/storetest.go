@@ -32,6 +32,7 @@ func Run(t *testing.T, fresh func(t *testing.T) (open func() scheduler.Store), l
 		"limit":         testLimit,
 		"while leading": testWhileLeading,
 		"changed":       testChanged,
+		"many changed":  testManyChanged,
 		"counts":        testCounts,
 		"all or none":   testAllOrNone,
 		"pause":         testPause,
@@ -424,60 +425,6 @@ func testLimit(b *bench) {
 	}
 	if runs := b.pending(l); len(runs) != 25 {
 		b.Errorf("pending: %d", len(runs))
-	}
-}
-
-// testWhileLeading: what others change is seen by the one that leads within a second.
-func testWhileLeading(b *bench) {
-	s, other := b.open(), b.open()
-	b.put(s, "removed", `{task: a, schedule: 60}`)
-	b.put(s, "paused", `{task: a, schedule: 60}`)
-	b.put(s, "slower", `{task: a, schedule: 60}`)
-	b.put(s, "faster", `{task: a, schedule: 3600}`)
-	l := b.lead(s)
-	b.due(l, time.Now())
-	b.put(other, "added", `{task: a, schedule: 60}`)
-	b.put(other, "slower", `{task: a, schedule: 3600}`)
-	b.put(other, "faster", `{task: a, schedule: 60}`)
-	if err := errors.Join(other.Remove(b.ctx, "removed"), other.Pause(b.ctx, "paused", true)); err != nil {
-		b.Fatal(err)
-	}
-	names := map[string]bool{}
-	for _, r := range b.due(l, time.Now().Add(2*time.Minute)) {
-		names[r.Entry.Name] = true
-	}
-	if !reflect.DeepEqual(names, map[string]bool{"added": true, "faster": true}) {
-		b.Errorf("due: %v", names)
-	}
-}
-
-// testChanged: an entry that is changed between Due and Mark is what it was changed to.
-func testChanged(b *bench) {
-	s, other := b.open(), b.open()
-	b.put(s, "e", `{task: a, schedule: 60}`)
-	b.put(s, "f", `{task: a, schedule: 60}`)
-	l := b.lead(s)
-	moment := time.Now().Add(time.Minute + time.Second).UTC().Truncate(time.Second)
-	due := b.due(l, moment)
-	if len(due) != 2 {
-		b.Fatalf("due: %v", due)
-	}
-	b.put(other, "e", `{task: b, schedule: 7200}`)
-	err := l.Mark(b.ctx, []scheduler.Mark{mark(due[0], moment), mark(due[1], moment)})
-	if err != nil && !errors.Is(err, scheduler.ErrChanged) {
-		b.Fatalf("mark: %v", err)
-	}
-	if runs := b.pending(l); err != nil && len(runs) != 0 || err == nil && len(runs) != 2 {
-		b.Errorf("mark: %v; pending %v", err, runs)
-	}
-	same(b, b.get(s, "e").Entry, Entry(b, "e", `{task: b, schedule: 7200}`))
-	for _, r := range b.due(l, moment.Add(time.Second)) {
-		if r.Entry.Name == "e" {
-			b.Errorf("it is due as it was before: %v", r)
-		}
-	}
-	if due := b.due(l, moment.Add(3*time.Hour)); len(due) != 2 {
-		b.Errorf("due after it all: %v", due)
 	}
 }
 
