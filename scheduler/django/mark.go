@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -94,6 +95,17 @@ func (l *lease) Mark(ctx context.Context, marks []scheduler.Mark) error {
 	slices.SortFunc(moved, func(a, b movedRow) int { return byID(a.before, b.before) }) // in one order, so that two writers do not wait for each other
 	var before, after time.Time
 	err := l.within(ctx, func(ctx context.Context, tx *sql.Tx) (err error) {
+		var changed changedRows
+		for some := range slices.Chunk(moved, chunk) {
+			others, err := l.others(ctx, tx, some)
+			if err != nil {
+				return err
+			}
+			changed.ids = append(changed.ids, others...)
+		}
+		if len(changed.ids) > 0 {
+			return &changed
+		}
 		for some := range slices.Chunk(moved, chunk) {
 			if err := l.move(ctx, tx, some, now); err != nil {
 				return err
@@ -123,7 +135,7 @@ func (l *lease) Mark(ctx context.Context, marks []scheduler.Mark) error {
 			continue
 		}
 		l.read.rows[x.after.name] = x.after
-		l.read.scan.moves(x.after.name)
+		l.read.scan.moves(x.after.id)
 		x.mark.State = x.after.lastState(x.mark.Entry.Schedule)
 		l.read.table.Moved(x.mark)
 	}
@@ -151,17 +163,15 @@ func newMoved(row *taskRow, m scheduler.Mark, now time.Time) movedRow {
 	return movedRow{row, &after, m}
 }
 
-// move writes what became of rows that are as they were read.
-func (l *lease) move(ctx context.Context, tx *sql.Tx, rows []movedRow, now time.Time) error {
+// others are the ids of rows that are not as they were read.
+func (l *lease) others(ctx context.Context, tx *sql.Tx, rows []movedRow) ([]int64, error) {
 	d := l.dialect
 	ids := make([]int64, len(rows))
-	at := make(map[int64]movedRow, len(rows))
+	at := make(map[int64]state, len(rows))
 	for i, x := range rows {
 		ids[i] = x.before.id
-		at[ids[i]] = x
+		at[ids[i]] = x.before.state
 	}
-	where := slices.Concat([]any{" WHERE id IN ("}, list(ids), []any{")"})
-	other := changedRows{ids: slices.Clone(ids)}
 	err := d.query(ctx, tx, func(scan func(...any) error) error {
 		var id, count int64
 		var enabled bool
@@ -169,20 +179,22 @@ func (l *lease) move(ctx context.Context, tx *sql.Tx, rows []movedRow, now time.
 		if err := scan(&id, &enabled, &count, &last, &changed); err != nil {
 			return err
 		}
-		if b := at[id].before; enabled && (state{d.readTime(last), count, d.readStamp(changed)}) == b.state {
-			other.ids = slices.DeleteFunc(other.ids, func(i int64) bool { return i == id })
+		if enabled && (state{d.readTime(last), count, d.readStamp(changed)}) == at[id] {
+			delete(at, id)
 		}
 		return nil
-	}, slices.Concat([]any{"SELECT id, enabled, total_run_count, last_run_at, date_changed FROM ", taskTable}, where, []any{d.lock})...)
-	if err != nil {
-		return err
-	}
-	if len(other.ids) > 0 {
-		return &other
-	}
+	}, slices.Concat([]any{"SELECT id, enabled, total_run_count, last_run_at, date_changed FROM ", taskTable, " WHERE id IN ("}, list(ids), []any{")", d.lock})...)
+	return slices.Sorted(maps.Keys(at)), err
+}
+
+// move writes what became of rows.
+func (l *lease) move(ctx context.Context, tx *sql.Tx, rows []movedRow, now time.Time) error {
+	d := l.dialect
+	ids := make([]int64, len(rows))
 	last, count := []any{" SET last_run_at = CASE id"}, []any{" END, total_run_count = CASE id"}
 	var ended []any
-	for _, x := range rows {
+	for i, x := range rows {
+		ids[i] = x.before.id
 		when := []any{" WHEN ", arg{x.after.id}, " THEN "}
 		last = append(append(last, when...), d.time(x.after.lastRunAt))
 		count = append(append(count, when...), number(x.after.count))
@@ -193,7 +205,8 @@ func (l *lease) move(ctx context.Context, tx *sql.Tx, rows []movedRow, now time.
 	if len(ended) > 0 {
 		ended = slices.Concat([]any{", enabled = CASE id"}, ended, []any{" ELSE TRUE END"})
 	}
-	_, err = d.exec(ctx, tx, slices.Concat([]any{"UPDATE ", taskTable}, last, count, []any{" END"}, ended, []any{", date_changed = ", d.stamp(now)}, where)...)
+	_, err := d.exec(ctx, tx, slices.Concat([]any{"UPDATE ", taskTable}, last, count, []any{" END"}, ended,
+		[]any{", date_changed = ", d.stamp(now), " WHERE id IN ("}, list(ids), []any{")"})...)
 	return err
 }
 
@@ -202,36 +215,45 @@ type changedRows struct{ ids []int64 }
 
 func (*changedRows) Error() string { return scheduler.ErrChanged.Error() }
 
+// mostReread is how many rows are read by their ids; for more, all are read.
+const mostReread = 300
+
 // reread takes over rows that are not as they were read, and returns ErrChanged.
 func (l *lease) reread(ctx context.Context, ids []int64) error {
-	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
-	defer cancel()
 	c := &l.read
-	there := map[int64]bool{}
-	for _, id := range ids {
-		c.scan.rereads(c.names[id])
-	}
-	err := l.readTasks(ctx, l.db, func(r *taskRow) error {
-		there[r.id] = true
-		if k := r.kind(); k != noKind {
-			if _, known := c.schedules[k][r.schedule[k].Int64]; !known {
-				return errors.New("its schedule is new")
-			}
-		}
-		c.scan.rereads(r.name)
-		if l.take(r, false, c.schedules) {
-			return errors.New("it has run for the last time")
-		}
-		return nil
-	}, slices.Concat([]any{" WHERE id IN ("}, list(ids), []any{")"})...)
-	if err != nil { // then all is read
+	if len(ids) > mostReread {
 		c.stale = true
 		return scheduler.ErrChanged
 	}
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	var rows []*taskRow
+	there := map[int64]bool{}
+	for some := range slices.Chunk(ids, chunk) {
+		err := l.readTasks(ctx, l.db, func(r *taskRow) error {
+			there[r.id] = true
+			rows = append(rows, r)
+			if k := r.kind(); k != noKind {
+				if _, known := c.schedules[k][r.schedule[k].Int64]; !known {
+					return errors.New("its schedule is new")
+				}
+			}
+			return nil
+		}, slices.Concat([]any{" WHERE id IN ("}, list(some), []any{")"})...)
+		if err != nil { // then all is read
+			c.stale = true
+			return scheduler.ErrChanged
+		}
+	}
 	for _, id := range ids {
+		c.scan.rereads(id)
 		if name, known := c.names[id]; known && !there[id] {
 			l.forget(name)
 		}
+	}
+	spent, displaced := l.take(rows, nil, c.schedules)
+	if spent || displaced { // then all is read, too
+		c.stale = true
 	}
 	return scheduler.ErrChanged
 }

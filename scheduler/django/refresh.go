@@ -90,7 +90,10 @@ func (s *Store) marker(ctx context.Context, r runner, lock string) (time.Time, e
 // load reads the enabled rows. An entry whose row says what it said is kept.
 func (l *lease) load(ctx context.Context) error {
 	c := &l.read
-	c.scan = nil // what it finds is known then
+	if c.scan != nil { // what it finds is known then
+		c.scan.cancel()
+		c.scan = nil
+	}
 	horizon, err := l.horizonNow(ctx, l.db)
 	if err != nil {
 		return err
@@ -135,7 +138,8 @@ func (l *lease) set(r, before *taskRow, all schedules) {
 	}
 	k := r.kind()
 	same := before != nil && before.definition == r.definition && (k == noKind || sameSchedule(c.schedules[k], all[k], r.schedule[k].Int64))
-	if same && (before.state == r.state || c.wrong[r.name]) {
+	had, there := c.table.Get(r.name)
+	if same && (there && before.state == r.state || c.wrong[r.name]) {
 		return
 	}
 	record, err := l.record(r, all)
@@ -146,7 +150,7 @@ func (l *lease) set(r, before *taskRow, all schedules) {
 		return
 	}
 	delete(c.wrong, r.name)
-	if had, ok := c.table.Get(r.name); ok && same {
+	if there && same {
 		record.Entry = had.Entry
 	}
 	c.table.Set(record)
@@ -225,8 +229,8 @@ func (l *lease) disable(ctx context.Context, now time.Time, which func(*taskRow)
 func (l *lease) forget(name string) {
 	if r := l.read.rows[name]; r != nil {
 		delete(l.read.names, r.id)
+		l.read.scan.moves(r.id)
 	}
-	l.read.scan.moves(name)
 	delete(l.read.rows, name)
 	delete(l.read.wrong, name)
 	l.read.table.Remove(name)
@@ -264,5 +268,8 @@ func (s *Store) touch(ctx context.Context, r runner, now time.Time) (before, aft
 func (l *lease) touched(before, after time.Time) {
 	if before.Equal(l.read.marker) {
 		l.read.marker = after
+	}
+	if s := l.read.scan; s != nil && before.Equal(s.marker) { // it has begun after that of others
+		s.marker = after
 	}
 }

@@ -14,12 +14,13 @@ import (
 // So all rows are compared, some at a time, unless the database itself tells which rows are new.
 type scan struct {
 	kind   scanKind
-	marker time.Time       // before it began
-	since  string          // of scanNew
-	moved  map[string]bool // by name: what this beat has marked since
-	reread map[string]bool // what it has read since
+	marker time.Time      // before it began
+	since  string         // of scanNew
+	moved  map[int64]bool // by id: what this beat has marked, or taken out, since
+	reread map[int64]bool // what it has read since
 	found  found
 	ended  chan struct{} // closed when found is set
+	cancel context.CancelFunc
 }
 
 // scanKind is what a scan reads.
@@ -35,7 +36,7 @@ const (
 type found struct {
 	err       error
 	rows      []*taskRow     // new or otherwise than they were; disabled ones too
-	gone      []string       // names of rows that are not there any more, or disabled
+	gone      []int64        // rows that are not there any more, or disabled
 	ids       map[int64]bool // of scanIDs
 	enabled   int            // of scanNew: how many rows are enabled
 	disabled  int            // how many are not
@@ -45,30 +46,30 @@ type found struct {
 }
 
 // moves notes that this beat itself has changed a row: what the scan finds of it is older.
-func (s *scan) moves(name string) {
+func (s *scan) moves(id int64) {
 	if s != nil {
-		s.moved[name] = true
+		s.moved[id] = true
 	}
 }
 
 // rereads notes that this beat has read a row.
-func (s *scan) rereads(name string) {
+func (s *scan) rereads(id int64) {
 	if s != nil {
-		s.reread[name] = true
+		s.reread[id] = true
 	}
 }
 
 // begin begins a scan. It ends by itself, or with the lease.
 func (l *lease) begin(kind scanKind, marker time.Time) {
 	c := &l.read
-	s := &scan{kind: kind, marker: marker, since: c.horizon, moved: map[string]bool{}, reread: map[string]bool{}, ended: make(chan struct{})}
+	ctx, cancel := context.WithTimeout(l.running, readTimeout)
+	s := &scan{kind: kind, marker: marker, since: c.horizon, moved: map[int64]bool{}, reread: map[int64]bool{}, ended: make(chan struct{}), cancel: cancel}
 	if kind == scanNew && s.since == "" {
 		s.kind = scanAll
 	}
 	known, schedules := maps.Clone(c.rows), c.schedules
 	c.scan = s
 	l.scans.Go(func() {
-		ctx, cancel := context.WithTimeout(l.running, readTimeout)
 		defer cancel()
 		switch s.kind {
 		case scanNew:
@@ -100,28 +101,30 @@ func (l *lease) finish(ctx context.Context, now time.Time) error {
 	}
 	if s.kind == scanIDs {
 		for name, r := range c.rows {
-			if !f.ids[r.id] && !s.reread[name] {
+			if !f.ids[r.id] && !s.reread[r.id] {
 				l.forget(name)
 			}
 		}
 		return nil
 	}
-	for _, name := range f.gone {
-		if !s.moved[name] && !s.reread[name] {
+	for _, id := range f.gone {
+		if name, known := c.names[id]; known && !s.moved[id] && !s.reread[id] {
 			l.forget(name)
 		}
 	}
-	spent, skipped := false, false
-	for _, r := range f.rows {
-		if s.reread[r.name] || s.moved[r.name] && c.rows[r.name] == nil {
-			skipped = true // what is known is newer, or it is changed again
-			continue
-		}
-		spent = l.take(r, s.moved[r.name], f.schedules) || spent
-	}
+	found := len(f.rows)
+	f.rows = slices.DeleteFunc(f.rows, func(r *taskRow) bool { // what is known is newer, or it is changed again
+		_, known := c.names[r.id]
+		return s.reread[r.id] || s.moved[r.id] && !known
+	})
+	skipped := len(f.rows) < found
+	spent, displaced := l.take(f.rows, s.moved, f.schedules)
 	l.reschedule(f)
 	c.schedules, c.marker, c.disabled = f.schedules, s.marker, f.disabled
-	if s.kind == scanAll {
+	switch {
+	case displaced: // by what was read at another time than the row that had the name: all is read once more
+		c.read = time.Time{}
+	case s.kind == scanAll:
 		c.read = now
 	}
 	if !skipped {
@@ -151,28 +154,41 @@ func (l *lease) await(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-// take takes over a row as it was found, and tells whether it has run for the last time. What this beat has marked since, it knows better.
-func (l *lease) take(r *taskRow, moved bool, all schedules) (spent bool) {
+// take takes over rows as they were found, and tells whether one has run for the last time, and whether one has the name of another
+// row that was not found otherwise. What this beat has marked since, it knows better. Names may have changed hands: no row gets its name
+// before all have lost theirs.
+func (l *lease) take(rows []*taskRow, moved map[int64]bool, all schedules) (spent, displaced bool) {
 	c := &l.read
-	before := c.rows[r.name]
-	if moved && before != nil {
-		r.state, r.ran = before.state, before.ran
+	before := make([]*taskRow, len(rows))
+	for i, r := range rows {
+		name, known := c.names[r.id]
+		if !known {
+			continue
+		}
+		before[i] = c.rows[name]
+		if moved[r.id] {
+			r.state, r.ran = before[i].state, before[i].ran
+		}
+		if name != r.name || !r.enabled {
+			l.forget(name)
+		}
 	}
-	if old, known := c.names[r.id]; known && old != r.name {
-		l.forget(old)
-	}
-	if !r.enabled {
-		if before != nil && before.id == r.id {
+	for i, r := range rows {
+		if !r.enabled {
+			continue
+		}
+		if other := c.rows[r.name]; other != nil && other.id != r.id {
+			displaced = true
 			l.forget(r.name)
 		}
-		return false
+		l.set(r, before[i], all)
+		c.rows[r.name], c.names[r.id] = r, r.name
+		if e := r.expires; !e.IsZero() && (c.ends.IsZero() || e.Before(c.ends)) {
+			c.ends = e
+		}
+		spent = spent || r.spent()
 	}
-	l.set(r, before, all)
-	c.rows[r.name], c.names[r.id] = r, r.name
-	if e := r.expires; !e.IsZero() && (c.ends.IsZero() || e.Before(c.ends)) {
-		c.ends = e
-	}
-	return r.spent()
+	return spent, displaced
 }
 
 // reschedule moves the entries whose schedules say something else.
@@ -281,9 +297,9 @@ func (l *lease) compare(ctx context.Context, known map[string]*taskRow, before s
 	if _, f.disabled, f.err = l.countRows(ctx, l.db); f.err != nil {
 		return f
 	}
-	for name, r := range known {
+	for _, r := range known {
 		if !seen[r.id] {
-			f.gone = append(f.gone, name)
+			f.gone = append(f.gone, r.id)
 		}
 	}
 	if f.schedules, f.err = l.readSchedules(ctx, l.db, before, ""); f.err == nil {
