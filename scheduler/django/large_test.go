@@ -24,27 +24,6 @@ func fill(b *testing.B, s *Store, entries int) {
 	}
 }
 
-// BenchmarkHundredThousand measures a schedule of a hundred thousand rows: how long a beat takes until it knows what is due, and what it
-// takes to see what somebody has changed.
-func BenchmarkHundredThousand(b *testing.B) {
-	const entries = 100_000
-	for name, url := range databases(b) {
-		b.Run(name, func(b *testing.B) {
-			url := url()
-			fill(b, opened(b, Config{URL: url}), entries)
-			for b.Loop() {
-				l := lead(b, opened(b, Config{URL: url}))
-				if _, _, err := l.Due(b.Context(), time.Now(), 1); err != nil {
-					b.Fatal(err)
-				}
-				if err := l.Release(b.Context()); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
-}
-
 // BenchmarkMark measures what a handful of runs costs among a hundred thousand rows, from Due to Done.
 func BenchmarkMark(b *testing.B) {
 	const entries, some = 100_000, 4
