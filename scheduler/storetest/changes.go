@@ -1,12 +1,17 @@
 package storetest
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"reflect"
+	"sync"
 	"time"
 
 	"github.com/gelery/gelery/scheduler"
+	"github.com/gelery/gelery/task"
+	"github.com/gelery/gelery/transport"
 )
 
 // testWhileLeading: what others change is seen by the one that leads within a second.
@@ -105,5 +110,83 @@ func testManyChanged(b *bench) {
 	b.mark(l, after...)
 	if runs := b.pending(l); len(runs) != len(entries) {
 		b.Errorf("pending: %d", len(runs))
+	}
+}
+
+// meddled is a store each of whose entries is changed by somebody else between the first look at it and its mark.
+type meddled struct {
+	scheduler.Store
+	scheduler.Lease
+	b       *bench
+	other   scheduler.Store
+	changed map[string]bool
+}
+
+func (m *meddled) Close() error { return m.Store.Close() }
+
+func (m *meddled) Lead(ctx context.Context) (lease scheduler.Lease, err error) {
+	m.Lease, err = m.Store.Lead(ctx)
+	return m, err
+}
+
+// Mark is refused only because of a change that was made just now: all that were made before are known since.
+func (m *meddled) Mark(ctx context.Context, marks []scheduler.Mark) error {
+	var changes []*scheduler.Entry
+	for _, mark := range marks {
+		if name := mark.Entry.Name; !m.changed[name] {
+			m.changed[name] = true
+			changes = append(changes, Entry(m.b, name, `{task: b, schedule: 1}`))
+		}
+	}
+	if err := m.other.Put(ctx, changes...); err != nil {
+		return err
+	}
+	err := m.Lease.Mark(ctx, marks)
+	if errors.Is(err, scheduler.ErrChanged) && len(changes) == 0 {
+		m.b.Errorf("the mark of %d entries is refused, none of which was changed since they were looked at", len(marks))
+	}
+	return err
+}
+
+// nowhere is a broker that takes everything.
+type nowhere struct{ transport.Transport }
+
+func (nowhere) Declare(context.Context, transport.Queue) error         { return nil }
+func (nowhere) Publish(context.Context, []transport.Publication) error { return nil }
+
+// testBeatGoesOn: a beat sends all of the entries that are changed while they are due, and no failure of the store is counted.
+func testBeatGoesOn(b *bench) {
+	s := &meddled{Store: b.open(), b: b, other: b.open(), changed: map[string]bool{}}
+	var mu sync.Mutex
+	missing := map[string]bool{}
+	for i := range 12 {
+		name := fmt.Sprint("e", i)
+		b.put(s, name, `{task: a, schedule: 1}`)
+		missing[name] = true
+	}
+	client, err := task.NewClient(nowhere{}, nil, task.Config{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(b.ctx)
+	defer stop()
+	beat, err := scheduler.New(client, s, scheduler.Config{OnSent: func(r scheduler.Run, _ time.Duration) {
+		mu.Lock()
+		defer mu.Unlock()
+		if r.Task.Name() == "b" {
+			delete(missing, r.Entry)
+		}
+		if len(missing) == 0 {
+			stop()
+		}
+	}, Logger: slog.New(slog.NewTextHandler(b.Output(), nil))})
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := beat.Run(ctx); err != nil {
+		b.Fatal(err)
+	}
+	if stats := beat.Stats(); len(missing) > 0 || stats.StoreErrors > 0 {
+		b.Errorf("not sent as they were changed to: %v; %+v", missing, stats)
 	}
 }

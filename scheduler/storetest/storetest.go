@@ -33,6 +33,7 @@ func Run(t *testing.T, fresh func(t *testing.T) (open func() scheduler.Store), l
 		"while leading": testWhileLeading,
 		"changed":       testChanged,
 		"many changed":  testManyChanged,
+		"beat goes on":  testBeatGoesOn,
 		"counts":        testCounts,
 		"all or none":   testAllOrNone,
 		"pause":         testPause,
