@@ -247,8 +247,8 @@ func (l *lease) reread(ctx context.Context, ids []int64) error {
 	}
 	for _, id := range ids {
 		c.scan.rereads(id)
-		if name, known := c.names[id]; known && !there[id] {
-			l.forget(name)
+		if r := c.row(id); r != nil && !there[id] {
+			l.forget(r.name)
 		}
 	}
 	spent, displaced := l.take(rows, nil, c.schedules)

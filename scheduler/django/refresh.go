@@ -80,6 +80,14 @@ func (l *lease) refresh(ctx context.Context, now time.Time) error {
 	return nil
 }
 
+// row is what is known of a row; nil: nothing.
+func (c *read) row(id int64) *taskRow {
+	if name, known := c.names[id]; known {
+		return c.rows[name]
+	}
+	return nil
+}
+
 // marker is when the tables were changed last.
 func (s *Store) marker(ctx context.Context, r runner, lock string) (time.Time, error) {
 	var at column
@@ -122,8 +130,8 @@ func (l *lease) load(ctx context.Context) error {
 			delete(c.wrong, name)
 		}
 	}
-	for name, r := range rows {
-		l.set(r, c.rows[name], all)
+	for _, r := range rows {
+		l.set(r, c.row(r.id), all)
 	}
 	c.ends = firstEnd(rows)
 	c.rows, c.names, c.schedules, c.horizon = rows, names, all, horizon

@@ -108,14 +108,13 @@ func (l *lease) finish(ctx context.Context, now time.Time) error {
 		return nil
 	}
 	for _, id := range f.gone {
-		if name, known := c.names[id]; known && !s.moved[id] && !s.reread[id] {
-			l.forget(name)
+		if r := c.row(id); r != nil && !s.moved[id] && !s.reread[id] {
+			l.forget(r.name)
 		}
 	}
 	found := len(f.rows)
 	f.rows = slices.DeleteFunc(f.rows, func(r *taskRow) bool { // what is known is newer, or it is changed again
-		_, known := c.names[r.id]
-		return s.reread[r.id] || s.moved[r.id] && !known
+		return s.reread[r.id] || s.moved[r.id] && c.row(r.id) == nil
 	})
 	skipped := len(f.rows) < found
 	spent, displaced := l.take(f.rows, s.moved, f.schedules)
@@ -161,16 +160,15 @@ func (l *lease) take(rows []*taskRow, moved map[int64]bool, all schedules) (spen
 	c := &l.read
 	before := make([]*taskRow, len(rows))
 	for i, r := range rows {
-		name, known := c.names[r.id]
-		if !known {
+		b := c.row(r.id)
+		if before[i] = b; b == nil {
 			continue
 		}
-		before[i] = c.rows[name]
 		if moved[r.id] {
-			r.state, r.ran = before[i].state, before[i].ran
+			r.state, r.ran = b.state, b.ran
 		}
-		if name != r.name || !r.enabled {
-			l.forget(name)
+		if b.name != r.name || !r.enabled {
+			l.forget(b.name)
 		}
 	}
 	for i, r := range rows {
