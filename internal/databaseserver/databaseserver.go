@@ -14,13 +14,14 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/gelery/gelery/internal/tiedchild"
 )
 
 // patience bounds what is asked of a server: a busy machine starts it slowly.
@@ -33,7 +34,7 @@ type Server struct {
 	dir      string
 	as       *syscall.Credential // as whom it runs; nil: as we do
 	process  *os.Process
-	exited   chan struct{}
+	exited   <-chan struct{}
 	stopping sync.Once
 	client   func(ctx context.Context, statement string) *exec.Cmd
 	url      func(database string) string
@@ -178,21 +179,10 @@ func (s *Server) start(ctx context.Context, serve []string) error {
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), serve[0], serve[1:]...) // it ends by Stop
 	var output bytes.Buffer
 	cmd.Dir, cmd.Stdout, cmd.Stderr = s.dir, &output, &output
-	cmd.SysProcAttr = dieWithParent(s.as)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.as}
 	cmd.WaitDelay = 5 * time.Second // what it leaves behind must not hold the pipe
-	started, exited := make(chan error), make(chan struct{})
-	go func() {
-		// The kernel ties a child to the thread that made it, so this thread stays until the child is gone.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		defer close(exited)
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait()
-		}
-	}()
-	if err := <-started; err != nil {
+	exited, err := tiedchild.Start(cmd)
+	if err != nil {
 		return err
 	}
 	s.process, s.exited = cmd.Process, exited

@@ -11,12 +11,13 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/gelery/gelery/internal/tiedchild"
 )
 
 // ErrNotInstalled is what Start wraps when there is no redis-server on PATH.
@@ -46,8 +47,8 @@ type Server struct {
 	temporary bool // Dir is ours to remove
 
 	mu      sync.Mutex
-	process *os.Process   // nil: it does not run
-	exited  chan struct{} // closed when process is gone
+	process *os.Process     // nil: it does not run
+	exited  <-chan struct{} // closed when process is gone
 }
 
 // Start starts a server with everything by default and waits until it answers. Wrap is Config.Wrap.
@@ -98,20 +99,8 @@ func (s *Server) start(ctx context.Context) error {
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), args[0], args[1:]...) // it ends by End or Stop
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
-	cmd.SysProcAttr = dieWithParent()
-	started, exited := make(chan error), make(chan struct{})
-	go func() {
-		// The kernel ties a child to the thread that made it, so this thread stays until the child is gone.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		defer close(exited)
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait()
-		}
-	}()
-	if err := <-started; err != nil {
+	exited, err := tiedchild.Start(cmd)
+	if err != nil {
 		return err
 	}
 	s.mu.Lock()
